@@ -1,0 +1,1 @@
+"""What several stages share, with no Prefect in it. Importing it does nothing."""

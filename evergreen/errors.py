@@ -1,0 +1,48 @@
+"""The errors people meet. Each is one line: what happened, what was expected, what was received, how to fix it.
+
+    EvergreenError        exit status 1
+    ├── WrongUse          2   the command or the scenario is wrong
+    ├── DataRefused       3   the data did not pass validation, or too much of it was bad
+    └── NotPromoted       4   `--must-promote` was asked and the champion stayed
+"""
+
+from __future__ import annotations
+
+
+class EvergreenError(Exception):
+    """Something a person can act on. Its text is a single line."""
+
+    exit_status = 1
+
+    def __init__(self, happened: str, *, expected: str = "", received: object = None, fix: str = "") -> None:
+        """
+        Args:
+            happened: what went wrong, as a clause without a final stop.
+            expected: what would have been right.
+            received: the value that was met; its repr is shown, shortened.
+            fix: what to do now, as an imperative.
+        """
+        self.happened, self.expected, self.received, self.fix = happened, expected, received, fix
+        parts = [happened]
+        if expected:
+            parts.append(f"expected {expected}")
+        if received is not None:
+            parts.append(f"got {_shorten(repr(received))}")
+        line = "; ".join(part.rstrip(".") for part in parts) + "."
+        super().__init__(" ".join(f"{line} {fix}".split()))
+
+
+class WrongUse(EvergreenError):
+    exit_status = 2
+
+
+class DataRefused(EvergreenError):
+    exit_status = 3
+
+
+class NotPromoted(EvergreenError):
+    exit_status = 4
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,231 @@
+"""A scenario: one YAML file that says which images, what is expected of them, and how a model is made of them.
+
+Every key is typed. A mistake names the file, the line, the key, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evergreen.errors import WrongUse
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Collect(Section):
+    """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
+
+    builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
+    path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
+    file: str | None = Field(None, description="an archive that is public: looked for in EVERGREEN_SAMPLES, then fetched")
+    url: str | None = Field(None, description="the public address of `file`")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="checksum of `file`")
+    pattern: str = Field(
+        r"(?:.*/)?(?P<label>[^/]+)/[^/]+",
+        description="regular expression that an item's whole path inside the source must match; the group `label` is its "
+        "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
+    )
+    rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
+    max_bad: Share = Field(0.05, description="share of items that may be quarantined before the run stops")
+    max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        if "label" not in groups:
+            raise ValueError("must have a group named label: (?P<label>…)")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Collect:
+        if sum(value is not None for value in (self.builtin, self.path, self.file)) != 1:
+            raise ValueError("exactly one of builtin, path and file must be given")
+        return self
+
+
+class Validate(Section):
+    """What the data must be. A data set that isn't, is refused, and nothing changes."""
+
+    labels: Annotated[list[str], Field(min_length=2)] = Field(description="the label set, in the order of the model's output")
+    min_items_per_label: Annotated[int, Field(ge=1)] = 10
+    min_side: Annotated[int, Field(ge=1)] = Field(1, description="pixels of an image's shorter side, at least")
+    max_side: Annotated[int, Field(ge=1)] = Field(20_000, description="pixels of an image's longer side, at most")
+    max_duplicate_share: Share = Field(0.5, description="collected items that were exact copies of others")
+    max_conflict_share: Share = Field(0.01, description="collected items that were seen under two labels")
+    max_brightness_shift: Share = Field(0.2, description="median brightness (0 to 1) against the last accepted version")
+    max_sharpness_ratio: Annotated[float, Field(gt=1)] = Field(4.0, description="median sharpness, either way, against it")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a label twice")
+        return value
+
+
+class Group(Section):
+    """Items of one group (the same part, patient, clip, day …) always share a split. Give one of the two."""
+
+    pattern: str | None = Field(None, description="regular expression searched in the item's path; its first group is the group")
+    csv: str | None = Field(None, description="a CSV file with the columns name and group")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Group:
+        if (self.pattern is None) == (self.csv is None):
+            raise ValueError("exactly one of pattern and csv must be given")
+        if self.pattern is not None and re.compile(self.pattern).groups < 1:
+            raise ValueError("pattern must have a group in parentheses")
+        return self
+
+
+class Preprocess(Section):
+    height: Annotated[int, Field(ge=4, le=4096)]
+    width: Annotated[int, Field(ge=4, le=4096)]
+    channels: Literal[1, 3]
+    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    group: Group | None = None
+    look_alikes: bool = Field(True, description="keep items that look alike on one side, and out of train where test has one")
+
+
+class Train(Section):
+    model: Literal["residual", "plain"] = "residual"
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
+    flip: Literal["none", "horizontal", "both"] = "none"
+    shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
+    patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without gain on val before stopping")
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    max_wh: Annotated[float, Field(gt=0)] | None = None
+
+
+class Evaluate(Section):
+    latency_items: Annotated[int, Field(ge=10)] = Field(200, description="single predictions timed for the latency")
+
+
+class Promote(Section):
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="chance of promoting a model that is no better")
+
+
+class Scenario(Section):
+    name: Name
+    description: str = ""
+    kind: Literal["classify"] = "classify"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(
+        "DEU", description="ISO 3166-1 alpha-3 code of the grid the machine draws on"
+    )
+    collect: Collect
+    validation: Validate = Field(alias="validate")
+    preprocess: Preprocess
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    promote: Promote = Promote()
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Scenario:
+        """Read `folder/name.yaml`.
+
+        Raises:
+            WrongUse: no such scenario, not YAML, or a key or value that isn't allowed; it names file, line and key.
+        """
+        known = sorted(path.stem for path in folder.glob("*.yaml"))
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) or name not in known:
+            raise WrongUse(
+                "there is no such scenario", expected=f"one of {', '.join(known) or 'none yet'}", received=name,
+                fix="Make one of your own images with: evergreen new NAME --images PATH",
+            )  # fmt: skip
+        return cls.parse(folder / f"{name}.yaml")
+
+    @classmethod
+    def parse(cls, path: Path) -> Scenario:
+        """Read one scenario file; its `name` must be the file's.
+
+        Raises:
+            WrongUse: as `load`.
+        """
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import MarkedYAMLError
+
+        try:
+            document = YAML().load(path.read_text(encoding="utf-8"))
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise WrongUse(f"{path.name}, line {line}: not YAML: {error.problem}", fix="Mend the line.") from None
+        except UnicodeDecodeError:
+            raise WrongUse(f"{path.name} is not a text file in UTF-8", fix="Save it as UTF-8.") from None
+        if not isinstance(document, dict):
+            raise WrongUse(f"{path.name} holds no scenario", expected="keys such as name, collect, validate, preprocess")
+        try:
+            scenario = cls.model_validate(_plain(document))
+        except ValidationError as errors:
+            raise WrongUse(_explain(path, document, errors)) from None
+        if scenario.name != path.stem:
+            raise WrongUse(
+                f"{path.name}, line {_line(document, ('name',))}: name must be the file's",
+                expected=path.stem, received=scenario.name, fix="Rename one of the two.",
+            )  # fmt: skip
+        return scenario
+
+
+def _plain(value: Any) -> Any:
+    """The document as plain dicts, lists and scalars (ruamel's keep line numbers, which pydantic has no use for)."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _line(document: Any, location: tuple[int | str, ...]) -> int:
+    """The line (from 1) of the deepest part of `location` that stands in the document."""
+    line, node = 1, document
+    for step in location:
+        try:
+            line = (node.lc.key(step) if isinstance(node, dict) else node.lc.item(step))[0] + 1
+            node = node[step]
+        except (KeyError, IndexError, AttributeError, TypeError):
+            break
+    return line
+
+
+def _explain(path: Path, document: Any, errors: ValidationError) -> str:
+    sentences = []
+    for error in errors.errors():
+        location = tuple(error["loc"])
+        key = ".".join(str(step) for step in location) or "the file"
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            message = f"unknown key; allowed are {', '.join(_allowed(location[:-1]))}"
+        elif error["type"] == "missing":
+            message = "this key is missing"
+        else:
+            message += f"; got {error['input']!r:.120}"
+        sentences.append(f"{path.name}, line {_line(document, location)}: {key}: {message}")
+    return " | ".join(sentences)
+
+
+def _allowed(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Scenario
+    for step in location:
+        field = next((f for n, f in model.model_fields.items() if step in (n, f.alias)), None)
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return sorted(field.alias or name for name, field in model.model_fields.items())
