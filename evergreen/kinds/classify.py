@@ -1,0 +1,3 @@
+"""One label an image."""
+
+from __future__ import annotations
