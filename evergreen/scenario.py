@@ -127,15 +127,15 @@ class Promote(Section):
 class Scenario(Section):
     name: Name
     description: str = ""
-    kind: Literal["classify"] = "classify"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    kind: Literal["classify"]  # kind, seed and train have no default: DVC reads them from the file as parameters
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(
         "DEU", description="ISO 3166-1 alpha-3 code of the grid the machine draws on"
     )
     collect: Collect
     validation: Validate = Field(alias="validate")
     preprocess: Preprocess
-    train: Train = Train()
+    train: Train
     evaluate: Evaluate = Evaluate()
     promote: Promote = Promote()
 
