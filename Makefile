@@ -1,0 +1,56 @@
+# Two commands: `make run` and `make test`. Everything is kept inside this folder.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+# The newest Python that the locked requirements are for; another: make PYTHON=/path/to/python3.12 …
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do python$$v -c "import venv" >/dev/null 2>&1 && { command -v python$$v; break; }; done || true)
+PYTHON := $(or $(PYTHON),python3)
+SCENARIO ?= quickstart
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench up lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Evergreen needs Python 3.11, 3.12 or 3.13; found: $$($(PYTHON) --version). Name one: make PYTHON=/path/to/python3.12 …"; exit 2; }
+	@echo "Setting up $(VENV) (once; about 2 GB) …"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/.installed  ## set up .venv from the locked, hash-checked requirements
+
+run: install  ## set up where needed, run the quickstart (or SCENARIO=NAME), print what came of it
+	@$(BIN)/evergreen run $(SCENARIO)
+
+up: install  ## start Prefect's and MLflow's servers and a worker; Ctrl-C ends them
+	@$(BIN)/evergreen up
+
+lint: $(VENV)/.installed-dev  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## set up where needed; lint, type check and all tests
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed-dev  ## print the performance table, each figure beside its rival (long)
+	$(BIN)/python -m bench
+
+lock:  ## resolve the requirements anew (needs uv)
+	uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  -c requirements.lock -o requirements-dev.lock
+
+clean:  ## remove what can be made again: .venv and caches (never data, models or records)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

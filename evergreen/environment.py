@@ -1,0 +1,77 @@
+"""The environment every tool below starts in: telemetry off, and the servers of `evergreen up` found when they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+
+from evergreen.workspace import Workspace, replace_file
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What `evergreen up` wrote about itself in `.evergreen/up.json`."""
+
+    pid: int
+    prefect_url: str
+    mlflow_url: str
+
+    @property
+    def prefect_api_url(self) -> str:
+        return f"{self.prefect_url}/api"
+
+    def write(self, workspace: Workspace) -> None:
+        replace_file(workspace.private / "up.json", json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def running(cls, workspace: Workspace) -> Servers | None:
+        """The servers of this checkout, if both answer now."""
+        try:
+            servers = cls(**json.loads((workspace.private / "up.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        both = answers(f"{servers.prefect_api_url}/health") and answers(f"{servers.mlflow_url}/health")
+        return servers if both else None
+
+
+def answers(url: str, timeout_seconds: float = 2.0) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
+    """Set this process's environment, before any of the tools is imported. What the user has set is kept.
+
+    Returns:
+        The servers of `evergreen up` that this process will use, or None.
+    """
+    defaults = {
+        "EVERGREEN_ROOT": str(workspace.root),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(workspace.private / "prefect"),
+        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GX_ANALYTICS_ENABLED": "False",
+        "DVC_NO_ANALYTICS": "1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    servers = Servers.running(workspace)
+    if servers:
+        os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
+    return servers

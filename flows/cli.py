@@ -1,0 +1,237 @@
+"""The `evergreen` command. Each of its commands starts a flow or the servers, and prints what came of it.
+
+Results go to standard output (as a table, or with --json as one object), everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from evergreen.environment import configure
+from evergreen.errors import EvergreenError, NotPromoted, WrongUse
+from evergreen.workspace import Workspace
+
+app = typer.Typer(
+    name="evergreen",
+    help="Keeps image models fresh, and says what that costs.\n\n"
+    "Start with `evergreen run`. Your own images: `evergreen new NAME --images PATH`, then `evergreen run NAME`.\n\n"
+    "Exit status: 0 done · 1 something failed · 2 wrong use · 3 data refused by validation · "
+    "4 not promoted though --must-promote was asked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output; logs stay on standard error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the tools' own logs.")]
+Scenario_ = Annotated[str, typer.Argument(help="A scenario: the name of a file in scenarios/, without .yaml.")]
+
+
+@app.command()
+def run(
+    scenario: Scenario_ = "quickstart",
+    must_promote: Annotated[bool, typer.Option("--must-promote", help="End with status 4 if the champion stays.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Collect, check and version a scenario's images; train, evaluate, register and promote a model.
+
+    A second run with nothing changed does nothing, and says so. Uses the servers of `evergreen up` when they are up.
+    """
+    with results() as out:
+        workspace, visible = _begin(debug)
+        from flows.training import nothing_changed, training
+
+        # Where no server shows it, no flow need start to find that nothing changed.
+        summary = (None if visible else nothing_changed(scenario)) or training(scenario)
+        if as_json:
+            print(json.dumps(summary), file=out)
+        else:
+            from flows.tables import show_summary
+
+            show_summary(summary, workspace, out)
+    if must_promote and not summary["promoted"]:
+        raise NotPromoted(f"{scenario} was not promoted: {summary['reason']}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
+    images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at labelled images and write a scenario for them, saying what was chosen and why."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.propose import propose
+        from flows.scenarios import add_scenario
+
+        proposal = propose(name, images, workspace)
+        path = add_scenario(workspace, name, proposal.yaml)
+        if as_json:
+            print(json.dumps({"scenario": name, "file": str(path), "choices": proposal.reasons}), file=out)
+        else:
+            for sentence in proposal.reasons:
+                print(f"• {sentence}", file=out)
+            print(f"\nWritten to {path}. Change what you like, then: evergreen run {name}", file=out)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    debug: Debug = False,
+) -> None:
+    """Start Prefect's server, MLflow's server and a worker on this machine; Ctrl-C ends all of them."""
+    workspace = Workspace.find()
+    from evergreen.environment import Servers
+
+    running = Servers.running(workspace)  # before configure: the environment must not name servers that are to be started
+    if not running:
+        configure(workspace, verbose=debug)
+    from flows.servers import serve
+
+    serve(workspace, prefect_port, mlflow_port)
+
+
+@app.command()
+def promote(
+    scenario: Scenario_,
+    version: Annotated[int | None, typer.Option(min=1, help="A model version; without it, the challenger.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make it the champion whatever the gate says.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask the gate whether a registered model beats the champion, and promote it if so."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from tasks.promote import promote_version
+
+        promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
+        _say(out, as_json, promotion)
+
+
+@app.command()
+def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
+    """Give a scenario its previous champion back."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.registry import rollback as roll_back
+        from evergreen.scenario import Scenario
+
+        _say(out, as_json, roll_back(workspace, Scenario.load(workspace.scenarios, scenario).name))
+
+
+@app.command()
+def checkout(
+    model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A scenario and a model version or alias.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring back the very data that a registered model was trained on, and what its stages wrote."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.checkout import checkout_model
+
+        name, _, wanted = model.partition("@")
+        if not wanted:
+            raise WrongUse("no model version is named", expected="NAME@VERSION", received=model, fix=f"Try {model}@champion.")
+        _say(out, as_json, checkout_model(workspace, name, wanted))
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Look at this machine and checkout: what is there, what is missing, and how to mend it."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.doctor import examine
+        from flows.tables import show_findings
+
+        findings = examine(workspace)
+        if as_json:
+            print(json.dumps({"findings": [finding.__dict__ for finding in findings]}), file=out)
+        else:
+            show_findings(findings, out)
+    if any(finding.state == "broken" for finding in findings):
+        raise EvergreenError("something above is broken", fix="Do what its line says.")
+
+
+def main() -> None:
+    """Entry point of the console command; turns every error into one line and its exit status."""
+    import click
+
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=False)
+        status = 0
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        print("Stopped.", file=sys.stderr)
+        status = 130
+    except EvergreenError as error:
+        if debug:
+            raise
+        status = _report(str(error), error.exit_status)
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split())[:500]
+        status = _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
+    sys.exit(status)
+
+
+def _report(line: str, status: int) -> int:
+    print(f"evergreen: {line}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": line, "exit_status": status}))
+    return status
+
+
+@contextlib.contextmanager
+def results() -> Iterator[IO[str]]:
+    """Yield the real standard output, for results alone; whatever the tools and their children print meanwhile goes to
+    standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as out:
+            yield out
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _begin(debug: bool) -> tuple[Workspace, bool]:
+    """The checkout, and whether a Prefect server would show a run of it."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("evergreen").setLevel(logging.DEBUG if debug else logging.INFO)
+    workspace = Workspace.find()
+    configure(workspace, verbose=debug)
+    return workspace, "PREFECT_API_URL" in os.environ
+
+
+def _say(out: IO[str], as_json: bool, result: Any) -> None:
+    from dataclasses import asdict
+
+    print(json.dumps(asdict(result), default=str) if as_json else str(result), file=out)
+
+
+if __name__ == "__main__":
+    main()

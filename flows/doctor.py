@@ -1,0 +1,107 @@
+"""`evergreen doctor`: what is there on this machine and in this checkout, what is missing, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from evergreen.workspace import Workspace
+
+GIB = 2**30
+OWNERS = ("prefect", "mlflow", "dvc", "great-expectations", "tensorflow", "keras", "onnxruntime", "codecarbon")
+# Newer ones break Prefect's server or its scheduler; no resolver finds that by itself.
+MUST_STAY_BELOW = {"fastapi": (0, 155), "sqlalchemy": (2, 1), "pandas": (3, 1)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    state: Literal["fine", "note", "broken"]
+    what: str
+    seen: str
+    fix: str = ""
+
+
+def examine(workspace: Workspace) -> list[Finding]:
+    return [*_python(), *_packages(), *_room(workspace), *_scenarios(workspace), *_data(workspace), *_devices(), *_servers(workspace)]
+
+
+def _python() -> Iterator[Finding]:
+    seen = sys.version.split()[0]
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding("fine" if good else "broken", "Python", seen, "" if good else "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in OWNERS:
+        try:
+            yield Finding("fine", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("broken", name, "missing", "Run make install.")
+    for name, bound in MUST_STAY_BELOW.items():
+        version = importlib.metadata.version(name)
+        if tuple(int(part) for part in version.split(".")[:2]) >= bound:
+            limit = ".".join(map(str, bound))
+            yield Finding("broken", name, version, f"Must stay below {limit}: run make install, which brings the locked versions.")
+
+
+def _room(workspace: Workspace) -> Iterator[Finding]:
+    free = shutil.disk_usage(workspace.root).free / GIB
+    yield Finding("fine" if free > 5 else "note", "free disk", f"{free:.0f} GiB", "" if free > 5 else "Data may not fit.")
+
+
+def _scenarios(workspace: Workspace) -> Iterator[Finding]:
+    from evergreen.errors import WrongUse
+    from evergreen.scenario import Scenario
+    from evergreen.sources import locate
+
+    for path in sorted(workspace.scenarios.glob("*.yaml")):
+        try:
+            scenario = Scenario.parse(path)
+        except WrongUse as error:
+            yield Finding("broken", f"scenario {path.stem}", str(error), "Mend the file.")
+            continue
+        source = scenario.collect.builtin or scenario.collect.path or scenario.collect.file or ""
+        try:
+            found = scenario.collect.builtin is not None or locate(scenario, workspace, download=False) is not None
+        except Exception:
+            found = False
+        if found:
+            yield Finding("fine", f"scenario {path.stem}", source)
+        else:
+            yield Finding("note", f"scenario {path.stem}", f"{source} is not on this machine", "It is fetched when first run, or put it "
+                          "into the folder that EVERGREEN_SAMPLES names.")  # fmt: skip
+
+
+def _data(workspace: Workspace) -> Iterator[Finding]:
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.root)) as repo:
+        remote = repo.config["core"].get("remote")
+        yield Finding("fine" if remote else "note", "DVC remote", remote or "none", "" if remote else "dvc remote add --default …")
+    good = (workspace.root / ".git").exists()
+    yield Finding("fine" if good else "note", "git", "a repository" if good else "not a repository",
+                  "" if good else "dvc exp and the commit of a model need git: git init.")  # fmt: skip
+
+
+def _devices() -> Iterator[Finding]:
+    from evergreen.energy import available_methods
+
+    methods = available_methods()
+    yield Finding("fine" if set(methods) != {"estimate"} else "note", "energy", ", ".join(methods) or "unknown",
+                  "" if set(methods) != {"estimate"} else "No counter can be read: energy is estimated, give or take 40 %.")  # fmt: skip
+    yield Finding("fine", "processors", str(os.cpu_count()))
+
+
+def _servers(workspace: Workspace) -> Iterator[Finding]:
+    from evergreen.environment import Servers
+
+    servers = Servers.running(workspace)
+    if servers:
+        yield Finding("fine", "servers", f"{servers.prefect_url} and {servers.mlflow_url}")
+    else:
+        yield Finding("note", "servers", "not up", "evergreen up starts them; evergreen run works without.")

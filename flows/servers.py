@@ -1,0 +1,191 @@
+"""`evergreen up`: Prefect's server, MLflow's server and a worker, all on loopback, until Ctrl-C; nothing is left running."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from evergreen.environment import Servers, answers
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.workspace import Workspace
+
+LOOPBACK = "127.0.0.1"
+WORK_POOL = "cpu"
+
+
+@dataclass
+class Processes:
+    """The processes that were started here, each in a session of its own with its log, ended as whole trees."""
+
+    logs: Path
+    environment: dict[str, str]
+    directory: Path
+    started: dict[str, psutil.Popen] = field(default_factory=dict)
+
+    def start(self, name: str, *command: str) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with open(self.logs / f"{name}.log", "wb") as log:
+            self.started[name] = psutil.Popen(
+                [sys.executable, "-m", *command], env=self.environment, cwd=self.directory, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent,
+            )  # fmt: skip
+
+    def wait_until(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 180) -> None:
+        """
+        Raises:
+            EvergreenError: the process ended, or wasn't ready in time; with the end of its log.
+        """
+        until = time.monotonic() + timeout_seconds
+        while time.monotonic() < until:
+            if ready():
+                return
+            if not self.started[name].is_running() or self.started[name].poll() is not None:
+                break
+            time.sleep(0.2)
+        log = self.logs / f"{name}.log"
+        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+        raise EvergreenError(f"{name} did not start: {' / '.join(last)}", fix=f"Its whole log is {log}.")
+
+    def first_ended(self) -> str | None:
+        return next((name for name, process in self.started.items() if process.poll() is not None), None)
+
+    def end(self) -> None:
+        """Ask every process, the last started first, and all its children, to end; after 10 s they are made to."""
+        for process in reversed(self.started.values()):
+            end_tree(process)
+
+
+def end_tree(process: psutil.Process, timeout_seconds: float = 10) -> None:
+    """End `process` and everything it started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=timeout_seconds)
+        for member in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(alive, timeout=5)
+
+
+@contextlib.contextmanager
+def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> Iterator[Processes]:
+    """Start the three and yield once each answers; end them all afterwards, however the block is left.
+
+    Raises:
+        WrongUse: a port is taken, or this checkout's servers are up already.
+        EvergreenError: one of them did not start.
+    """
+    already = Servers.running(workspace)
+    if already:
+        raise WrongUse(
+            f"this checkout's servers are up already (process {already.pid}): {already.prefect_url} and {already.mlflow_url}",
+            fix="Use them, or end them with Ctrl-C where they run.",
+        )
+    for name, option, port in (("Prefect", "--prefect-port", prefect_port), ("MLflow", "--mlflow-port", mlflow_port)):
+        _refuse_taken(name, option, port)
+
+    urls = Servers(os.getpid(), f"http://{LOOPBACK}:{prefect_port}", f"http://{LOOPBACK}:{mlflow_port}")
+    processes = Processes(workspace.private / "logs", _environment(workspace, urls), workspace.root)
+    try:
+        say("Starting Prefect's server …")
+        processes.start("prefect-server", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(prefect_port))
+        say("Starting MLflow's server …")
+        (workspace.mlruns / "artifacts").mkdir(parents=True, exist_ok=True)
+        processes.start(
+            "mlflow-server", "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{workspace.mlruns / 'mlflow.db'}",
+            "--default-artifact-root", artifact_root(), "--no-serve-artifacts",
+        )  # fmt: skip
+        processes.wait_until("prefect-server", lambda: answers(f"{urls.prefect_api_url}/health"))
+        processes.wait_until("mlflow-server", lambda: answers(f"{urls.mlflow_url}/health"))
+        say("Deploying the scenarios, starting a worker …")
+        subprocess.run(
+            [sys.executable, "-m", "flows.deploy"], env=processes.environment, cwd=workspace.root, check=True, timeout=180,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        processes.start("worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--with-healthcheck")
+        urls.write(workspace)
+        yield processes
+    except subprocess.CalledProcessError as error:
+        raise EvergreenError("the scenarios could not be deployed", received=error.returncode) from None
+    finally:
+        (workspace.private / "up.json").unlink(missing_ok=True)
+        processes.end()
+
+
+def artifact_root() -> str:
+    from evergreen.registry import ARTIFACT_ROOT
+
+    return ARTIFACT_ROOT
+
+
+def _environment(workspace: Workspace, urls: Servers) -> dict[str, str]:
+    return os.environ | {
+        "PREFECT_API_URL": urls.prefect_api_url,
+        "PREFECT_SERVER_UI_API_URL": urls.prefect_api_url,
+        "PREFECT_HOME": str(workspace.private / "prefect"),
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "MLFLOW_TRACKING_URI": urls.mlflow_url,
+        "EVERGREEN_ROOT": str(workspace.root),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _refuse_taken(name: str, option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise WrongUse(
+                f"port {port}, wanted for {name}, is taken by another program",
+                fix=f"End that program, or choose another port: evergreen up {option} {port + 1}",
+            ) from None
+
+
+def _end_with_parent() -> None:
+    """Linux ends this child when `evergreen up` dies without a chance to clean up (kill -9)."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
+
+
+def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
+    """Run the three until Ctrl-C or SIGTERM, and end them.
+
+    Raises:
+        EvergreenError: one of them ended by itself.
+    """
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            with servers(workspace, prefect_port, mlflow_port, say) as processes:
+                print(f"Prefect  http://{LOOPBACK}:{prefect_port}   runs and deployments")
+                print(f"MLflow   http://{LOOPBACK}:{mlflow_port}   metrics and registered models")
+                print("Ctrl-C ends both and the worker.", flush=True)
+                while (ended := processes.first_ended()) is None:
+                    time.sleep(0.5)
+            raise EvergreenError(f"{ended} ended by itself", fix=f"Its log is {processes.logs / f'{ended}.log'}.")
+        finally:
+            say("Everything is stopped.")

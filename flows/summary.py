@@ -1,0 +1,78 @@
+"""What a run leaves for people: the summary it prints, and the totals on its MLflow run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from evergreen.carbon import carbon_gco2e, intensity
+from evergreen.energy import Energy
+from evergreen.workspace import replace_file
+from tasks.stage import Outcome, Run
+
+if TYPE_CHECKING:
+    from tasks.evaluate import Evaluation
+    from tasks.promote import Promotion
+    from tasks.register import Registration
+    from tasks.version import DataVersion
+
+log = logging.getLogger("evergreen")
+
+
+def conclude(
+    run: Run, data_version: DataVersion, evaluation: Evaluation, registration: Registration, promotion: Promotion
+) -> dict[str, Any]:
+    """The run's summary as `evergreen run --json` prints it; also written to `outputs/NAME/record/summary.json`, and its
+    totals to the MLflow run where anything ran."""
+    total = sum((outcome.energy for outcome in run.outcomes), start=Energy.nothing())
+    grid = intensity(run.scenario.country)
+    carbon = carbon_gco2e(total, grid)
+    summary = {
+        "scenario": run.scenario.name,
+        "run_id": registration.run_id,
+        "model_version": registration.model_version,
+        "promoted": promotion.promoted,
+        "reason": promotion.reason,
+        "data_version": data_version.data_version,
+        "metrics": evaluation.metrics,
+        "energy_wh": total.energy_wh,
+        "energy_uncertainty_wh": total.uncertainty_wh,
+        "energy_methods": list(total.methods),
+        "carbon_gco2e": carbon,
+        "intensity_gco2e_per_kwh": grid.gco2e_per_kwh,
+        "intensity_source": f"{grid.source}, {grid.year}",
+        "seconds": sum(outcome.seconds for outcome in run.outcomes),
+        "stages": {outcome.stage: _stage(outcome) for outcome in run.outcomes},
+    }
+    if any(outcome.state == "ran" for outcome in run.outcomes):
+        replace_file(run.workspace.record(run.scenario.name) / "summary.json", json.dumps(summary, indent=1).encode())
+        _log(run, registration, summary)
+    return summary
+
+
+def _stage(outcome: Outcome) -> dict[str, Any]:
+    return {"state": outcome.state, "seconds": outcome.seconds, "energy_wh": outcome.energy.energy_wh}
+
+
+def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
+    """Totals and each stage's share on the MLflow run. MLflow being away must not undo a finished run."""
+    from evergreen.registry import connect
+
+    measured = {"energy_wh": summary["energy_wh"], "carbon_gco2e": summary["carbon_gco2e"], "run_seconds": summary["seconds"]}
+    for name, stage in summary["stages"].items():
+        if stage["state"] == "ran":
+            measured |= {f"stage/{name}/seconds": stage["seconds"], f"stage/{name}/energy_wh": stage["energy_wh"]}
+    try:
+        mlflow = connect(run.workspace)
+        client = mlflow.MlflowClient()
+        for name, value in measured.items():
+            if value is not None:
+                client.log_metric(registration.run_id, name, value)
+        client.log_dict(registration.run_id, summary, "summary.json")
+        docs = run.workspace.data_docs(run.scenario.name)
+        if docs.is_dir():
+            client.log_artifacts(registration.run_id, str(docs), "data-docs")
+    except Exception as error:
+        log.warning("The run's totals could not be written to MLflow (%s); they are in %s.", error,
+                    run.workspace.record(run.scenario.name) / "summary.json")  # fmt: skip

@@ -1,0 +1,74 @@
+"""The tables that people read in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from evergreen.workspace import Workspace
+
+
+def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
+    """A run's summary: its stages, its quality and cost, and where to look."""
+    console = Console(file=out, highlight=False)
+    stages = Table(title=f"{summary['scenario']}: stages", title_justify="left", header_style="bold")
+    for heading, side in (("stage", "left"), ("state", "left"), ("seconds", "right"), ("energy", "right")):
+        stages.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, stage in summary["stages"].items():
+        stages.add_row(name, stage["state"], f"{stage['seconds']:.1f}", watt_hours(stage["energy_wh"]))
+    console.print(stages)
+
+    result = Table(title=f"{summary['scenario']}: result", title_justify="left", show_header=False)
+    result.add_column(style="bold")
+    result.add_column()
+    metrics = summary["metrics"]
+    for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
+        result.add_row(name.replace("_", " "), f"{metrics[name]:.2%}")
+    result.add_row("energy", f"{watt_hours(summary['energy_wh'], summary['energy_uncertainty_wh'])}, by {_methods(summary)}")
+    carbon = summary["carbon_gco2e"]
+    result.add_row("carbon", "unknown" if carbon is None else
+                   f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})")  # fmt: skip
+    result.add_row("data version", summary["data_version"])
+    result.add_row("model version", f"evergreen-{summary['scenario']} version {summary['model_version']}")
+    result.add_row("promoted", f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}")
+    console.print(result)
+
+    name = summary["scenario"]
+    console.print("Where to look:", style="bold")
+    console.print(f"  data report     {_shown(workspace.data_docs(name) / 'index.html')}", soft_wrap=True)
+    console.print(f"  pictures        {_shown(workspace.evaluation(name))}", soft_wrap=True)
+    console.print("  Prefect, MLflow evergreen up   (then open the links that it prints)")
+    if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
+        console.print("Nothing has changed since the last run: nothing was done.", style="bold green")
+
+
+def show_findings(findings: list[Any], out: IO[str]) -> None:
+    """What `evergreen doctor` saw, a line each."""
+    table = Table(show_header=True, header_style="bold")
+    for heading in ("", "what", "seen", "what to do"):
+        table.add_column(heading, overflow="fold")
+    signs = {"fine": "[green]✓[/]", "note": "[yellow]•[/]", "broken": "[red]✗[/]"}
+    for finding in findings:
+        table.add_row(signs[finding.state], finding.what, finding.seen, finding.fix)
+    Console(file=out, highlight=False).print(table)
+
+
+def watt_hours(energy_wh: float | None, uncertainty_wh: float | None = None) -> str:
+    if energy_wh is None:
+        return "unknown"
+    text = f"{energy_wh:.3g}"
+    return f"{text} Wh" if uncertainty_wh is None else f"{text} ± {uncertainty_wh:.2g} Wh"
+
+
+def _methods(summary: dict[str, Any]) -> str:
+    return " and ".join(summary["energy_methods"]) or "nothing that could be measured"
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

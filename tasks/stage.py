@@ -1,0 +1,231 @@
+"""The one mechanism that all stages share.
+
+A stage is a plain function `(scenario, workspace, …) -> result`. `Stage` makes a Prefect task of it and adds, for every stage
+alike: whether it needs to run at all, its retries and time limit, what it costs, its line in the log and its tables and links
+on Prefect's page. `Run` is one pass of a flow over its stages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evergreen.energy import Energy, Meter
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace, replace_file
+
+log = logging.getLogger("evergreen")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a stage shows on Prefect's page: `tables` by title (rows as dicts), `links` by text (addresses)."""
+
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one stage did in one run."""
+
+    stage: str
+    state: Literal["ran", "unchanged"]
+    seconds: float
+    energy: Energy
+    result: Any
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as a flow calls it.
+
+    Args:
+        function: the work, `(scenario, workspace, *earlier results) -> result`, a frozen dataclass whose `str` is one
+            sentence for people.
+        result_type: that dataclass.
+        in_dvc: DVC says whether it is unchanged, and gets its outputs committed.
+        unchanged: for the stages that DVC doesn't own: the same arguments and the last result; True if running again
+            would give that result.
+        page: the result's tables and links.
+        retries: how often Prefect tries again; only for what talks to the outside world.
+        timeout_seconds: Prefect ends the stage after so long.
+    """
+
+    function: Callable[..., Any]
+    result_type: type
+    in_dvc: bool = False
+    unchanged: Callable[..., bool] = lambda *_: False
+    page: Callable[[Scenario, Workspace, Any], Page] = lambda *_: Page()
+    retries: int = 0
+    timeout_seconds: float = 24 * 3600
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any) -> Outcome:
+        """Run the stage as a Prefect task (within a flow), unless it is unchanged."""
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.states import Completed
+
+        def work() -> Any:
+            outcome = self.perform(scenario, workspace, *earlier)
+            self._publish(scenario, workspace, outcome)
+            name = "Unchanged" if outcome.state == "unchanged" else None
+            return Completed(name=name, message=str(outcome.result), data=outcome)
+
+        from evergreen.errors import EvergreenError
+
+        prefect_task = task(
+            work,
+            name=self.name,
+            description=(self.function.__doc__ or "").partition("\n")[0],
+            task_run_name=self.name,
+            retries=self.retries,
+            retry_delay_seconds=[1, 5, 20][: self.retries] or None,
+            # A refusal is final: only what the outside world did may go better the next time.
+            retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), EvergreenError),
+            timeout_seconds=self.timeout_seconds,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        return prefect_task()
+
+    def perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False) -> Outcome:
+        """The stage without Prefect: skipped where unchanged, measured, committed to `dvc.lock`, and remembered.
+
+        Args:
+            by_dvc: DVC has called: it has looked whether the stage is unchanged, and will commit it.
+        """
+        meter, started = Meter(), time.monotonic()
+        with meter:
+            result = None if by_dvc else self.recall(scenario, workspace, *earlier)
+            state: Literal["ran", "unchanged"] = "ran" if result is None else "unchanged"
+            if result is None:
+                self._memory(scenario, workspace).unlink(missing_ok=True)
+                result = self.function(scenario, workspace, *earlier)
+                if self.in_dvc and not by_dvc:
+                    from evergreen.versions import commit_stage
+
+                    commit_stage(workspace, self.name, scenario.name)
+        outcome = Outcome(self.name, state, time.monotonic() - started, meter.spent(), result)
+        if state == "ran":
+            self._remember(scenario, workspace, outcome)
+        log.info("%-10s %s %s", self.name, result, "" if state == "ran" else "(unchanged)")
+        return outcome
+
+    def recall(self, scenario: Scenario, workspace: Workspace, *earlier: Any) -> Any:
+        """The last result, if running the stage again would give the same; else None."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            memory = json.loads(self._memory(scenario, workspace).read_text())
+            result = TypeAdapter(self.result_type).validate_python(memory["result"])
+        except (OSError, ValueError, KeyError, ValidationError):
+            return None
+        if self.in_dvc:
+            from evergreen.versions import stage_status
+
+            return result if stage_status(workspace, self.name, scenario.name).unchanged else None
+        return result if self.unchanged(scenario, workspace, *earlier, result) else None
+
+    def cost(self, scenario: Scenario, workspace: Workspace) -> Energy | None:
+        """What the stage's last real run took, which made what stands there now; None if that isn't known."""
+        try:
+            return Energy(**json.loads(self._memory(scenario, workspace).read_text())["energy"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _memory(self, scenario: Scenario, workspace: Workspace) -> Path:
+        return workspace.record(scenario.name) / f"stage-{self.name}.json"
+
+    def _remember(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
+        memory = {"result": asdict(outcome.result), "seconds": outcome.seconds, "energy": asdict(outcome.energy)}
+        replace_file(self._memory(scenario, workspace), json.dumps(memory, indent=1, default=str).encode())
+
+    def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
+        from prefect.artifacts import create_link_artifact, create_table_artifact
+
+        page = self.page(scenario, workspace, outcome.result)
+        with contextlib.suppress(Exception):  # a page that can't be drawn must not undo work that is done
+            for title, rows in page.tables.items():
+                create_table_artifact(table=rows, key=_key(scenario, title), description=f"{title} of {scenario.name}")
+            for text, address in page.links.items():
+                create_link_artifact(link=address, link_text=text, key=_key(scenario, text), description=str(outcome.result))
+
+
+@dataclass
+class Run:
+    """One pass of a flow over its stages: `run(stage, …)` performs one and gives its result."""
+
+    scenario: Scenario
+    workspace: Workspace
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, name: str) -> Iterator[Run]:
+        """Load the scenario and hold its lock: a second run of the same scenario waits."""
+        workspace = Workspace.find()
+        scenario = Scenario.load(workspace.scenarios, name)
+        with workspace.lock(f"run-{name}"):
+            yield cls(scenario, workspace)
+
+    def __call__(self, stage: Stage, *earlier: Any) -> Any:
+        outcome = stage(self.scenario, self.workspace, *earlier)
+        self.outcomes.append(outcome)
+        return outcome.result
+
+
+class WouldRun(Exception):
+    """A rehearsal met a stage that is not unchanged."""
+
+
+class Rehearsal(Run):
+    """A pass over the stages that runs none of them: it ends at the first that would, by raising `WouldRun`."""
+
+    def __call__(self, stage: Stage, *earlier: Any) -> Any:
+        started = time.monotonic()
+        with Meter() as meter:
+            result = stage.recall(self.scenario, self.workspace, *earlier)
+        if result is None:
+            raise WouldRun(stage.name)
+        self.outcomes.append(Outcome(stage.name, "unchanged", time.monotonic() - started, meter.spent(), result))
+        return result
+
+
+def _key(scenario: Scenario, title: str) -> str:
+    return f"{scenario.name}-{''.join(c if c.isalnum() else '-' for c in title.lower())}"
+
+
+def main(stage: Stage) -> None:
+    """The body of `python -m tasks.STAGE NAME`, the command that `dvc.yaml` gives DVC: the same work as in the flow. DVC has
+    decided that it must run, and commits it afterwards.
+
+    Exits with the status of the error; the error is one line on standard error.
+    """
+    import sys
+
+    from evergreen.environment import configure
+    from evergreen.errors import EvergreenError
+
+    if len(sys.argv) != 2:
+        print(f"usage: python -m tasks.{stage.name} SCENARIO", file=sys.stderr)
+        raise SystemExit(2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        workspace = Workspace.find()
+        configure(workspace)
+        scenario = Scenario.load(workspace.scenarios, sys.argv[1])
+        stage.perform(scenario, workspace, by_dvc=True)
+    except EvergreenError as error:
+        print(f"{stage.name}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from None

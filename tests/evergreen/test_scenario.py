@@ -1,0 +1,105 @@
+"""A scenario's mistakes name the file, the line, the key, and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evergreen.errors import WrongUse
+from evergreen.scenario import Scenario
+from tests.conftest import ROOT
+
+GOOD = """\
+name: mine
+kind: classify
+seed: 1
+collect:
+  path: images
+validate:
+  labels: [cat, dog]
+preprocess:
+  height: 32
+  width: 32
+  channels: 3
+train:
+  epochs: 2
+"""
+
+
+def parse(tmp_path: Path, text: str) -> Scenario:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return Scenario.parse(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_scenario_loads(path: Path) -> None:
+    assert Scenario.parse(path).name == path.stem
+
+
+def test_a_good_scenario_is_read_as_it_stands(tmp_path: Path) -> None:
+    scenario = parse(tmp_path, GOOD)
+    assert (scenario.preprocess.height, scenario.train.epochs, scenario.validation.labels) == (32, 2, ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "line", "key", "hint"),
+    [
+        ("heigth: 32", "height: 32", 9, "preprocess.heigth", "allowed are channels, group, height"),
+        ("epochs: many", "epochs: 2", 13, "train.epochs", "valid integer"),
+        ("epochs: 0", "epochs: 2", 13, "train.epochs", "greater than or equal to 1"),
+        ("channels: 2", "channels: 3", 11, "preprocess.channels", "1 or 3"),
+        ("labels: [cat]", "labels: [cat, dog]", 7, "validate.labels", "at least 2"),
+        ("labels: [cat, cat]", "labels: [cat, dog]", 7, "validate.labels", "twice"),
+        ("seed: -1", "seed: 1", 3, "seed", "greater than or equal to 0"),
+        ("kind: detect", "kind: classify", 2, "kind", "classify"),
+        ("path: [images]", "path: images", 5, "collect.path", "string"),
+        ("path: images\n  builtin: digits", "path: images", 4, "collect", "exactly one of builtin, path and file"),
+        ("path: images\n  pattern: '(['", "path: images", 6, "collect.pattern", "regular expression"),
+        ("path: images\n  max_bad: 1.5", "path: images", 6, "collect.max_bad", "less than or equal to 1"),
+    ],
+)
+def test_a_mistake_names_file_line_key_and_what_is_allowed(
+    tmp_path: Path, wrong: str, right: str, line: int, key: str, hint: str
+) -> None:
+    with pytest.raises(WrongUse) as caught:
+        parse(tmp_path, GOOD.replace(right, wrong))
+    text = str(caught.value)
+    assert f"mine.yaml, line {line}: {key}: " in text
+    assert hint in text
+    assert caught.value.exit_status == 2
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match=r"preprocess\.height.*train\.epochs"):
+        parse(tmp_path, GOOD.replace("height: 32", "height: 1").replace("epochs: 2", "epochs: 0"))
+
+
+def test_a_file_that_is_not_yaml_names_its_line(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match=r"mine\.yaml, line \d+: not YAML"):
+        parse(tmp_path, GOOD + "\ttrain: [")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(WrongUse, match="holds no scenario"):
+        parse(tmp_path, text)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(WrongUse, match="UTF-8"):
+        Scenario.parse(path)
+
+
+def test_the_name_must_be_the_files(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="line 1: name must be the file's"):
+        parse(tmp_path, GOOD.replace("name: mine", "name: yours"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "../quickstart", "", "a/b", "QUICKSTART", "x" * 300])
+def test_an_unknown_scenario_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(WrongUse, match="cifar10, inspection, quickstart"):
+        Scenario.load(ROOT / "scenarios", name)
