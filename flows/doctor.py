@@ -27,7 +27,15 @@ class Finding:
 
 
 def examine(workspace: Workspace) -> list[Finding]:
-    return [*_python(), *_packages(), *_room(workspace), *_scenarios(workspace), *_data(workspace), *_devices(), *_servers(workspace)]
+    return [
+        *_python(),
+        *_packages(),
+        *_room(workspace),
+        *_scenarios(workspace),
+        *_data(workspace),
+        *_devices(),
+        *_servers(workspace),
+    ]
 
 
 def _python() -> Iterator[Finding]:
@@ -46,7 +54,9 @@ def _packages() -> Iterator[Finding]:
         version = importlib.metadata.version(name)
         if tuple(int(part) for part in version.split(".")[:2]) >= bound:
             limit = ".".join(map(str, bound))
-            yield Finding("broken", name, version, f"Must stay below {limit}: run make install, which brings the locked versions.")
+            yield Finding(
+                "broken", name, version, f"Must stay below {limit}: run make install, which brings the locked versions."
+            )
 
 
 def _room(workspace: Workspace) -> Iterator[Finding]:
@@ -82,7 +92,9 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
 
     with Repo(str(workspace.root)) as repo:
         remote = repo.config["core"].get("remote")
-        yield Finding("fine" if remote else "note", "DVC remote", remote or "none", "" if remote else "dvc remote add --default …")
+        yield Finding(
+            "fine" if remote else "note", "DVC remote", remote or "none", "" if remote else "dvc remote add --default …"
+        )
     good = (workspace.root / ".git").exists()
     yield Finding("fine" if good else "note", "git", "a repository" if good else "not a repository",
                   "" if good else "dvc exp and the commit of a model need git: git init.")  # fmt: skip

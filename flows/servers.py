@@ -139,6 +139,7 @@ def _environment(workspace: Workspace, urls: Servers) -> dict[str, str]:
         "PREFECT_LOGGING_LEVEL": "INFO",
         "MLFLOW_TRACKING_URI": urls.mlflow_url,
         "EVERGREEN_ROOT": str(workspace.root),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job runners serve what Evergreen does not use
         "PYTHONUNBUFFERED": "1",
     }
 
