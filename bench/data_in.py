@@ -101,16 +101,30 @@ def rows() -> list[Row]:
     ratio, peak_mb = median(mine) / median(rival), median([float(peak) for peak in peaks]) / 1e6
     shares = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
     result = [
-        Row("60,000 CIFAR JPEGs: collect to preprocess", f"{median(mine):.1f} s ({shares})", f"{median(rival):.1f} s bare loop",
-            f"{ratio:.1f} times", "at most 10 times", ratio <= 10),
+        Row(
+            "60,000 CIFAR JPEGs: collect to preprocess",
+            f"{median(mine):.1f} s ({shares})",
+            f"{median(rival):.1f} s bare loop",
+            f"{ratio:.1f} times",
+            "at most 10 times",
+            ratio <= 10,
+        ),
         Row("the same: peak memory", f"{peak_mb:.0f} MB", "", f"{peak_mb:.0f} MB", "under 1,000 MB", peak_mb < 1000),
-    ]  # fmt: skip
+    ]
     if "--ten" in sys.argv:
         with tempfile.TemporaryDirectory() as larger:
             ten_times(archive, Path(larger))
             wall, peak, stages = ours(Path(larger))
-            result.append(Row("600,000 images: peak memory", f"{peak / 1e6:.0f} MB, {wall:.0f} s", "", f"{peak / 1e6:.0f} MB",
-                              "under 1,000 MB", peak < 1e9))  # fmt: skip
+            result.append(
+                Row(
+                    "600,000 images: peak memory",
+                    f"{peak / 1e6:.0f} MB, {wall:.0f} s",
+                    "",
+                    f"{peak / 1e6:.0f} MB",
+                    "under 1,000 MB",
+                    peak < 1e9,
+                )
+            )
     return result
 
 

@@ -55,9 +55,21 @@ def rows() -> list[Row]:
         log = checkout / "up.log"
         with open(log, "wb") as output:
             up = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "up", "--prefect-port", str(_free_port()), "--mlflow-port", str(_free_port())],
-                cwd=checkout, env=_environment(checkout), stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "flows.cli",
+                    "up",
+                    "--prefect-port",
+                    str(_free_port()),
+                    "--mlflow-port",
+                    str(_free_port()),
+                ],
+                cwd=checkout,
+                env=_environment(checkout),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         try:
             while b"Ctrl-C" not in log.read_bytes():
                 if up.poll() is not None:
@@ -77,15 +89,39 @@ def rows() -> list[Row]:
             up.terminate()
             up.wait(60)
     return [
-        Row("first evergreen run of the quickstart, no server", f"{median(first):.1f} s", "", f"{median(first):.1f} s", "60 s",
-            median(first) <= 60),
-        Row("evergreen run again, nothing changed, no server", f"{median(again):.1f} s", "ZenML 5.1 s, Metaflow 3.5 s, Dagster 2.6 s",
-            f"{median(again):.1f} s", "5 s", median(again) <= 5),
-        Row("the same with the server up", f"{median(again_up):.1f} s", "Prefect 3.0 s", f"{median(again_up):.1f} s", "5 s",
-            median(again_up) <= 5),
-        Row("flow overhead, server up (wall less stages)", f"{median(overhead):.1f} s", "", f"{median(overhead):.1f} s", "3 s",
-            median(overhead) <= 3),
-    ]  # fmt: skip
+        Row(
+            "first evergreen run of the quickstart, no server",
+            f"{median(first):.1f} s",
+            "",
+            f"{median(first):.1f} s",
+            "60 s",
+            median(first) <= 60,
+        ),
+        Row(
+            "evergreen run again, nothing changed, no server",
+            f"{median(again):.1f} s",
+            "ZenML 5.1 s, Metaflow 3.5 s, Dagster 2.6 s",
+            f"{median(again):.1f} s",
+            "5 s",
+            median(again) <= 5,
+        ),
+        Row(
+            "the same with the server up",
+            f"{median(again_up):.1f} s",
+            "Prefect 3.0 s",
+            f"{median(again_up):.1f} s",
+            "5 s",
+            median(again_up) <= 5,
+        ),
+        Row(
+            "flow overhead, server up (wall less stages)",
+            f"{median(overhead):.1f} s",
+            "",
+            f"{median(overhead):.1f} s",
+            "3 s",
+            median(overhead) <= 3,
+        ),
+    ]
 
 
 if __name__ == "__main__":

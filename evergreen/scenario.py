@@ -79,7 +79,9 @@ class Validate(Section):
 class Group(Section):
     """Items of one group (the same part, patient, clip, day …) always share a split. Give one of the two."""
 
-    pattern: str | None = Field(None, description="regular expression searched in the item's path; its first group is the group")
+    pattern: str | None = Field(
+        None, description="regular expression searched in the item's path; its first group is the group"
+    )
     csv: str | None = Field(None, description="a CSV file with the columns name and group")
 
     @model_validator(mode="after")
@@ -149,9 +151,11 @@ class Scenario(Section):
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) or name not in known:
             raise WrongUse(
-                "there is no such scenario", expected=f"one of {', '.join(known) or 'none yet'}", received=name,
+                "there is no such scenario",
+                expected=f"one of {', '.join(known) or 'none yet'}",
+                received=name,
                 fix="Make one of your own images with: evergreen new NAME --images PATH",
-            )  # fmt: skip
+            )
         return cls.parse(folder / f"{name}.yaml")
 
     @classmethod
@@ -180,8 +184,10 @@ class Scenario(Section):
         if scenario.name != path.stem:
             raise WrongUse(
                 f"{path.name}, line {_line(document, ('name',))}: name must be the file's",
-                expected=path.stem, received=scenario.name, fix="Rename one of the two.",
-            )  # fmt: skip
+                expected=path.stem,
+                received=scenario.name,
+                fix="Rename one of the two.",
+            )
         return scenario
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evergreen.workspace import Workspace
-
 
 @dataclass(frozen=True)
 class Checkout:

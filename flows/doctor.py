@@ -83,8 +83,12 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
         if found:
             yield Finding("fine", f"scenario {path.stem}", source)
         else:
-            yield Finding("note", f"scenario {path.stem}", f"{source} is not on this machine", "It is fetched when first run, or put it "
-                          "into the folder that EVERGREEN_SAMPLES names.")  # fmt: skip
+            yield Finding(
+                "note",
+                f"scenario {path.stem}",
+                f"{source} is not on this machine",
+                "It is fetched when first run, or put it into the folder that EVERGREEN_SAMPLES names.",
+            )
 
 
 def _data(workspace: Workspace) -> Iterator[Finding]:
@@ -96,16 +100,24 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
             "fine" if remote else "note", "DVC remote", remote or "none", "" if remote else "dvc remote add --default …"
         )
     good = (workspace.root / ".git").exists()
-    yield Finding("fine" if good else "note", "git", "a repository" if good else "not a repository",
-                  "" if good else "dvc exp and the commit of a model need git: git init.")  # fmt: skip
+    yield Finding(
+        "fine" if good else "note",
+        "git",
+        "a repository" if good else "not a repository",
+        "" if good else "dvc exp and the commit of a model need git: git init.",
+    )
 
 
 def _devices() -> Iterator[Finding]:
     from evergreen.energy import available_methods
 
     methods = available_methods()
-    yield Finding("fine" if set(methods) != {"estimate"} else "note", "energy", ", ".join(methods) or "unknown",
-                  "" if set(methods) != {"estimate"} else "No counter can be read: energy is estimated, give or take 40 %.")  # fmt: skip
+    yield Finding(
+        "fine" if set(methods) != {"estimate"} else "note",
+        "energy",
+        ", ".join(methods) or "unknown",
+        "" if set(methods) != {"estimate"} else "No counter can be read: energy is estimated, give or take 40 %.",
+    )
     yield Finding("fine", "processors", str(os.cpu_count()))
 
 

@@ -36,9 +36,15 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         with open(self.logs / f"{name}.log", "wb") as log:
             self.started[name] = psutil.Popen(
-                [sys.executable, "-m", *command], env=self.environment, cwd=self.directory, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent,
-            )  # fmt: skip
+                [sys.executable, "-m", *command],
+                env=self.environment,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
 
     def wait_until(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 180) -> None:
         """
@@ -104,17 +110,33 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
         say("Starting MLflow's server …")
         (workspace.mlruns / "artifacts").mkdir(parents=True, exist_ok=True)
         processes.start(
-            "mlflow-server", "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{workspace.mlruns / 'mlflow.db'}",
-            "--default-artifact-root", artifact_root(), "--no-serve-artifacts",
-        )  # fmt: skip
+            "mlflow-server",
+            "mlflow",
+            "server",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(mlflow_port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{workspace.mlruns / 'mlflow.db'}",
+            "--default-artifact-root",
+            artifact_root(),
+            "--no-serve-artifacts",
+        )
         processes.wait_until("prefect-server", lambda: answers(f"{urls.prefect_api_url}/health"))
         processes.wait_until("mlflow-server", lambda: answers(f"{urls.mlflow_url}/health"))
         say("Deploying the scenarios, starting a worker …")
         subprocess.run(
-            [sys.executable, "-m", "flows.deploy"], env=processes.environment, cwd=workspace.root, check=True, timeout=180,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, "-m", "flows.deploy"],
+            env=processes.environment,
+            cwd=workspace.root,
+            check=True,
+            timeout=180,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         processes.start("worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--with-healthcheck")
         urls.write(workspace)
         yield processes

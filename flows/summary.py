@@ -74,5 +74,8 @@ def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
         if docs.is_dir():
             client.log_artifacts(registration.run_id, str(docs), "data-docs")
     except Exception as error:
-        log.warning("The run's totals could not be written to MLflow (%s); they are in %s.", error,
-                    run.workspace.record(run.scenario.name) / "summary.json")  # fmt: skip
+        log.warning(
+            "The run's totals could not be written to MLflow (%s); they are in %s.",
+            error,
+            run.workspace.record(run.scenario.name) / "summary.json",
+        )

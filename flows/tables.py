@@ -29,8 +29,12 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
         result.add_row(name.replace("_", " "), f"{metrics[name]:.2%}")
     result.add_row("energy", f"{watt_hours(summary['energy_wh'], summary['energy_uncertainty_wh'])}, by {_methods(summary)}")
     carbon = summary["carbon_gco2e"]
-    result.add_row("carbon", "unknown" if carbon is None else
-                   f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})")  # fmt: skip
+    result.add_row(
+        "carbon",
+        "unknown"
+        if carbon is None
+        else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})",
+    )
     result.add_row("data version", summary["data_version"])
     result.add_row("model version", f"evergreen-{summary['scenario']} version {summary['model_version']}")
     result.add_row("promoted", f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}")
