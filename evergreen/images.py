@@ -151,15 +151,14 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspection:
     height, width = grey.shape
     if (width, height) != (header.width, header.height):  # rotation that only the decoder saw
         header = Header(header.format, width, height, header.channels, header.frames, header.alpha)
-    mean, deviation = cv2.meanStdDev(grey)
+    mean, variance = _mean_and_variance(grey)
     longest = max(height, width)
+    small = grey
     if longest > 256:
         size = (max(1, round(width * 256 / longest)), max(1, round(height * 256 / longest)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    return Inspection(
-        header, float(mean[0, 0]) / 255, float(deviation[0, 0]) / 255, float(edges[0, 0]) ** 2, perceptual_hash(grey)
-    )
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    _, sharpness = _mean_and_variance(cv2.Laplacian(small, cv2.CV_16S))
+    return Inspection(header, mean / 255, variance**0.5 / 255, sharpness, perceptual_hash(small))
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
@@ -175,10 +174,29 @@ def perceptual_hash(grey: np.ndarray) -> int:
 
     if grey.shape != (32, 32):
         grey = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()
+    cosines = _cosines()
+    low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
     ordered = np.sort(low)
     bits = low > (ordered[31] + ordered[32]) / 2
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+@cache
+def _cosines() -> np.ndarray:
+    """float64 (8, 32): the lowest frequencies of the cosine transform, as whole numbers: then every sum is exact, and the hash
+    is the same on every processor."""
+    import numpy as np
+
+    frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
+    return np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+
+
+def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
+    """From whole numbers, so that they are the same on every processor."""
+    import cv2
+
+    total, squares = int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
+    return total / pixels.size, (squares * pixels.size - total * total) / pixels.size**2
 
 
 def _checked_header(data: bytes, max_pixels: int) -> Header:
