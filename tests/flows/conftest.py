@@ -1,0 +1,151 @@
+"""A fresh checkout in which the real command has run once, and its servers, each made once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from evergreen.workspace import Workspace
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A clone to run the real commands in."""
+
+    root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        return kept | {"PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root), "COLUMNS": "160"}
+
+    def run(self, *command: str, timeout: float = 300, **environment: str) -> Done:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment | environment, capture_output=True, text=True, timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def evergreen(self, *arguments: str, timeout: float = 300, **environment: str) -> Done:
+        return self.run(sys.executable, "-m", "flows.cli", *arguments, timeout=timeout, **environment)
+
+    def change(self, scenario: str, old: str, new: str) -> None:
+        path = self.root / "scenarios" / f"{scenario}.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def copy(self, folder: Path) -> Checkout:
+        shutil.copytree(self.root, folder, symlinks=True)
+        return Checkout(folder)
+
+
+def clone(folder: Path) -> Checkout:
+    """What git tracks here (and what it would), as a repository of its own with one commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    for name in filter(None, listed.split(b"\0")):
+        source, target = ROOT / os.fsdecode(name), folder / os.fsdecode(name)
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "clone"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return Checkout(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Any]:
+    """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it."""
+    checkout = clone(tmp_path_factory.mktemp("trained") / "clone")
+    done = checkout.evergreen("run", "--json")
+    assert done.status == 0, done.err
+    return checkout, done.json
+
+
+@pytest.fixture
+def checkout(trained: tuple[Checkout, Any], tmp_path: Path) -> Checkout:
+    """A copy of the trained clone, to change at will."""
+    return trained[0].copy(tmp_path / "copy")
+
+
+@dataclass(frozen=True)
+class Up:
+    """`evergreen up`, running."""
+
+    checkout: Checkout
+    process: psutil.Popen
+    prefect_url: str
+    mlflow_url: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int) -> Up:
+    """Start `evergreen up` and wait until it prints its links."""
+    log = checkout.root / "up.log"
+    with open(log, "wb") as output:
+        process = psutil.Popen(
+            [sys.executable, "-m", "flows.cli", "up", "--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)],
+            cwd=checkout.root, env=checkout.environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    until = time.monotonic() + 240
+    while b"Ctrl-C" not in log.read_bytes():
+        assert process.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
+    return Up(checkout, process, f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}")
+
+
+@pytest.fixture(scope="session")
+def up(trained: tuple[Checkout, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The servers over a copy of the trained clone; at the end, Ctrl-C, and nothing may be left of them."""
+    copy = trained[0].copy(tmp_path_factory.mktemp("up") / "clone")
+    running = start_up(copy, free_port(), free_port())
+    family = running.process.children(recursive=True)
+    yield running
+    running.process.send_signal(signal.SIGINT)
+    running.process.wait(60)
+    left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    for process in left:
+        process.kill()
+    assert not left, f"evergreen up left {left} running"

@@ -1,0 +1,137 @@
+"""The `evergreen` command as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import Checkout
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["collect", "validate", "version", "preprocess", "train", "evaluate", "register", "promote"]
+
+
+def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout, Any]) -> None:
+    done = trained[0].evergreen("--help")
+    assert done.status == 0
+    for word in ("run", "new", "up", "promote", "rollback", "checkout", "doctor", "Exit status", "3 data refused"):
+        assert word in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("run", "nowhere"), "there is no such scenario"),
+        (("run", "../quickstart"), "there is no such scenario"),
+        (("walk",), "No such command"),
+        (("run", "--fast"), "No such option"),
+        (("checkout", "quickstart"), "quickstart@champion"),
+        (("checkout", "quickstart@77"), "77"),
+        (("promote", "quickstart", "--version", "77"), "77"),
+        (("rollback", "quickstart"), "previous"),
+        (("new", "mine", "--images", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_use_ends_with_status_2_and_one_clear_line(
+    trained: tuple[Checkout, Any], arguments: tuple[str, ...], hint: str
+) -> None:
+    done = trained[0].evergreen(*arguments)
+    assert done.status == 2, done.err
+    assert hint in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_error_is_json_too_where_json_is_asked(trained: tuple[Checkout, Any]) -> None:
+    done = trained[0].evergreen("run", "nowhere", "--json")
+    assert done.status == 2
+    assert done.json["exit_status"] == 2
+    assert "no such scenario" in done.json["error"]
+
+
+def test_a_traceback_is_shown_with_debug_only(trained: tuple[Checkout, Any]) -> None:
+    assert "Traceback" in trained[0].evergreen("run", "nowhere", "--debug").err
+
+
+def test_a_run_prints_the_promised_object(trained: tuple[Checkout, Any]) -> None:
+    summary = trained[1]
+    assert {"scenario", "run_id", "model_version", "promoted", "reason", "data_version", "metrics", "energy_wh"} <= set(summary)
+    assert {"accuracy", "precision_macro", "recall_macro", "f1_macro"} <= set(summary["metrics"])
+    assert summary["metrics"]["accuracy"] > 0.97
+    assert summary["promoted"] is True
+    assert list(summary["stages"]) == STAGES
+    assert all(stage["state"] == "ran" and stage["seconds"] > 0 for stage in summary["stages"].values())
+    assert summary["energy_wh"] > 0 and summary["carbon_gco2e"] > 0 and summary["energy_methods"]
+
+
+def test_people_get_a_table_and_where_to_look(checkout: Checkout) -> None:
+    done = checkout.evergreen("run")
+    assert done.status == 0, done.err
+    for word in ("accuracy", "energy", "Wh", "gCO2e", "data version", "model version", "data-docs", "evergreen up"):
+        assert word in done.out
+
+
+def test_a_second_run_with_nothing_changed_does_nothing_and_says_so(checkout: Checkout, trained: tuple[Checkout, Any]) -> None:
+    done = checkout.evergreen("run", "--json")
+    assert done.status == 0, done.err
+    assert [stage["state"] for stage in done.json["stages"].values()] == ["unchanged"] * 8
+    assert done.json["model_version"] == trained[1]["model_version"]
+    assert "Nothing has changed" in checkout.evergreen("run").out
+
+
+def test_must_promote_ends_with_status_4_when_the_champion_stays(checkout: Checkout) -> None:
+    checkout.change("quickstart", "epochs: ", "epochs: 1 # ")
+    done = checkout.evergreen("run", "--must-promote", "--json")
+    assert done.status == 4, done.err
+    assert "not promoted" in done.err
+    summary = json.loads(done.out.splitlines()[0])
+    assert summary["promoted"] is False
+    assert summary["stages"]["collect"]["state"] == summary["stages"]["preprocess"]["state"] == "unchanged"
+    assert summary["stages"]["train"]["state"] == "ran"
+
+
+def test_data_that_fails_validation_ends_with_status_3_and_changes_nothing(checkout: Checkout) -> None:
+    before = {name: (checkout.root / name).read_bytes() for name in ("data.dvc", "dvc.lock")}
+    checkout.change("quickstart", "min_items_per_label: 100", "min_items_per_label: 10000")
+    done = checkout.evergreen("run", "--json")
+    assert done.status == 3, done.err
+    assert "10000" in done.json["error"]
+    assert {name: (checkout.root / name).read_bytes() for name in before} == before
+
+
+def test_doctor_finds_nothing_broken_in_a_working_checkout(trained: tuple[Checkout, Any]) -> None:
+    done = trained[0].evergreen("doctor", "--json")
+    assert done.status == 0, done.out + done.err
+    assert "broken" not in {finding["state"] for finding in done.json["findings"]}
+
+
+def test_doctor_names_a_broken_scenario(checkout: Checkout) -> None:
+    checkout.change("quickstart", "kind: classify", "kind: guess")
+    done = checkout.evergreen("doctor")
+    assert done.status == 1
+    assert "line" in done.out and "kind" in done.out
+
+
+def test_ones_own_images_take_two_commands(checkout: Checkout, tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for label, level in (("dark", 60), ("light", 180)):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for number in range(60):
+            image = np.clip(random.normal(level, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), image)
+    done = checkout.evergreen("new", "lamps", "--images", str(tmp_path / "images"))
+    assert done.status == 0, done.err
+    assert "dark" in done.out and "60" in done.out
+    checkout.change("lamps", "epochs:", "epochs: 2 #")
+    summary = checkout.evergreen("run", "lamps", "--json")
+    assert summary.status == 0, summary.err
+    assert summary.json["scenario"] == "lamps"
+    # The other scenario is as it was.
+    assert {s["state"] for s in checkout.evergreen("run", "--json").json["stages"].values()} == {"unchanged"}

@@ -1,0 +1,133 @@
+"""What people see in Prefect's and MLflow's pages while `evergreen up` runs, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import Up, start_up
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.browser]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_summary(up: Up) -> Any:
+    """A run of the scenario with a changed setting, while the servers are up."""
+    up.checkout.change("quickstart", "epochs: ", "epochs: 3 # ")
+    done = up.checkout.evergreen("run", "--json")
+    assert done.status == 0, done.err
+    return done.json
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("no Chromium: install Debian's package chromium to see the pages tested")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def shows(page: Any, address: str, *texts: str) -> None:
+    """Open the page and wait until every text is seen on it. With EVERGREEN_PICTURES set, keep a picture there."""
+    page.goto(address)
+    for text in texts:
+        page.get_by_text(text, exact=False).first.wait_for(state="visible")
+    pictures = os.environ.get("EVERGREEN_PICTURES")
+    if pictures:
+        page.wait_for_timeout(2000)
+        name = "".join(c if c.isalnum() else "-" for c in address.split("/", 3)[-1])[:60]
+        page.screenshot(path=str(Path(pictures) / f"{name}.png"))
+
+
+def flow_run_id(up: Up) -> str:
+    import json
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{up.prefect_url}/api/flow_runs/filter",
+        data=json.dumps({"sort": "START_TIME_DESC", "limit": 1}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return str(json.load(response)[0]["id"])
+
+
+def test_prefect_shows_the_run_with_its_stages_as_tasks(up: Up, run_summary: Any, page: Any) -> None:
+    shows(page, f"{up.prefect_url}/runs", "training-quickstart")
+    shows(page, f"{up.prefect_url}/runs/flow-run/{flow_run_id(up)}?tab=Task+Runs", "collect", "preprocess", "train", "promote")
+
+
+def test_prefect_offers_a_deployment_for_every_scenario(up: Up, page: Any) -> None:
+    shows(page, f"{up.prefect_url}/deployments", "quickstart", "cifar10", "inspection")
+
+
+def test_prefect_shows_the_quality_and_energy_tables(up: Up, run_summary: Any, page: Any) -> None:
+    shows(page, f"{up.prefect_url}/artifacts", "quickstart-quality", "quickstart-cost")
+
+
+def test_mlflow_shows_the_run_and_its_metrics(up: Up, run_summary: Any, page: Any) -> None:
+    import mlflow
+
+    run = mlflow.MlflowClient(up.mlflow_url).get_run(run_summary["run_id"])
+    address = f"{up.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    shows(page, address, "accuracy", "energy_wh")
+
+
+def test_mlflow_shows_the_registered_model_and_its_champion(up: Up, run_summary: Any, page: Any) -> None:
+    shows(page, f"{up.mlflow_url}/#/models/evergreen-quickstart", "champion", "Version")
+
+
+def test_a_run_started_from_the_deployment_is_done_by_the_worker(up: Up, run_summary: Any) -> None:
+    done = up.checkout.run(
+        "prefect", "deployment", "run", "training/quickstart", "--watch", PREFECT_API_URL=f"{up.prefect_url}/api", timeout=300
+    )
+    assert done.status == 0, done.out + done.err
+    assert "Completed" in done.out
+
+
+def test_a_taken_port_is_named_with_the_way_out(up: Up) -> None:
+    port = up.prefect_url.rsplit(":", 1)[1]
+    other = up.checkout.copy(up.checkout.root.parent / "second")
+    (other.root / ".evergreen" / "up.json").unlink()
+    done = other.evergreen("up", "--prefect-port", port)
+    assert done.status == 2
+    assert f"port {port}" in done.err and "--prefect-port" in done.err
+
+
+def test_a_second_up_of_the_same_checkout_names_the_first(up: Up) -> None:
+    done = up.checkout.evergreen("up")
+    assert done.status == 2
+    assert up.prefect_url in done.err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_nothing_is_left_running_however_up_is_ended(checkout: Any, how: signal.Signals) -> None:
+    import psutil
+
+    from tests.flows.conftest import free_port
+
+    running = start_up(checkout, free_port(), free_port())
+    family = running.process.children(recursive=True)
+    assert len(family) >= 3
+    running.process.send_signal(how)
+    running.process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for process in alive:
+        process.kill()
+    assert alive == []
