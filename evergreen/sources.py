@@ -1,0 +1,459 @@
+"""Where items come from: folders, `.tar`, `.tar.gz` and `.zip` archives, and what an installed library carries.
+
+A source is streamed one item at a time and never unpacked to disk. Archives are taken to be hostile: a name that points
+outside, a link, a device or an item of absurd size is handed on as a problem, never followed; an archive that is itself a
+trap (a bomb, millions of entries, damaged) is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from evergreen.errors import DataRefused, EvergreenError, WrongUse
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+
+Source = Path | Literal["digits"]
+
+MAX_ITEM_BYTES = 256 * 2**20  # read into memory at most
+MAX_ENTRIES = 1_000_000
+MAX_HEADER_BYTES = 2**20  # of one entry of a .tar: its name and attributes
+MAX_EXPANSION = 200  # an archive's content against its own size …
+FREE_EXPANSION_BYTES = 2 * 2**30  # … beyond this many bytes. Photographs hardly compress; a bomb does by a thousand
+
+BUILTINS = {"digits": datetime(1998, 7, 1, tzinfo=UTC)}  # and their publication dates
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One entry of a source.
+
+    Attributes:
+        name: its path inside the source, `/` between the parts; undecodable bytes as `\\xNN`.
+        data: its bytes, or None where there is a problem.
+        size_bytes: what its source says.
+        problem: None, or a reason for quarantine: `link`, `not-a-file`, `outside`, `too-large`, `unreadable`.
+        detail: one clause about the problem.
+        share: how much of the source is behind us, 0 to 1, where that is known.
+    """
+
+    name: str
+    data: bytes | None
+    size_bytes: int
+    problem: str | None = None
+    detail: str = ""
+    share: float | None = None
+
+
+def stream(source: Source) -> Iterator[Found]:
+    """Everything in a source but its folders, in an order that stays the same.
+
+    Raises:
+        WrongUse: the source is missing, or no folder and no archive that is understood.
+        DataRefused: the archive is damaged or a trap; nothing of it was written anywhere.
+    """
+    if source == "digits":
+        return _stream_digits()
+    assert isinstance(source, Path)
+    if source.is_dir():
+        return _stream_folder(source)
+    kind = archive_kind(source)
+    return _stream_zip(source) if kind == "zip" else _stream_tar(source, compressed=kind == "tar.gz")
+
+
+def archive_kind(path: Path) -> Literal["tar", "tar.gz", "zip"]:
+    """From the file's first bytes, whatever it is called.
+
+    Raises:
+        WrongUse: missing, unreadable, or none of these.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise WrongUse(
+            f"the source {path} cannot be read: {error.strerror}",
+            expected="a folder of images, or a .tar, .tar.gz or .zip of one",
+            fix="Check the path and its permissions.",
+        ) from None
+    if start.startswith(b"\x1f\x8b"):
+        return "tar.gz"
+    if start.startswith((b"PK\3\4", b"PK\5\6")):
+        return "zip"
+    if start[257:262] == b"ustar" or (path.suffix == ".tar" and len(start) == 512):
+        return "tar"
+    raise WrongUse(
+        f"the source {path} is neither a folder nor an archive that Evergreen reads",
+        expected="a folder of images, or a .tar, .tar.gz or .zip of one",
+        received=start[:8],
+        fix="Pack the folder that holds the class folders again, or give the folder itself.",
+    )
+
+
+def locate(scenario: Scenario, workspace: Workspace, *, download: bool = True) -> Source:
+    """The scenario's source on this machine, fetched where it is public and not here yet.
+
+    A public file is taken from the folder EVERGREEN_SAMPLES, else from `shared/data` beside the checkout, else from an earlier
+    download, else from its address; wherever it comes from, its checksum must be right.
+
+    Args:
+        download: whether a public file that is nowhere on this machine may be fetched.
+
+    Raises:
+        WrongUse: the scenario's path does not exist.
+        EvergreenError: the public file is nowhere to be had; says what to fetch and where to put it.
+    """
+    settings = scenario.collect
+    if settings.builtin is not None:
+        return settings.builtin
+    if settings.path is not None:
+        path = workspace.root / Path(settings.path).expanduser()
+        if not path.exists():
+            raise WrongUse(
+                f"the images of scenario {scenario.name} are not there", expected="a folder or an archive", received=str(path),
+                fix=f"Correct collect.path in scenarios/{scenario.name}.yaml.",
+            )  # fmt: skip
+        return path
+    assert settings.file is not None
+    wrong = []
+    for folder in _sample_folders(workspace):
+        path = folder / settings.file
+        if path.is_file():
+            if settings.sha256 is None or _sha256(path) == settings.sha256:
+                return path
+            wrong.append(str(path))
+    return _download(scenario, workspace, wrong, allowed=download)
+
+
+def fingerprint(source: Source) -> str:
+    """Says cheaply whether a source may have changed: sha256 (hex) over the names, sizes and times of its files, which are not
+    read; for an archive over its own."""
+    digest = hashlib.sha256()
+    if not isinstance(source, Path):
+        digest.update(f"builtin {source}".encode())
+    elif source.is_dir():
+        for entry, name in _walk(source):
+            status = entry.stat(follow_symlinks=False)
+            digest.update(b"%s\0%d %d %o\n" % (name, status.st_size, status.st_mtime_ns, status.st_mode))
+    else:
+        status = source.stat()
+        digest.update(b"%s\0%d %d\n" % (os.fsencode(source.name), status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def readable_name(name: str | bytes) -> str:
+    """A path as text: bytes that are not UTF-8 become `\\xNN`."""
+    raw = os.fsencode(name) if isinstance(name, str) else name
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _stream_digits() -> Iterator[Found]:
+    """scikit-learn's digits (Alpaydin and Kaynak 1998, UCI repository): 1,797 images of 8×8 grey pixels, 0 to 16 made 0 to 255."""
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(images, digits.target, strict=True)):
+        data = _plain_png(image)
+        yield Found(f"digits/{label}/{number:04d}.png", data, len(data), share=(number + 1) / len(images))
+
+
+def _plain_png(grey: Any) -> bytes:
+    """uint8 (height, width) as a PNG without compression: zlib's output differs between its versions and processors, and a
+    built-in data set is to be the same bit for bit everywhere."""
+    height, width = grey.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in grey)
+    assert len(rows) < 2**16, "one stored block"
+    stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows + struct.pack(">I", zlib.adler32(rows))
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", stored), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
+    """Everything below a folder but the folders themselves, sorted by name within each; links to folders are not entered.
+
+    Raises:
+        WrongUse: a folder below cannot be listed: what it holds could not be accounted for.
+    """
+    waiting = [(os.fsencode(folder), b"")]
+    while waiting:
+        path, prefix = waiting.pop()
+        try:
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise WrongUse(
+                f"the folder {readable_name(path)} cannot be listed: {error.strerror}", fix="Make it readable, or move it away."
+            ) from None
+        folders = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, prefix + entry.name + b"/"))
+            else:
+                yield entry, prefix + entry.name
+        waiting.extend(reversed(folders))
+
+
+def _stream_folder(folder: Path) -> Iterator[Found]:
+    root = os.path.realpath(os.fsencode(folder)) + b"/"
+    for entry, raw_name in _walk(folder):
+        name, path = readable_name(raw_name), entry.path
+        if entry.is_symlink():
+            path = os.path.realpath(path)
+            if not path.startswith(root):
+                yield Found(name, None, 0, "link", "a link that leads out of the source")
+                continue
+            if not os.path.isfile(path):
+                yield Found(name, None, 0, "link", "a link to no file")
+                continue
+        yield _read_file(name, path)
+
+
+def _read_file(name: str, path: bytes) -> Found:
+    """Never waits: a pipe is opened without blocking, and not read."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return Found(name, None, 0, "not-a-file", "a pipe, a socket or a device")
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_ITEM_BYTES:
+                return _too_large(name, size)
+            data = file.read(MAX_ITEM_BYTES + 1)
+    except OSError as error:
+        return Found(name, None, 0, "unreadable", error.strerror or str(error))
+    return Found(name, data, len(data)) if len(data) <= MAX_ITEM_BYTES else _too_large(name, len(data))
+
+
+def _too_large(name: str, size_bytes: int) -> Found:
+    return Found(name, None, size_bytes, "too-large", f"{size_bytes:,} bytes; at most {MAX_ITEM_BYTES:,} are read")
+
+
+def _points_outside(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:3] in (":/", ":\\")
+
+
+class _Bounded:
+    """A file of which nobody can ask for too much at once: a .tar's header may claim a name of gigabytes."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.limit_bytes = MAX_HEADER_BYTES
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.limit_bytes:
+            raise ValueError(f"an entry's header claims {size:,} bytes")
+        return bytes(self.file.read(size))
+
+
+def _stream_tar(path: Path, *, compressed: bool) -> Iterator[Found]:
+    import gzip
+    import tarfile
+
+    archive_bytes = path.stat().st_size
+    entries = 0
+    with open(path, "rb") as raw, gzip.open(raw) if compressed else raw as plain:
+        bounded = _Bounded(plain)
+        try:
+            with tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+                while (member := archive.next()) is not None:
+                    archive.members = []  # else it keeps them all
+                    entries += 1
+                    _refuse_many(path, entries)
+                    _refuse_bomb(path, archive_bytes, member.offset_data + member.size)
+                    if member.isdir():
+                        continue
+                    name = readable_name(member.name.encode("utf-8", "surrogateescape"))
+                    share = min(1.0, raw.tell() / archive_bytes)
+                    if problem := _tar_problem(member):
+                        yield Found(name, None, member.size, *problem, share)
+                    elif member.size > MAX_ITEM_BYTES:
+                        yield _too_large(name, member.size)
+                    else:
+                        bounded.limit_bytes = MAX_ITEM_BYTES
+                        data = archive.extractfile(member).read()
+                        bounded.limit_bytes = MAX_HEADER_BYTES
+                        if _points_outside(name):
+                            yield Found(name, data, member.size, "outside", "its name points outside the archive", share)
+                        else:
+                            yield Found(name, data, member.size, share=share)
+        except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError, RecursionError, OverflowError) as error:
+            raise _damaged(path, entries, error) from None
+
+
+def _tar_problem(member: Any) -> tuple[str, str] | None:
+    if member.issym() or member.islnk():
+        return "link", f"a link to {member.linkname[:200]!r}"
+    if not member.isreg():
+        return "not-a-file", "a pipe, a device or something unknown"
+    return None
+
+
+def _stream_zip(path: Path) -> Iterator[Found]:
+    import zipfile
+
+    archive_bytes = path.stat().st_size
+    index = 0
+    with open(path, "rb") as raw:
+        _refuse_many(path, _count_zip_entries(raw, archive_bytes))
+        try:
+            with zipfile.ZipFile(raw) as archive:
+                entries = archive.infolist()
+                expanded = 0
+                for index, entry in enumerate(entries):
+                    if entry.is_dir():
+                        continue
+                    name = _zip_name(entry)
+                    expanded += entry.file_size if entry.file_size <= MAX_ITEM_BYTES else 0
+                    _refuse_bomb(path, archive_bytes, expanded)
+                    yield _read_zip_entry(archive, entry, name, (index + 1) / len(entries))
+        except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError, struct.error) as error:
+            raise _damaged(path, index, error) from None
+
+
+def _count_zip_entries(raw: IO[bytes], archive_bytes: int) -> int:
+    """An upper bound from the entries' signatures, in pieces: the reader would take the whole list into memory at once, and
+    the count that the archive states may lie."""
+    count, overlap = 0, b""
+    raw.seek(max(0, archive_bytes - 2**29))  # the list stands at the end
+    while piece := raw.read(2**20):
+        piece = overlap + piece
+        count += piece.count(b"PK\1\2")
+        overlap = piece[-3:]
+    raw.seek(0)
+    return count
+
+
+def _zip_name(entry: Any) -> str:
+    if entry.flag_bits & 0x800:
+        return readable_name(entry.filename)
+    try:
+        return readable_name(entry.filename.encode("cp437"))  # names without the flag are bytes of no known encoding
+    except UnicodeEncodeError:
+        return readable_name(entry.filename)
+
+
+def _read_zip_entry(archive: Any, entry: Any, name: str, share: float) -> Found:
+    import zipfile
+
+    mode = entry.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return Found(name, None, entry.file_size, "link", "a link", share)
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return Found(name, None, entry.file_size, "not-a-file", "a pipe, a device or something unknown", share)
+    if entry.file_size > MAX_ITEM_BYTES:
+        return _too_large(name, entry.file_size)
+    try:
+        with archive.open(entry) as file:
+            data = file.read(entry.file_size + 1)
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        return Found(name, None, entry.file_size, "unreadable", str(error) or type(error).__name__, share)
+    if _points_outside(name):
+        return Found(name, data, len(data), "outside", "its name points outside the archive", share)
+    return Found(name, data, len(data), share=share)
+
+
+def _refuse_many(path: Path, entries: int) -> None:
+    if entries > MAX_ENTRIES:
+        raise DataRefused(
+            f"the archive {path} has too many entries", expected=f"at most {MAX_ENTRIES:,}", received=entries,
+            fix="Unpack it yourself if you trust it, and give the folder.",
+        )  # fmt: skip
+
+
+def _refuse_bomb(path: Path, archive_bytes: int, expanded_bytes: int) -> None:
+    if expanded_bytes > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * archive_bytes):
+        raise DataRefused(
+            f"the archive {path} expands beyond measure", expected=f"at most {MAX_EXPANSION} times its own {archive_bytes:,} bytes",
+            received=expanded_bytes, fix="Unpack it yourself if you trust it, and give the folder.",
+        )  # fmt: skip
+
+
+def _damaged(path: Path, entries: int, error: Exception) -> DataRefused:
+    return DataRefused(
+        f"the archive {path} is damaged after {entries:,} entries: {error or type(error).__name__}",
+        fix="Fetch or pack it again; nothing of it was kept.",
+    )
+
+
+def _sample_folders(workspace: Workspace) -> list[Path]:
+    named = os.environ.get("EVERGREEN_SAMPLES")
+    samples = Path(named) if named else workspace.root.parent / "shared" / "data"
+    return [samples, workspace.private / "downloads"]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(scenario: Scenario, workspace: Workspace, wrong: list[str], *, allowed: bool) -> Path:
+    """Fetch the scenario's public file into `.evergreen/downloads`; it takes its name there once its checksum is right."""
+    settings = scenario.collect
+    assert settings.file is not None
+    folder = _sample_folders(workspace)[0]
+    remedy = (
+        f"Fetch {settings.url or settings.file} yourself, and put it at {folder / settings.file} (or set EVERGREEN_SAMPLES)."
+    )
+    if wrong:
+        remedy = f"{' and '.join(wrong)} had the wrong checksum. {remedy}"
+    if settings.url is None or not allowed:
+        raise EvergreenError(f"{settings.file} is not on this machine", fix=remedy)
+    target = workspace.private / "downloads" / settings.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        digest = _fetch(settings.url, part)
+        if settings.sha256 is not None and digest != settings.sha256:
+            raise EvergreenError(
+                f"{settings.url} gave something else", expected=f"sha256 {settings.sha256}", received=digest, fix=remedy
+            )
+        os.replace(part, target)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise EvergreenError(f"{settings.file} could not be fetched from {settings.url}: {reason}", fix=remedy) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _fetch(url: str, path: Path) -> str:
+    """Download with a progress bar, waiting at most a minute for each piece; returns the sha256 (hex)."""
+    import urllib.request
+    from http.client import HTTPException
+
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("not an address of the web")
+    digest = hashlib.sha256()
+    console = Console(stderr=True)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as file:
+            total = int(answer.headers.get("Content-Length") or 0)
+            with wrap_file(
+                answer, total=total, description=path.name, console=console, disable=not console.is_terminal
+            ) as reader:  # fmt: skip
+                while piece := reader.read(2**20):
+                    digest.update(piece)
+                    file.write(piece)
+            if total and file.tell() != total:
+                raise ValueError(f"the connection ended after {file.tell():,} of {total:,} bytes")
+            file.flush()
+            os.fsync(file.fileno())
+    except HTTPException as error:
+        raise ValueError(str(error)) from None
+    return digest.hexdigest()
