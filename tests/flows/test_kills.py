@@ -1,0 +1,111 @@
+"""kill -9 at every stage boundary and inside each stage: a plain re-run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import Checkout, clone
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["collect", "validate", "version", "preprocess", "train", "evaluate", "register", "promote"]
+# (stage, how many of its renames are points): each is a moment at which some of its work becomes visible.
+RENAMES = {"collect": 2, "validate": 1, "version": 2, "preprocess": 2, "train": 3, "evaluate": 2, "register": 1, "promote": 1}
+POINTS = [(stage, at, 1) for stage in STAGES for at in ("before", "after")][1:] + [
+    (stage, "rename", nth) for stage, count in RENAMES.items() for nth in range(1, count + 1)
+]
+
+
+@pytest.fixture(scope="module")
+def perform() -> Iterator[Callable[..., int]]:
+    """Run the stages in a checkout, killed where asked; gives the exit status."""
+    zygote = subprocess.Popen(
+        [sys.executable, "-m", "tests.flows.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert zygote.stdin and zygote.stdout and zygote.stdout.readline() == "ready\n"
+
+    def order(**request: Any) -> int:
+        assert zygote.stdin and zygote.stdout
+        print(json.dumps(request), file=zygote.stdin, flush=True)
+        return int(zygote.stdout.readline())
+
+    yield order
+    zygote.stdin.close()
+    zygote.wait(30)
+    zygote.stdout.close()
+
+
+def tiny(folder: Path) -> Checkout:
+    """A clone with a scenario of 400 digits in two label folders, one broken file among them, and one epoch."""
+    import cv2
+    from sklearn.datasets import load_digits
+
+    checkout = clone(folder)
+    digits = load_digits(n_class=2)
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = folder / "images" / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image * 15)
+    (folder / "images" / "0" / "broken.png").write_bytes(b"no image")
+    done = checkout.evergreen("new", "tiny", "--images", "images")
+    assert done.status == 0, done.err
+    path = folder / "scenarios" / "tiny.yaml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join("  epochs: 1" if line.strip().startswith("epochs:") else line for line in lines) + "\n")
+    return checkout
+
+
+def state(checkout: Checkout) -> dict[str, Any]:
+    """All that a user relies on afterwards."""
+    import mlflow
+
+    root, name = checkout.root, "tiny"
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}")
+    model = client.get_registered_model(f"evergreen-{name}")
+    versions = client.search_model_versions(f"name='evergreen-{name}'")
+    lock = [line for line in (root / "dvc.lock").read_text().splitlines() if "@" in line or "md5" in line]
+    return {
+        "data.dvc": (root / "data.dvc").read_text(),
+        "dvc.lock": lock,
+        "metrics": json.loads((root / "outputs" / name / "metrics.json").read_text()),
+        "versions": [int(version.version) for version in versions],
+        "champion": model.aliases.get("champion"),
+        "quarantined": len((root / "quarantine" / name / "records.jsonl").read_text().splitlines()),
+        "staged": [path.name for path in (root / ".evergreen" / "staging" / name).glob("*-*")],
+        "checkpoints": [path.name for path in (root / ".evergreen" / "checkpoints" / name).glob("*/*")],
+    }
+
+
+@pytest.fixture(scope="module")
+def snapshots(perform: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
+    """The checkout as it is before each stage, and, as "end", after an undisturbed run."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    current = tiny(folder / STAGES[0])
+    found = {STAGES[0]: current}
+    for stage, following in zip(STAGES, [*STAGES[1:], "end"], strict=True):
+        current = current.copy(folder / following)
+        status = perform(
+            root=str(current.root), scenario="tiny", **({"stage": stage, "at": "after"} if following != "end" else {})
+        )
+        assert status == (-9 if following != "end" else 0)
+        found[following] = current
+    return found
+
+
+@pytest.mark.parametrize(("stage", "at", "nth"), POINTS, ids=lambda value: str(value))
+def test_a_plain_rerun_ends_as_if_nothing_had_happened(
+    perform: Callable[..., int], snapshots: dict[str, Checkout], tmp_path: Path, stage: str, at: str, nth: int
+) -> None:
+    checkout = snapshots[stage].copy(tmp_path / "copy")
+    assert perform(root=str(checkout.root), scenario="tiny", stage=stage, at=at, nth=nth) == -9, "the point was never reached"
+    assert perform(root=str(checkout.root), scenario="tiny") == 0
+    assert state(checkout) == state(snapshots["end"])
+    shutil.rmtree(checkout.root)
