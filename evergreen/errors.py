@@ -1,9 +1,9 @@
 """The errors people meet. Each is one line: what happened, what was expected, what was received, how to fix it.
 
-    EvergreenError        exit status 1
-    ├── WrongUse          2   the command or the scenario is wrong
-    ├── DataRefused       3   the data did not pass validation, or too much of it was bad
-    └── NotPromoted       4   `--must-promote` was asked and the champion stayed
+EvergreenError        exit status 1
+├── WrongUse          2   the command or the scenario is wrong
+├── DataRefused       3   the data did not pass validation, or too much of it was bad
+└── NotPromoted       4   `--must-promote` was asked and the champion stayed
 """
 
 from __future__ import annotations

@@ -173,7 +173,8 @@ def perceptual_hash(grey: np.ndarray) -> int:
     import numpy as np
 
     if grey.shape != (32, 32):
-        grey = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
+        shrinks = min(grey.shape) >= 32
+        grey = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR_EXACT)
     cosines = _cosines()
     low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
     ordered = np.sort(low)

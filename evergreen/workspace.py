@@ -1,10 +1,10 @@
 """Where everything is kept in one checkout, and who may write there.
 
-    data/NAME/00000-HASH/part-00000.parquet   the data set (tracked by data.dvc); one folder a collection, only ever added
-    outputs/NAME/…                            what the stages write; splits/, model/, evaluation/ belong to DVC
-    quarantine/NAME/…                         items that were refused, each with its reason
-    mlruns/…                                  MLflow's store and artifacts
-    .evergreen/…                              this machine's own: staging, checkpoints, locks, Prefect's home
+data/NAME/00000-HASH/part-00000.parquet   the data set (tracked by data.dvc); one folder a collection, only ever added
+outputs/NAME/…                            what the stages write; splits/, model/, evaluation/ belong to DVC
+quarantine/NAME/…                         items that were refused, each with its reason
+mlruns/…                                  MLflow's store and artifacts
+.evergreen/…                              this machine's own: staging, checkpoints, locks, Prefect's home
 """
 
 from __future__ import annotations
