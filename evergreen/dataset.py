@@ -1,0 +1,290 @@
+"""The data set on disk: Parquet parts, one row an item, and the quarantine beside it. docs/architecture.md lists the columns.
+
+`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.images import Inspection
+from evergreen.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_BYTES = 32 * 2**20  # of encoded images in one part, about
+ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
+KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled image on its way into the data set; the columns are explained in docs/architecture.md."""
+
+    id: str
+    image: bytes
+    label: str
+    group: str | None
+    split: str | None
+    source: str
+    collected_at: datetime
+    inspection: Inspection
+
+
+@cache
+def schema() -> pa.Schema:
+    """The columns of every part."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("image", pa.binary(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("group", pa.string()),
+            pa.field("split", pa.string()),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("collected_at", pa.timestamp("ms", tz="UTC"), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("channels", pa.int8(), nullable=False),
+            pa.field("format", pa.string(), nullable=False),
+            pa.field("brightness", pa.float32(), nullable=False),
+            pa.field("contrast", pa.float32(), nullable=False),
+            pa.field("sharpness", pa.float32(), nullable=False),
+            pa.field("perceptual_hash", pa.uint64(), nullable=False),
+        ]
+    )
+
+
+def batches(workspace: Workspace, name: str) -> list[Path]:
+    """The data set's batch folders, oldest first; empty where nothing was collected yet."""
+    return _batches(workspace.data(name))
+
+
+def staged(workspace: Workspace, name: str) -> list[Path]:
+    """The batch folders that were collected but are not in the data set yet: none, or one."""
+    return _batches(workspace.staging(name))
+
+
+def _batches(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*-*") if path.is_dir()) if folder.is_dir() else []
+
+
+def parts(folders: Iterable[Path]) -> list[Path]:
+    """The part files of these batch folders, in order."""
+    return [part for folder in folders for part in sorted(folder.glob("part-*.parquet"))]
+
+
+def iter_parts(folders: Iterable[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of these batch folders, a few MB of encoded images at a time, in the order of their arrival.
+
+    Args:
+        columns: only these; default all.
+    """
+    import pyarrow.parquet as pq
+
+    for part in parts(folders):
+        with pq.ParquetFile(part) as file:
+            for group in range(file.num_row_groups):
+                yield from file.read_row_group(group, columns=columns).to_batches()
+
+
+def table(folders: Iterable[Path], columns: list[str] | None = None) -> pa.Table:
+    """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item)."""
+    import pyarrow as pa
+
+    columns = columns or [name for name in schema().names if name != "image"]
+    wanted = pa.schema([schema().field(name) for name in columns])
+    return pa.Table.from_batches(list(iter_parts(folders, columns)), schema=wanted)
+
+
+def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
+    """Label of every item of the data set, by its id as 32 bytes (half of what the text takes in memory)."""
+    labels: dict[str, str] = {}
+    known: dict[bytes, str] = {}
+    for batch in iter_parts(batches(workspace, name), ["id", "label"]):
+        for id, label in zip(batch["id"].to_pylist(), batch["label"].to_pylist(), strict=True):
+            known[bytes.fromhex(id)] = labels.setdefault(label, label)
+    return known
+
+
+class PartWriter:
+    """Writes items into the parts of one batch folder; the same items in the same order give the same bytes.
+
+    Memory holds one part at most. Use as a context manager; an exception leaves the folder to its owner to remove.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: exists and is empty.
+        """
+        self.folder = folder
+        self.items = 0
+        self._number = 0
+        self._rows: list[tuple[Any, ...]] = []
+        self._group_bytes = 0
+        self._part: Any = None
+        self._digest = hashlib.sha256()
+
+    def add(self, item: Item) -> None:
+        looks, header = item.inspection, item.inspection.header
+        self.add_row(
+            (
+                item.id, item.image, item.label, item.group, item.split, item.source, item.collected_at,
+                header.width, header.height, header.channels, header.format,
+                looks.brightness, looks.contrast, looks.sharpness, looks.perceptual_hash,
+            )
+        )  # fmt: skip
+
+    def add_row(self, row: tuple[Any, ...]) -> None:
+        """A row with the columns of `schema()`, in their order."""
+        self._digest.update(f"{row[0]} {row[2]}\n".encode())
+        self._rows.append(row)
+        self._group_bytes += len(row[1]) + 256  # the other columns
+        self.items += 1
+        if self._group_bytes >= ROW_GROUP_BYTES:
+            self._end_group()
+
+    @property
+    def hash(self) -> str:
+        """Of the ids and labels so far, in order: 12 hex digits."""
+        return self._digest.hexdigest()[:12]
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._end_group()
+            self._end_part()
+
+    def _end_group(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._rows:
+            return
+        columns = [pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), schema(), strict=True)]
+        self._rows, self._group_bytes = [], 0
+        if self._part is None:
+            # Into memory first: writing the file ourselves, we get the system's own error when the disk is full.
+            sink = pa.BufferOutputStream()
+            writer = pq.ParquetWriter(
+                sink,
+                schema(),
+                compression="zstd",
+                use_dictionary=["label", "group", "split", "format", "collected_at"],
+                write_statistics=["id", "label", "width", "height"],
+            )
+            self._part = (sink, writer)
+        sink, writer = self._part
+        writer.write_table(pa.Table.from_arrays(columns, schema=schema()))
+        if sink.tell() >= PART_BYTES:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        if self._part is None:
+            return
+        sink, writer = self._part
+        self._part = None
+        writer.close()
+        with open(self.folder / f"part-{self._number:05d}.parquet", "xb") as file:
+            file.write(sink.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        self._number += 1
+
+
+class Quarantine:
+    """Keeps what was refused: a line in `records.jsonl` for each item and reason, and the bytes once per content.
+
+    Use as a context manager. A kill leaves whole lines, or a last half line that the next opening removes.
+    """
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.folder = workspace.quarantine(name)
+        self.added = 0
+        self._seen: set[bytes] = set()
+        self._file: int | None = None
+
+    def __enter__(self) -> Quarantine:
+        path = self.folder / "records.jsonl"
+        if path.exists():
+            self._seen = {_record_key(record["source"], record["id"], record["reason"]) for record in self._read_and_mend(path)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            os.sync()  # the items too; one call for all of them
+
+    def add(
+        self, source: str, reason: str, detail: str, *, id: str | None, data: bytes | None, label: str | None, size_bytes: int,
+        collected_at: datetime,
+    ) -> None:  # fmt: skip
+        """Put one item away, unless the same item was put away for the same reason before."""
+        key = _record_key(source, id, reason)
+        if key in self._seen:
+            return
+        if id is not None and data is not None and len(data) <= KEPT_BYTES:
+            self._keep(id, data)
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.folder / "records.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        record = {
+            "source": source, "reason": reason, "detail": detail[:500], "id": id, "label": label, "bytes": size_bytes,
+            "collected_at": collected_at.astimezone(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        line = json.dumps(record).encode() + b"\n"
+        if os.write(self._file, line) != len(line):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
+        self._seen.add(key)
+        self.added += 1
+
+    def _keep(self, id: str, data: bytes) -> None:
+        target = self.folder / "items" / id[:2] / id
+        if target.exists():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{id}.{os.getpid()}.tmp")
+        try:
+            beside.write_bytes(data)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @staticmethod
+    def _read_and_mend(path: Path) -> Iterator[dict[str, Any]]:
+        whole = 0
+        with open(path, "r+b") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                yield json.loads(line)
+            file.truncate(whole)
+
+
+def read_quarantine(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """The records of the quarantine, oldest first (keys: see docs/architecture.md)."""
+    path = workspace.quarantine(name) / "records.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _record_key(source: str, id: str | None, reason: str) -> bytes:
+    return hashlib.blake2b(json.dumps([source, id, reason]).encode(), digest_size=16).digest()
