@@ -32,6 +32,10 @@ FREE_EXPANSION_BYTES = 2 * 2**30  # … beyond this many bytes. Photographs hard
 
 BUILTINS = {"digits": datetime(1998, 7, 1, tzinfo=UTC)}  # and their publication dates
 
+SPLITS = {  # what folders are called, in small letters, and the split that they stand for
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

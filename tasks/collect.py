@@ -28,17 +28,13 @@ from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import Inspection
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import BUILTINS, Found, Source, fingerprint, locate, stream
+from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
 from evergreen.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 4 * 2**20
-
-SPLITS = {  # what folders are called, in small letters, and the split that they stand for
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
