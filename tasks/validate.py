@@ -1,0 +1,220 @@
+"""validate: is the data set, with what was collected, fit to train on?
+
+Reads   `data/NAME`, the staged batch (every column but the images), the figures of the collection.
+Writes  `outputs/NAME/data-docs/index.html`, of an acceptance and of a refusal alike.
+Stops   when an expectation of the scenario fails; the data set stays as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from evergreen.dataset import batches, iter_parts, schema, staged
+from evergreen.errors import DataRefused
+from evergreen.kinds import kind_of
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace, replace_file
+from tasks.collect import Collection
+from tasks.stage import Page, Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+
+FEW = 10  # new items, whose median says nothing: then the whole data set's is compared
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation and what was observed, in words."""
+
+    about: str
+    expected: str
+    observed: str
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.observed}, expected {self.expected}"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found fit.
+
+    Attributes:
+        name: the scenario's.
+        items: of the data set and the new ones together.
+        new_items: among them.
+        batches: names of the batch folders that were judged, in order: those of the data set, then the staged one.
+        labels: items by label.
+        checks: every expectation.
+        figures: of the collection: seen, duplicates, conflicts.
+        settings: the scenario's section `validate`.
+    """
+
+    name: str
+    items: int
+    new_items: int
+    batches: tuple[str, ...]
+    labels: dict[str, int]
+    checks: tuple[Check, ...]
+    figures: dict[str, int]
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        new = f", {self.new_items:,} of them new," if self.new_items else ""
+        return f"{self.items:,} items{new} meet all {len(self.checks)} expectations."
+
+
+def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -> Validation:
+    """Judge the data set with what is staged against the scenario's expectations, and write Data Docs about it.
+
+    Raises:
+        DataRefused: an expectation failed; the error names each that did, with what was observed and expected.
+    """
+    name, settings = scenario.name, scenario.validation
+    table = _table(scenario, workspace, collection)
+    old, new_items = table[table["new"] == 0], int(table["new"].sum())
+    kind = kind_of(scenario)
+    accepted = None
+    if len(old) and new_items and {"brightness", "sharpness"} <= set(table):
+        accepted = kind.Looks(float(old["brightness"].median()), float(old["sharpness"].median()))
+    del old
+    result = _judge(table, name, kind.expectations(settings, accepted, new_only=new_items >= FEW))
+    validation = Validation(
+        name,
+        items=len(table),
+        new_items=new_items,
+        batches=tuple(folder.name for folder in [*batches(workspace, name), *staged(workspace, name)]),
+        labels={str(label): int(items) for label, items in table["label"].value_counts().sort_index().items()}
+        if "label" in table
+        else {},
+        checks=tuple(_in_words(one) for one in result.results),
+        figures=_figures(collection),
+        settings=settings.model_dump(mode="json"),
+    )
+    failures = [str(check) for check in validation.checks if not check.passed]
+    _write_docs(workspace, validation, result, failures)
+    if failures:
+        raise DataRefused(
+            f"{len(failures)} of {len(validation.checks)} expectations failed: {'; '.join(failures)}",
+            fix=f"See {_docs(workspace, name)}; then mend the source, or validate in scenarios/{name}.yaml.",
+        )
+    return validation
+
+
+def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> pd.DataFrame:
+    """One row an item: the data set's columns without the images, and `new` (1 where staged, else 0), `duplicate_share` and
+    `conflict_share` (of the collection, the same in all rows)."""
+    import numpy as np
+    import pyarrow as pa
+
+    columns = [column for column in schema().names if column != "image"]
+    old = [pa.Table.from_batches([rows]) for rows in iter_parts(batches(workspace, scenario.name), columns)]
+    new = [pa.Table.from_batches([rows]) for rows in iter_parts(staged(workspace, scenario.name), columns)]
+    if not old and not new:
+        raise DataRefused(f"there is no item in the data set {scenario.name}", fix="Collect some first.")
+    old_items = sum(len(rows) for rows in old)
+    try:
+        items = pa.concat_tables([*old, *new], promote_options="permissive")
+    except pa.ArrowInvalid as error:
+        raise DataRefused(f"the parts of the data set {scenario.name} have columns of different types ({error})") from None
+    del old, new
+    table: pd.DataFrame = items.to_pandas(split_blocks=True, self_destruct=True)
+    table["new"] = (np.arange(len(table)) >= old_items).astype(np.int8)
+    seen = max(collection.seen, 1)
+    table["duplicate_share"] = np.float32(collection.duplicates / seen)
+    table["conflict_share"] = np.float32(collection.conflicts / seen)
+    return table
+
+
+def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> ExpectationSuiteValidationResult:
+    os.environ["GX_ANALYTICS_ENABLED"] = "False"
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    asset = context.data_sources.add_pandas("items").add_dataframe_asset(name)
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
+    return batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
+
+
+def _in_words(one: ExpectationValidationResult) -> Check:
+    assert one.expectation_config is not None
+    meta, found = one.expectation_config.meta or {}, one.result
+    return Check(meta["about"], meta["expected"], _observed(found, meta["unit"]), bool(one.success))
+
+
+def _observed(found: dict[str, Any], unit: str) -> str:
+    if "unexpected_count" in found:
+        if not found["unexpected_count"]:
+            return "so all are"
+        examples = ", ".join(dict.fromkeys(str(value) for value in found.get("partial_unexpected_list", [])[:5]))
+        return f"{found['unexpected_count']:,} of {found['element_count']:,} items are not" + (
+            f" ({examples})" if examples else ""
+        )
+    if "mismatched" in found.get("details", {}):
+        return f"missing are {', '.join(found['details']['mismatched'].get('missing', []))}"
+    value = found.get("observed_value")
+    if value is None:
+        return "it cannot be known"
+    if unit == "items":
+        return f"{value:,} items"
+    if unit == "share":
+        return f"{value:.2%}"
+    if isinstance(value, str | list):
+        return ", ".join(value) if isinstance(value, list) else value
+    return f"{value:.4g}"
+
+
+def _write_docs(
+    workspace: Workspace, validation: Validation, result: ExpectationSuiteValidationResult, failures: list[str]
+) -> None:
+    from evergreen.data_docs import render
+
+    sentence = (
+        f"{len(failures)} of {len(validation.checks)} expectations failed; the data set stays as it was."
+        if failures
+        else str(validation)
+    )
+    facts = {
+        "items": f"{validation.items:,}",
+        "new": f"{validation.new_items:,}",
+        "labels": f"{len(validation.labels):,}",
+        "batches": f"{len(validation.batches):,}",
+        "expectations met": f"{len(validation.checks) - len(failures)} of {len(validation.checks)}",
+    }
+    page = render(result, title=f"Data of {validation.name}", sentence=sentence, failures=failures, facts=facts)
+    replace_file(_docs(workspace, validation.name), page.encode())
+
+
+def _docs(workspace: Workspace, name: str) -> Any:
+    return workspace.data_docs(name) / "index.html"
+
+
+def _figures(collection: Collection) -> dict[str, int]:
+    return {"seen": collection.seen, "duplicates": collection.duplicates, "conflicts": collection.conflicts}
+
+
+def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, last: Validation) -> bool:
+    """Whether the data, the expectations and the collection's figures are those of the last validation, all in the data set."""
+    return (
+        not staged(workspace, scenario.name)
+        and tuple(folder.name for folder in batches(workspace, scenario.name)) == tuple(last.batches)
+        and scenario.validation.model_dump(mode="json") == last.settings
+        and _figures(collection) == last.figures
+        and _docs(workspace, scenario.name).is_file()
+    )
+
+
+def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Page:
+    """The expectations as a table, and a link to Data Docs."""
+    return Page(
+        tables={"expectations": [asdict(check) for check in validation.checks]},
+        links={"Data Docs": _docs(workspace, scenario.name).resolve().as_uri()},
+    )
+
+
+stage = Stage(validate, Validation, unchanged=unchanged, page=page)
