@@ -110,6 +110,8 @@ def _as_text(result: ExpectationSuiteValidationResult) -> ExpectationSuiteValida
     result = copy.deepcopy(result)
     for one in result.results:
         one.result = _plain(one.result)
+        if isinstance(one.result.get("observed_value"), list):
+            one.result["observed_value"] = ", ".join(map(str, one.result["observed_value"]))
         if one.expectation_config is not None and one.expectation_config.description:
             one.expectation_config.description = html.escape(one.expectation_config.description).replace("$", "$$")
     return result

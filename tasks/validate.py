@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.dataset import batches, iter_parts, schema, staged
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
-FEW = 10  # new items, whose median says nothing: then the whole data set's is compared
+FEW = 10  # new items: the median of fewer says nothing about drift
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
     """
     name, settings = scenario.name, scenario.validation
     table = _table(scenario, workspace, collection)
-    old, new_items = table[table["new"] == 0], int(table["new"].sum())
-    kind = kind_of(scenario)
+    new_items, kind = int(table["new"].sum()), kind_of(scenario)
     accepted = None
-    if len(old) and new_items and {"brightness", "sharpness"} <= set(table):
-        accepted = kind.Looks(float(old["brightness"].median()), float(old["sharpness"].median()))
-    del old
-    result = _judge(table, name, kind.expectations(settings, accepted, new_only=new_items >= FEW))
+    if FEW <= new_items < len(table) and {"brightness", "sharpness"} <= set(table):
+        medians = table.loc[table["new"] == 0, ["brightness", "sharpness"]].median()
+        accepted = kind.Looks(float(medians["brightness"]), float(medians["sharpness"]))
+    result = _judge(table, name, kind.expectations(settings, accepted))
     validation = Validation(
         name,
         items=len(table),
@@ -112,21 +112,24 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     import pyarrow as pa
 
     columns = [column for column in schema().names if column != "image"]
-    old = [pa.Table.from_batches([rows]) for rows in iter_parts(batches(workspace, scenario.name), columns)]
-    new = [pa.Table.from_batches([rows]) for rows in iter_parts(staged(workspace, scenario.name), columns)]
-    if not old and not new:
-        raise DataRefused(f"there is no item in the data set {scenario.name}", fix="Collect some first.")
-    old_items = sum(len(rows) for rows in old)
     try:
+        old = [pa.Table.from_batches([rows]) for rows in iter_parts(batches(workspace, scenario.name), columns)]
+        new = [pa.Table.from_batches([rows]) for rows in iter_parts(staged(workspace, scenario.name), columns)]
+        if not old and not new:
+            raise DataRefused(f"there is no item in the data set {scenario.name}", fix="Collect some first.")
+        old_items = sum(len(rows) for rows in old)
         items = pa.concat_tables([*old, *new], promote_options="permissive")
-    except pa.ArrowInvalid as error:
-        raise DataRefused(f"the parts of the data set {scenario.name} have columns of different types ({error})") from None
+    except pa.ArrowException as error:
+        raise DataRefused(
+            f"the parts of the data set {scenario.name} cannot be read as one table ({error})",
+            fix="Bring data/ back with: dvc checkout --force",
+        ) from None
     del old, new
     table: pd.DataFrame = items.to_pandas(split_blocks=True, self_destruct=True)
     table["new"] = (np.arange(len(table)) >= old_items).astype(np.int8)
     seen = max(collection.seen, 1)
-    table["duplicate_share"] = np.float32(collection.duplicates / seen)
-    table["conflict_share"] = np.float32(collection.conflicts / seen)
+    table["duplicate_share"] = collection.duplicates / seen
+    table["conflict_share"] = collection.conflicts / seen
     return table
 
 
@@ -138,7 +141,10 @@ def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> Expectati
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("items").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
-    return batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
+    result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
+    order = {expectation.description: number for number, expectation in enumerate(expectations)}
+    result.results.sort(key=lambda one: order[one.expectation_config.description] if one.expectation_config else 0)
+    return result
 
 
 def _in_words(one: ExpectationValidationResult) -> Check:
@@ -148,25 +154,20 @@ def _in_words(one: ExpectationValidationResult) -> Check:
 
 
 def _observed(found: dict[str, Any], unit: str) -> str:
+    value = found.get("observed_value")
     if "unexpected_count" in found:
         if not found["unexpected_count"]:
-            return "so all are"
-        examples = ", ".join(dict.fromkeys(str(value) for value in found.get("partial_unexpected_list", [])[:5]))
-        return f"{found['unexpected_count']:,} of {found['element_count']:,} items are not" + (
-            f" ({examples})" if examples else ""
-        )
-    if "mismatched" in found.get("details", {}):
-        return f"missing are {', '.join(found['details']['mismatched'].get('missing', []))}"
-    value = found.get("observed_value")
+            return f"all {found['element_count']:,} items"
+        examples = ", ".join(dict.fromkeys(repr(value)[:80] for value in found.get("partial_unexpected_list", [])[:5]))
+        return f"{found['unexpected_count']:,} of {found['element_count']:,} items {unit} ({examples})".replace(" ()", "")
+    if isinstance(value, list):
+        missing = found.get("details", {}).get("mismatched", {}).get("missing", [])
+        return f"{', '.join(missing)} missing" if missing else "all there"
+    if isinstance(value, str):
+        return value
     if value is None:
-        return "it cannot be known"
-    if unit == "items":
-        return f"{value:,} items"
-    if unit == "share":
-        return f"{value:.2%}"
-    if isinstance(value, str | list):
-        return ", ".join(value) if isinstance(value, list) else value
-    return f"{value:.4g}"
+        return "cannot be known"
+    return {"items": f"{value:,} items", "share": f"{100 * value:.4g} %"}.get(unit, f"{value:.4g}")
 
 
 def _write_docs(
@@ -190,7 +191,7 @@ def _write_docs(
     replace_file(_docs(workspace, validation.name), page.encode())
 
 
-def _docs(workspace: Workspace, name: str) -> Any:
+def _docs(workspace: Workspace, name: str) -> Path:
     return workspace.data_docs(name) / "index.html"
 
 

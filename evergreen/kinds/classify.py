@@ -17,14 +17,14 @@ class Looks:
     sharpness: float
 
 
-def expectations(settings: Validate, accepted: Looks | None, *, new_only: bool) -> list[Any]:
-    """What the items must be, as Great Expectations' expectations on the table that `tasks.validate` describes.
+def expectations(settings: Validate, accepted: Looks | None) -> list[Any]:
+    """What the items must be, as Great Expectations' expectations on the table that `tasks.validate` makes.
 
-    Each has its wording in `description`, and in `meta`: `about` (what is judged), `expected`, and the `unit` of a number.
+    Each has its wording in `description`, and in `meta`: `about` (what is judged), `expected`, and `unit` (of the observed
+    number; or what those items do that don't meet it).
 
     Args:
-        accepted: the looks of the last accepted version, or None where there is none to compare with.
-        new_only: whether the new items alone are compared with them, or all items.
+        accepted: the looks of the last accepted version, which the new items are compared with; None where there is none.
     """
     import great_expectations.expectations as gx
     from great_expectations.expectations.row_conditions import Column
@@ -34,65 +34,73 @@ def expectations(settings: Validate, accepted: Looks | None, *, new_only: bool) 
         return kind(description=f"{about}: {expected}", meta=meta, **arguments)
 
     columns = [field.name for field in schema() if field.name != "image"]
+    types = {
+        "id": "str", "label": "str", "width": "int32", "height": "int32", "channels": "int8",
+        "brightness": "float32", "sharpness": "float32",
+    }  # fmt: skip
     suite = [expect(gx.ExpectTableColumnsToMatchSet, "columns", ", ".join(columns), column_set=columns, exact_match=False)]
-    suite += [
-        expect(gx.ExpectColumnValuesToBeOfType, f"type of {column}", type_, column=column, type_=type_)
-        for column, type_ in {
-            "id": "str", "label": "str", "width": "int32", "height": "int32", "channels": "int8",
-            "brightness": "float32", "sharpness": "float32",
-        }.items()
-    ]  # fmt: skip
-    suite += [
-        expect(gx.ExpectColumnValuesToNotBeNull, "ids", "none missing", column="id"),
-        expect(gx.ExpectColumnValuesToBeUnique, "ids", "none twice", column="id"),
-        expect(gx.ExpectColumnValuesToNotBeNull, "labels", "none missing", column="label"),
-        expect(
-            gx.ExpectColumnValuesToBeInSet, "labels", f"only {', '.join(settings.labels)}",
-            column="label", value_set=settings.labels,
-        ),
-    ]  # fmt: skip
-    suite += [
-        expect(
-            gx.ExpectTableRowCountToBeBetween, f'label "{label}"', f"at least {settings.min_items_per_label:,}", "items",
-            min_value=settings.min_items_per_label, row_condition=Column("label") == label,
-        )
-        for label in settings.labels
-    ]  # fmt: skip
-    suite += [
-        expect(
-            gx.ExpectColumnValuesToBeBetween, side, f"{settings.min_side:,} to {settings.max_side:,} pixels",
-            column=side, min_value=settings.min_side, max_value=settings.max_side,
-        )
-        for side in ("width", "height")
-    ]  # fmt: skip
-    suite += [
-        expect(
-            gx.ExpectColumnMaxToBeBetween, about, f"at most {most:.2%}", "share", column=column, max_value=most,
-        )
-        for about, column, most in (
-            ("share of exact copies in the source", "duplicate_share", settings.max_duplicate_share),
-            ("share of items seen under two labels", "conflict_share", settings.max_conflict_share),
-        )
-    ]  # fmt: skip
+    for column, type_ in types.items():
+        suite.append(expect(gx.ExpectColumnValuesToBeOfType, f"type of {column}", type_, column=column, type_=type_))
+    for column in ("id", "label"):
+        suite.append(expect(gx.ExpectColumnValuesToNotBeNull, column, "given", "have none", column=column))
+    suite.append(expect(gx.ExpectColumnValuesToBeUnique, "id", "unique", "share theirs", column="id"))
     suite.append(
-        expect(gx.ExpectColumnValuesToBeBetween, "brightness", "0 to 1", column="brightness", min_value=0, max_value=1)
-    )
-    if accepted is None:
-        return suite
-    whose: dict[str, Any] = {"row_condition": Column("new") == 1} if new_only else {}
-    items = "of the new items" if new_only else "of all items"
-    ranges = {
-        "brightness": (accepted.brightness - settings.max_brightness_shift, accepted.brightness + settings.max_brightness_shift)
-    }
-    if accepted.sharpness > 0:  # of blank images no ratio can be said
-        ranges["sharpness"] = (
-            accepted.sharpness / settings.max_sharpness_ratio,
-            accepted.sharpness * settings.max_sharpness_ratio,
+        expect(
+            gx.ExpectColumnValuesToBeInSet, "label", f"one of {', '.join(settings.labels)}", "have another",
+            column="label", value_set=settings.labels,
         )
-    for look, (low, high) in ranges.items():
-        expected = f"{low:.4g} to {high:.4g}, as the last accepted version has {getattr(accepted, look):.4g}"
-        about = f"median {look} {items}"
+    )  # fmt: skip
+    least = settings.min_items_per_label
+    for label in settings.labels:
         suite.append(
-            expect(gx.ExpectColumnMedianToBeBetween, about, expected, column=look, min_value=low, max_value=high, **whose)
+            expect(
+                gx.ExpectTableRowCountToBeBetween, f'label "{label}"', f"at least {least:,}", "items",
+                min_value=least, row_condition=Column("label") == label,
+            )
+        )  # fmt: skip
+    low, high = settings.min_side, settings.max_side
+    for side in ("width", "height"):
+        suite.append(
+            expect(
+                gx.ExpectColumnValuesToBeBetween, side, f"{low:,} to {high:,} pixels", "are outside",
+                column=side, min_value=low, max_value=high,
+            )
+        )  # fmt: skip
+    for column, about, most in (
+        ("duplicate_share", "exact copies in the source", settings.max_duplicate_share),
+        ("conflict_share", "items under two labels", settings.max_conflict_share),
+    ):
+        suite.append(
+            expect(gx.ExpectColumnMaxToBeBetween, about, f"at most {100 * most:.4g} %", "share", column=column, max_value=most)
         )
+    suite.append(
+        expect(
+            gx.ExpectColumnValuesToBeBetween,
+            "brightness",
+            "0 to 1",
+            "are outside",
+            column="brightness",
+            min_value=0,
+            max_value=1,
+        )
+    )
+    for look, (least_look, most_look) in _accepted_ranges(settings, accepted).items():
+        expected = f"{least_look:.4g} to {most_look:.4g} (it is {getattr(accepted, look):.4g} in the last accepted version)"
+        suite.append(
+            expect(
+                gx.ExpectColumnMedianToBeBetween, f"median {look} of the new items", expected,
+                column=look, min_value=least_look, max_value=most_look, row_condition=Column("new") == 1,
+            )
+        )  # fmt: skip
     return suite
+
+
+def _accepted_ranges(settings: Validate, accepted: Looks | None) -> dict[str, tuple[float, float]]:
+    """The lowest and highest median of each look that new items may have."""
+    if accepted is None:
+        return {}
+    shift, ratio = settings.max_brightness_shift, settings.max_sharpness_ratio
+    ranges = {"brightness": (accepted.brightness - shift, accepted.brightness + shift)}
+    if accepted.sharpness > 0:  # of blank images no ratio can be said
+        ranges["sharpness"] = (accepted.sharpness / ratio, accepted.sharpness * ratio)
+    return ranges
