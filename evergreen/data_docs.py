@@ -41,12 +41,14 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .45rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { color: var(--soft); font-size: .8rem; font-weight: 600; }
 td table { margin-top: .5rem; width: auto; font-size: .85rem; }
+td th { white-space: nowrap; }
 i.text-success::before { content: "✓"; color: var(--good); font: bold 1.05rem sans-serif; }
 i.text-danger::before { content: "✗"; color: var(--bad); font: bold 1.05rem sans-serif; }
 i.text-warning::before { content: "!"; color: var(--bad); font: bold 1.05rem sans-serif; }
 strong.text-danger { color: var(--bad); font-weight: 600; font-size: .9rem; }
 strong.text-danger br { display: none; }
 strong.text-danger { display: block; }
+a[data-toggle] { display: none; }
 .badge { background: var(--card); border: 1px solid var(--line); border-radius: .3rem; padding: 0 .35rem; font-size: .85em; }
 footer { margin-top: 2.5rem; color: var(--soft); font-size: .85rem; }
 """
@@ -109,11 +111,11 @@ def _as_text(result: ExpectationSuiteValidationResult) -> ExpectationSuiteValida
 
     result = copy.deepcopy(result)
     for one in result.results:
-        one.result = _plain(one.result)
+        one.result, one.exception_info = _plain(one.result), _without_tracebacks(one.exception_info)
         if isinstance(one.result.get("observed_value"), list):
             one.result["observed_value"] = ", ".join(map(str, one.result["observed_value"]))
         if one.expectation_config is not None and one.expectation_config.description:
-            one.expectation_config.description = html.escape(one.expectation_config.description).replace("$", "$$")
+            one.expectation_config.description = html.escape(one.expectation_config.description)
     return result
 
 
@@ -125,3 +127,10 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return html.escape(value) if isinstance(value, str) else value
+
+
+def _without_tracebacks(value: Any) -> Any:
+    """What went wrong stays, which the renderer escapes itself; where in whose code tells people nothing."""
+    if isinstance(value, dict):
+        return {key: "" if key == "exception_traceback" else _without_tracebacks(item) for key, item in value.items()}
+    return value
