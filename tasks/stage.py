@@ -97,7 +97,8 @@ class Stage:
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        return prefect_task()
+        # The function returns a state, which Prefect's call would hand on as it is.
+        return prefect_task(return_state=True).result()
 
     def perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False) -> Outcome:
         """The stage without Prefect: skipped where unchanged, measured, committed to `dvc.lock`, and remembered.
@@ -129,7 +130,7 @@ class Stage:
         try:
             memory = json.loads(self._memory(scenario, workspace).read_text())
             result = TypeAdapter(self.result_type).validate_python(memory["result"])
-        except (OSError, ValueError, KeyError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None
         if self.in_dvc:
             from evergreen.versions import stage_status

@@ -275,7 +275,7 @@ def test_what_was_accepted_is_unchanged_until_something_changes(workspace: Works
 
 def test_finding_it_unchanged_imports_neither_great_expectations_nor_pandas(workspace: Workspace) -> None:
     validation = accepted_validation(workspace)
-    question = {"validation": dataclasses.asdict(validation), "collection": dataclasses.asdict(collection())}
+    question: dict[str, Any] = {"validation": dataclasses.asdict(validation), "collection": dataclasses.asdict(collection())}
     code = """if True:
         import json, sys
         from pathlib import Path
