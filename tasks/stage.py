@@ -72,7 +72,7 @@ class Stage:
 
     def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any) -> Outcome:
         """Run the stage as a Prefect task (within a flow), unless it is unchanged."""
-        from prefect import task
+        from prefect import Task
         from prefect.cache_policies import NO_CACHE
         from prefect.states import Completed
 
@@ -84,13 +84,13 @@ class Stage:
 
         from evergreen.errors import EvergreenError
 
-        prefect_task = task(
+        prefect_task = Task(
             work,
             name=self.name,
             description=(self.function.__doc__ or "").partition("\n")[0],
             task_run_name=self.name,
             retries=self.retries,
-            retry_delay_seconds=[1, 5, 20][: self.retries] or None,
+            retry_delay_seconds=[1.0, 5.0, 20.0][: self.retries] or None,
             # A refusal is final: only what the outside world did may go better the next time.
             retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), EvergreenError),
             timeout_seconds=self.timeout_seconds,
@@ -129,7 +129,7 @@ class Stage:
 
         try:
             memory = json.loads(self._memory(scenario, workspace).read_text())
-            result = TypeAdapter(self.result_type).validate_python(memory["result"])
+            result: Any = TypeAdapter(self.result_type).validate_python(memory["result"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None
         if self.in_dvc:

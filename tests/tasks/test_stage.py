@@ -195,16 +195,18 @@ def test_a_rehearsal_of_a_scenario_holds_its_lock(workspace: Workspace, monkeypa
 
 
 @pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    """A Prefect of the tests' own, with its database in a temporary folder."""
+def prefect_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Prefect of the tests' own, with its database in a temporary folder; gives where it keeps results."""
+    storage = tmp_path_factory.mktemp("storage")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DO_NOT_TRACK", "1")
         environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        environment.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
+        from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, PREFECT_RESULTS_DEFAULT_SERIALIZER, temporary_settings
         from prefect.testing.utilities import prefect_test_harness
 
-        with prefect_test_harness(server_startup_timeout=120):
-            yield
+        as_configured = {PREFECT_RESULTS_DEFAULT_SERIALIZER: "json", PREFECT_LOCAL_STORAGE_PATH: storage}
+        with prefect_test_harness(server_startup_timeout=120), temporary_settings(as_configured):
+            yield storage
 
 
 def in_a_flow(quickstart: Scenario, workspace: Workspace, *calls: tuple[Any, ...]) -> tuple[Any, list[Any], list[Any]]:
@@ -229,7 +231,7 @@ def in_a_flow(quickstart: Scenario, workspace: Workspace, *calls: tuple[Any, ...
 
 
 @pytest.mark.servers
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_storage")
 def test_prefect_shows_a_stage_as_completed_and_then_as_unchanged(workspace: Workspace, quickstart: Scenario) -> None:
     state, task_runs, artifacts = in_a_flow(quickstart, workspace, (STAGE, "x"), (STAGE, "x"))
     assert state.result() == [Counted(1, ("a", "x"))] * 2
@@ -245,7 +247,7 @@ def test_prefect_shows_a_stage_as_completed_and_then_as_unchanged(workspace: Wor
 
 
 @pytest.mark.servers
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_storage")
 def test_what_the_outside_world_failed_at_is_tried_again(workspace: Workspace, quickstart: Scenario) -> None:
     state, task_runs, _ = in_a_flow(quickstart, workspace, (OUTSIDE,))
     assert state.result() == [Counted(2)]
@@ -253,10 +255,11 @@ def test_what_the_outside_world_failed_at_is_tried_again(workspace: Workspace, q
 
 
 @pytest.mark.servers
-@pytest.mark.usefixtures("prefect_server")
-def test_refused_data_is_not_tried_again(workspace: Workspace, quickstart: Scenario) -> None:
+def test_refused_data_is_not_tried_again(workspace: Workspace, quickstart: Scenario, prefect_storage: Path) -> None:
     (workspace.root / "refuse").touch()
     state, task_runs, _ = in_a_flow(quickstart, workspace, (OUTSIDE,))
     assert isinstance(state.result(raise_on_failure=False), DataRefused)
     assert [(run.state.type.value, run.run_count) for run in task_runs] == [("FAILED", 1)]
     assert (workspace.root / "fetch").read_text() == "."
+    for kept in prefect_storage.iterdir():  # Prefect keeps the exception: as text, never as a pickle
+        assert "it is not fit" in str(json.loads(kept.read_text()))
