@@ -222,6 +222,7 @@ def in_a_flow(quickstart: Scenario, workspace: Workspace, *calls: tuple[Any, ...
 
     state = small(return_state=True)
     flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
     with get_client(sync_client=True) as client:
         task_runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
         artifacts = client.read_artifacts(
