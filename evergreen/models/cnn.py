@@ -1,0 +1,128 @@
+"""Convolutional networks that classify images, and the two layers that they add to Keras's own.
+
+Each network takes raw pixels, uint8 `(batch, height, width, channels)`, and gives probabilities, float32 `(batch, labels)`:
+what must be done to pixels before they are learned from is part of the model, so that serving can't differ from training.
+
+This file imports Keras at its top, since its layers must be known by name when a saved model is loaded; import it late.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+from keras import layers, ops
+
+Flip = Literal["none", "horizontal", "both"]
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class Augment(layers.Layer):
+    """Flips and shifts each image at random while training; passes it on untouched otherwise.
+
+    Input and output: `(batch, height, width, channels)`, any dtype. What a shift uncovers is filled with the mirror image of
+    the border. `restart(seed, epoch)` makes the epoch's choices the same whenever it is trained again.
+    """
+
+    def __init__(self, flip: Flip = "none", shift: int = 0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.flip, self.shift = flip, shift
+        self.random = keras.random.SeedGenerator(0)
+
+    def restart(self, seed: int, epoch: int) -> None:
+        self.random.state.assign([seed, epoch * 1_000_003])
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        if not training or (self.flip == "none" and self.shift == 0):
+            return images
+        batch = ops.shape(images)[0]
+        height, width, channels = images.shape[1:]
+        rows = self._positions(batch, height, flip=self.flip == "both")  # (batch, height)
+        columns = self._positions(batch, width, flip=self.flip != "none")  # (batch, width)
+        # One gather does the flips and both shifts: every pixel of the result is looked up by its number in the batch.
+        first = ops.arange(batch, dtype="int32")[:, None, None] * (height * width)
+        numbers = first + rows[:, :, None] * width + columns[:, None, :]  # (batch, height, width)
+        return ops.take(ops.reshape(images, (-1, channels)), numbers, axis=0)
+
+    def _positions(self, batch: Any, length: int, *, flip: bool) -> Any:
+        """For each image, where along one side its pixels come from: int32 `(batch, length)`."""
+        position = ops.arange(length, dtype="int32")[None, :]
+        if self.shift:
+            shift = min(self.shift, length - 1)
+            # A seed generator's draw is its next state, so that no two draws of a step are alike.
+            position = position + keras.random.randint((batch, 1), -shift, shift + 1, "int32", seed=self.random)
+            position = ops.abs(position)
+            position = (length - 1) - ops.abs((length - 1) - position)
+        else:
+            position = ops.tile(position, (batch, 1))
+        if flip:
+            turned = keras.random.randint((batch, 1), 0, 2, "int32", seed=self.random)
+            position = turned * (length - 1) + (1 - 2 * turned) * position
+        return position
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "flip": self.flip, "shift": self.shift}
+
+
+def residual(
+    shape: tuple[int, int, int], labels: int, *, filters: int = 64, flip: Flip = "none", shift: int = 0
+) -> keras.Model:
+    """A small residual network for images of 8×8 pixels and more.
+
+    Strided convolutions bring the longer side down to 16 pixels or fewer, where convolutions are worth their time; then come up
+    to three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution, a halving and a residual block.
+
+    Args:
+        shape: height, width and channels of the images.
+        labels: how many there are.
+        filters: channels of the first stage.
+        flip, shift: how images are varied in training, see `Augment`.
+    """
+    images = keras.Input(shape, dtype="uint8", name="images")
+    x = _pixels(images, flip, shift)
+    side, channels = max(shape[:2]), max(filters // 2, 8)
+    small = side <= 16
+    x = _convolution(x, channels, size=3 if small else 4, stride=1 if small else 2)
+    side = side if small else -(-side // 2)
+    while side > 16:
+        x, side = _convolution(x, channels, stride=2), -(-side // 2)
+    for stage in range(3):
+        x = _convolution(x, filters * 2**stage, halve=stage > 0 and min(x.shape[1:3]) > 1)
+        x = layers.Add()([x, _convolution(x, filters * 2**stage)])
+    x = layers.GlobalMaxPooling2D()(x)
+    return keras.Model(images, _probabilities(x, labels), name="residual")
+
+
+def plain(shape: tuple[int, int, int], labels: int, *, filters: int = 32, flip: Flip = "none", shift: int = 0) -> keras.Model:
+    """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as `residual`."""
+    images = keras.Input(shape, dtype="uint8", name="images")
+    x = _pixels(images, flip, shift)
+    for block in range(3):
+        x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(padding="same")(x)
+    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    return keras.Model(images, _probabilities(x, labels), name="plain")
+
+
+def load(path: Path) -> keras.Model:
+    """A saved model, with Keras's safe mode on."""
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _pixels(images: Any, flip: Flip, shift: int) -> Any:
+    x = Augment(flip, shift, name="augment", dtype="uint8")(images) if flip != "none" or shift else images
+    return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
+
+
+def _convolution(x: Any, filters: int, *, size: int = 3, stride: int = 1, halve: bool = False) -> Any:
+    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    if halve:  # before the normalization and the activation, which then have a quarter of the work
+        x = layers.MaxPooling2D(padding="same")(x)
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
+def _probabilities(x: Any, labels: int) -> Any:
+    # The logits are scaled down, so that the step size that suits the convolutions doesn't blow up the last layer.
+    logits = layers.Rescaling(1 / 8, name="logits")(layers.Dense(labels, name="last")(x))
+    return layers.Softmax(dtype="float32", name="probabilities")(logits)
