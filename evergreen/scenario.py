@@ -105,6 +105,10 @@ class Preprocess(Section):
 
 class Train(Section):
     model: Literal["residual", "plain"] = "residual"
+    filters: Annotated[int, Field(ge=4, le=1024)] = Field(32, description="channels of the first stage; later ones have more")
+    precision: Literal["auto", "full", "mixed"] = Field(
+        "auto", description="mixed: 16-bit arithmetic where the processor is made for it, which auto finds out"
+    )
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evergreen.dataset import schema
-from evergreen.scenario import Validate
+from evergreen.scenario import Train, Validate
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,57 @@ def _accepted_ranges(settings: Validate, accepted: Looks | None) -> dict[str, tu
     if accepted.sharpness > 0:  # of blank images no ratio can be said
         ranges["sharpness"] = (accepted.sharpness / ratio, accepted.sharpness * ratio)
     return ranges
+
+
+def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, steps: int) -> keras.Model:
+    """A compiled network that learns one label an image.
+
+    The step size climbs to `learning_rate` in the first quarter of the steps and falls to 0 with a cosine in the rest (one
+    cycle: Smith and Topin, arXiv 1708.07120), under SGD with Nesterov momentum. Biases and normalizations don't decay.
+
+    Args:
+        shape: height, width and channels of the images.
+        steps: how many the whole training will take.
+
+    Returns:
+        A model of images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, label_count)`; it learns
+        from one-hot labels float32 `(batch, label_count)`.
+    """
+    import keras
+
+    from evergreen.models import cnn
+
+    network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
+    model = network(shape, label_count, filters=settings.filters, flip=settings.flip, shift=settings.shift)
+    climb = max(1, steps // 4)
+    optimizer = keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate / 10, max(1, steps - climb), warmup_target=settings.learning_rate, warmup_steps=climb
+        ),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay or None,
+    )
+    optimizer.exclude_from_weight_decay([variable for variable in model.trainable_variables if len(variable.shape) < 2])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    return model
+
+
+def learning_curve(history: list[dict[str, float]]) -> Figure:
+    """Loss and accuracy by epoch, on train and, where there is one, on val.
+
+    Args:
+        history: one entry an epoch, as in `outputs/NAME/model/history.json`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    epochs = range(1, len(history) + 1)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for key, text in ((metric, "train"), (f"val_{metric}", "val")):
+            if history and key in history[0]:
+                axes.plot(epochs, [entry[key] for entry in history], marker="." if len(history) < 40 else "", label=text)
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.legend()
+    return figure
