@@ -83,7 +83,7 @@ def training_batches(
             order = epoch_order(len(split), seed, epoch)
             yield from (order[step * size : (step + 1) * size] for step in range(steps))
 
-    return _dataset(split, label_count, choices, size)
+    return _dataset(split, label_count, choices, size, steps * (epochs - first_epoch))
 
 
 def ordered_batches(split: Split, label_count: int, batch_size: int) -> tf.data.Dataset:
@@ -92,14 +92,14 @@ def ordered_batches(split: Split, label_count: int, batch_size: int) -> tf.data.
     def choices() -> Iterator[slice]:
         yield from (slice(start, start + batch_size) for start in range(0, len(split), batch_size))
 
-    return _dataset(split, label_count, choices, None)
+    return _dataset(split, label_count, choices, None, -(-len(split) // batch_size))
 
 
 def steps_per_epoch(items: int, batch_size: int) -> int:
     return max(1, items // batch_size)
 
 
-def _dataset(split: Split, label_count: int, choices: Any, size: int | None) -> tf.data.Dataset:
+def _dataset(split: Split, label_count: int, choices: Any, size: int | None, batch_count: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     one_hot = np.eye(label_count, dtype=np.float32)
@@ -112,7 +112,8 @@ def _dataset(split: Split, label_count: int, choices: Any, size: int | None) -> 
         tf.TensorSpec((size, *split.images.shape[1:]), tf.uint8),
         tf.TensorSpec((size, label_count), tf.float32),
     )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(4)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

@@ -16,8 +16,10 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -184,6 +186,7 @@ class Fitting:
                     on_epoch_begin=self._epoch_begins, on_train_batch_end=self._step_ends, on_epoch_end=self._epoch_ends
                 )
             ],
+            shuffle=False,  # the batches are
             verbose=0,
         )
 
@@ -440,28 +443,50 @@ def save(model: keras.Model, folder: Path) -> None:
 
     model.save(folder / "model.keras")
     _without_times(folder / "model.keras")
-    model.export(folder / "model.onnx", format="onnx", verbose=False)
-    graph = onnx.load(folder / "model.onnx")
-    _rename(graph.graph, graph.graph.input[0].name, "images")
-    _rename(graph.graph, graph.graph.output[0].name, "probabilities")
-    onnx.checker.check_model(graph)
-    onnx.save(graph, folder / "model.onnx")
+    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # export wants a model that was called
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of numpy's, about tf2onnx
+        model.export(folder / "model.onnx", format="onnx", verbose=False)
+    network = onnx.load(folder / "model.onnx")
+    _name_by_place(network.graph)
+    onnx.checker.check_model(network)
+    (folder / "model.onnx").write_bytes(network.SerializeToString(deterministic=True))
 
 
-def _rename(graph: Any, old: str, new: str) -> None:
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
-    for value in [*graph.input, *graph.output]:
-        value.name = new if value.name == old else value.name
+def _name_by_place(graph: Any) -> None:
+    """Call the input `images`, the output `probabilities`, the batch `n`, and the rest by their places: the converter's own names
+    differ from run to run."""
+    names = {"": "", graph.input[0].name: "images", graph.output[0].name: "probabilities"}
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+        for number, name in enumerate(node.input):
+            names.setdefault(name, f"{node.name}_input_{number}")
+        for number, name in enumerate(node.output):
+            names.setdefault(name, f"{node.name}_output_{number}")
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    for constant in graph.initializer:
+        constant.name = names[constant.name]
+    graph.initializer.sort(key=lambda constant: constant.name)
+    del graph.value_info[:]
 
 
 def _without_times(path: Path) -> None:
-    """Take the moment of saving out of a .keras file, which is a zip archive."""
+    """Take the moment of saving and memory addresses out of a .keras file, which is a zip archive."""
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(content["metadata.json"])
     content["metadata.json"] = json.dumps(metadata | {"date_saved": ""}).encode()
+    places: dict[bytes, bytes] = {}
+    content["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: places.setdefault(found[0], str(len(places)).encode()),
+        content["config.json"],
+    )
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(zipfile.ZipInfo(name), data)
