@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import time
@@ -92,7 +93,7 @@ def train(scenario: Scenario, workspace: Workspace) -> Training:
         raise EvergreenError("the train split is empty", fix="Collect more images, or lower val_share and test_share.")
 
     checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on))
-    with Meter() as meter, _tracking(scenario, workspace, checkpoint) as tracker:
+    with Meter() as meter, _tracking(scenario, workspace) as tracker:
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh)
         fitting.run()
         progress = fitting.progress
@@ -272,13 +273,13 @@ class Fitting:
         best = progress.history[progress.best_epoch - 1].get("val_loss", np.inf) if progress.best_epoch else np.inf
         if progress.best_epoch == 0 or "val_loss" not in entry or entry["val_loss"] < best:
             progress.best_epoch = epoch + 1
-            self.best = [np.array(variable) for variable in self.model.weights]
+            self.best = _values(self.model.weights)
         if settings.patience is not None and "val_loss" in entry and epoch + 1 - progress.best_epoch >= settings.patience:
             self._stop("patience")
         if epoch + 1 == settings.epochs and not progress.stopped:
             progress.stopped = "epochs"
         progress.seconds, progress.energy_wh = self.seconds(), self.energy_wh()
-        self.checkpoint.write(progress, [np.array(variable) for variable in self._variables()], self.best)
+        self.checkpoint.write(progress, _values(self._variables()), self.best)
         self.tracker.log({**entry, "epoch_seconds": progress.epoch_seconds[-1]}, epoch + 1)
         checked = f", val loss {entry['val_loss']:.4f}, val accuracy {entry['val_accuracy']:.4f}" if "val_loss" in entry else ""
         log.info(
@@ -294,6 +295,13 @@ class Fitting:
     def _stop(self, reason: str) -> None:
         self.model.stop_training = True
         self.progress.stopped = self.progress.stopped or reason
+
+
+def _values(variables: list[Any]) -> list[np.ndarray]:
+    """Copies, which further training leaves alone."""
+    import keras
+
+    return [np.array(keras.ops.convert_to_tensor(variable)) for variable in variables]
 
 
 class Checkpoint:
@@ -328,10 +336,6 @@ class Checkpoint:
             [array for name, array in arrays.items() if name.startswith(group)] for group in ("now-", "best-")
         )
 
-    def run_id(self) -> str | None:
-        found = self.read()
-        return found[0].run_id if found else None
-
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -349,6 +353,9 @@ class Tracker:
         def open_run() -> None:
             from evergreen.registry import connect
 
+            # MLflow's own patience with a server that is away, minutes, would be the training's standstill.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             self.mlflow = connect(self.workspace)
             self.mlflow.set_experiment(f"evergreen-{self.scenario.name}")
             try:
@@ -385,7 +392,7 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def _tracking(scenario: Scenario, workspace: Workspace, checkpoint: Checkpoint) -> Iterator[Tracker]:
+def _tracking(scenario: Scenario, workspace: Workspace) -> Iterator[Tracker]:
     tracker = Tracker(scenario, workspace)
     try:
         yield tracker

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SHAPES = [(8, 8, 1), (32, 32, 3), (224, 224, 3), (5, 40, 1)]
+
+
+def random_images(shape: tuple[int, int, int], items: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (items, *shape), np.uint8)
+
+
+@pytest.fixture
+def cnn() -> Any:
+    from evergreen.models import cnn
+
+    return cnn
+
+
+@pytest.mark.parametrize("network", ["residual", "plain"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_raw_pixels_go_in_and_probabilities_come_out(cnn: Any, network: str, shape: tuple[int, int, int]) -> None:
+    model = getattr(cnn, network)(shape, 7, filters=8, flip="both", shift=1)
+    assert model.input.dtype == "uint8" and model.input.name == "images"
+    probabilities = np.array(model(random_images(shape)))
+    assert probabilities.shape == (3, 7) and probabilities.dtype == np.float32
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_large_images_cost_the_residual_network_no_more_parameters_than_a_few_strides(cnn: Any) -> None:
+    small, large = (cnn.residual((side, side, 3), 10, filters=16).count_params() for side in (32, 224))
+    assert large < 1.2 * small
+
+
+def test_a_saved_network_loads_in_safe_mode_and_predicts_the_same(cnn: Any, tmp_path: Path) -> None:
+    model = cnn.residual((8, 8, 1), 4, filters=8, flip="horizontal", shift=2)
+    model.save(tmp_path / "model.keras")
+    images = random_images((8, 8, 1))
+    assert np.array_equal(model(images), cnn.load(tmp_path / "model.keras")(images))
+
+
+def test_augmentation_leaves_images_alone_outside_of_training(cnn: Any) -> None:
+    images = random_images((6, 7, 3))
+    assert np.array_equal(cnn.Augment("both", 3)(images, training=False), images)
+
+
+def test_a_horizontal_flip_gives_each_image_or_its_mirror_image(cnn: Any) -> None:
+    images = random_images((6, 7, 3), items=64)
+    varied = np.array(cnn.Augment("horizontal")(images, training=True))
+    mirrored = [bool((after == before[:, ::-1]).all()) for before, after in zip(images, varied, strict=True)]
+    same = [bool((after == before).all()) for before, after in zip(images, varied, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, same, strict=True))
+    assert 10 < sum(mirrored) < 54
+
+
+def test_flips_in_both_directions_give_all_four_images(cnn: Any) -> None:
+    images = random_images((6, 7, 1), items=64)
+    varied = np.array(cnn.Augment("both")(images, training=True))
+    ways = [lambda x: x, lambda x: x[::-1], lambda x: x[:, ::-1], lambda x: x[::-1, ::-1]]
+    found = [[bool((after == way(before)).all()) for way in ways] for before, after in zip(images, varied, strict=True)]
+    assert np.sum(found, axis=1).tolist() == [1] * 64
+    assert (np.sum(found, axis=0) > 4).all()
+
+
+@pytest.mark.parametrize("shift", [1, 3, 100])
+def test_a_shift_moves_by_at_most_so_many_pixels_and_mirrors_the_border(cnn: Any, shift: int) -> None:
+    images = random_images((6, 7, 1), items=64)
+    varied = np.array(cnn.Augment("none", shift)(images, training=True))
+    most_rows, most_columns = min(shift, 5), min(shift, 6)
+    padded = np.pad(images, ((0, 0), (most_rows, most_rows), (most_columns, most_columns), (0, 0)), "reflect")
+    moves = set()
+    for number, after in enumerate(varied):
+        fits = [
+            (down, right)
+            for down in range(2 * most_rows + 1)
+            for right in range(2 * most_columns + 1)
+            if (padded[number, down : down + 6, right : right + 7] == after).all()
+        ]
+        assert fits
+        moves.add(fits[0])
+    assert len(moves) > 5
+
+
+def test_augmentation_of_an_epoch_can_be_had_again_and_differs_between_steps_epochs_and_seeds(cnn: Any) -> None:
+    images, layer = random_images((8, 8, 1), items=32), cnn.Augment("both", 2)
+
+    def steps(seed: int, epoch: int) -> list[bytes]:
+        layer.restart(seed, epoch)
+        return [np.array(layer(images, training=True)).tobytes() for _ in range(2)]
+
+    assert steps(1, 0) == steps(1, 0)
+    assert len({*steps(1, 0), *steps(1, 1), *steps(2, 0)}) == 6

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from evergreen.errors import EvergreenError
+from evergreen.feed import Split
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+from tasks import train as train_file
+from tasks.train import Checkpoint, Progress, Tracker, Training, class_weights, fingerprint, precision, train
+
+SETTINGS = {"filters": 8, "epochs": 3, "batch_size": 32, "shift": 1, "flip": "horizontal", "learning_rate": 0.1}
+
+
+def scenario(**settings: Any) -> Scenario:
+    """The quickstart with a smaller network and these settings of `train`."""
+    quickstart = Scenario.load(Path(__file__).resolve().parents[2] / "scenarios", "quickstart")
+    train_settings = type(quickstart.train).model_validate({**SETTINGS, **settings})
+    return quickstart.model_copy(update={"train": train_settings})
+
+
+def write_splits(workspace: Workspace, train_items: int = 256, val_items: int = 64) -> None:
+    """Scikit-learn's digits as `preprocess` writes them."""
+    from sklearn.datasets import load_digits
+
+    digits, folder = load_digits(), workspace.splits("quickstart")
+    folder.mkdir(parents=True)
+    images, labels = (digits.images * 15).astype(np.uint8)[..., None], digits.target.astype(np.uint8)
+    for name, chosen in {"train": slice(0, train_items), "val": slice(train_items, train_items + val_items)}.items():
+        np.save(folder / f"{name}-images.npy", images[chosen])
+        np.save(folder / f"{name}-labels.npy", labels[chosen])
+    (folder / "labels.json").write_text(json.dumps([str(label) for label in range(10)]))
+    pq.write_table(pa.table({"id": [f"{row:064}" for row in range(train_items + val_items)]}), folder / "items.parquet")
+
+
+@pytest.fixture
+def prepared(workspace: Workspace) -> Workspace:
+    write_splits(workspace)
+    return workspace
+
+
+def model_files(workspace: Workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in workspace.model("quickstart").iterdir()}
+
+
+def record(workspace: Workspace) -> dict[str, Any]:
+    return dict(json.loads((workspace.record("quickstart") / "train.json").read_text()))
+
+
+def checkpoints(workspace: Workspace) -> list[Path]:
+    return list(workspace.checkpoints("quickstart").rglob("*.npz"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from evergreen.workspace import Workspace
+from tests.tasks.test_train import scenario
+from tasks.train import train
+train(scenario(epochs=6), Workspace(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_midst_ends_with_the_very_model_of_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, killed = Workspace(tmp_path / "undisturbed"), Workspace(tmp_path / "killed")
+    for workspace in (undisturbed, killed):
+        write_splits(workspace)
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(killed.root)], cwd=root)
+    while not checkpoints(killed):
+        assert child.poll() is None
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)  # somewhere in the second epoch
+    assert child.wait() == -signal.SIGKILL
+    assert not killed.model("quickstart").exists()
+    done = len(Checkpoint(killed.checkpoints("quickstart"), checkpoints(killed)[0].parent.name).read()[0].history)  # type: ignore[index]
+    assert 1 <= done < 6
+
+    resumed, whole = train(scenario(epochs=6), killed), train(scenario(epochs=6), undisturbed)
+    assert resumed.history == whole.history and resumed.best_epoch == whole.best_epoch
+    assert model_files(killed) == model_files(undisturbed)
+    assert record(killed)["attempts"] == 2 and record(undisturbed)["attempts"] == 1
+    assert not checkpoints(killed)
+
+
+def test_the_model_comes_as_keras_and_as_onnx_which_agree(prepared: Workspace) -> None:
+    import onnxruntime
+
+    from evergreen.models import cnn
+
+    training = train(scenario(), prepared)
+    folder = prepared.model("quickstart")
+    images = np.array(Split.open(prepared.splits("quickstart"), "val").images)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["n", 8, 8, 1])
+    assert (made.name, made.type, made.shape) == ("probabilities", "tensor(float)", ["n", 10])
+    by_keras = cnn.load(folder / "model.keras").predict(images, verbose=0)
+    by_onnx = session.run(None, {"images": images})[0]
+    assert np.abs(by_keras - by_onnx).max() < 1e-4
+
+    history = json.loads((folder / "history.json").read_text())
+    assert [set(entry) for entry in history] == [{"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}] * 3
+    assert history == training.history
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["labels"] == [str(label) for label in range(10)] and settings["shape"] == [8, 8, 1]
+    assert training.val_loss == min(entry["val_loss"] for entry in history)
+
+
+def test_the_run_in_mlflow_has_settings_every_epoch_and_the_learning_curve(prepared: Workspace) -> None:
+    from evergreen.registry import connect
+
+    training = train(scenario(epochs=2), prepared)
+    client = connect(prepared).MlflowClient()
+    run = client.get_run(training.run_id)
+    assert run.info.status == "FINISHED"
+    assert client.get_experiment(run.info.experiment_id).name == "evergreen-quickstart"
+    assert run.data.params["train.filters"] == "8" and run.data.params["train_items"] == "256"
+    for metric in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds"):
+        assert [entry.step for entry in client.get_metric_history(training.run_id, metric)] == [1, 2]
+    assert [entry.value for entry in client.get_metric_history(training.run_id, "loss")] == [
+        e["loss"] for e in training.history
+    ]
+    assert "learning_curve.png" in [file.path for file in client.list_artifacts(training.run_id)]
+
+
+def test_training_keeps_its_work_when_mlflow_goes_away(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin = Tracker.begin
+
+    def begin_and_lose_the_server(self: Tracker, *arguments: Any) -> str | None:
+        run_id = begin(self, *arguments)
+        self.mlflow.set_tracking_uri("http://127.0.0.1:9")  # nothing answers at the discard port
+        return run_id
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(Tracker, "begin", begin_and_lose_the_server)
+    with caplog.at_level(logging.WARNING, "evergreen"):
+        training = train(scenario(), prepared)
+    assert training.epochs == 3 and (prepared.model("quickstart") / "model.onnx").is_file()
+    assert sum("MLflow can't be reached" in entry.message for entry in caplog.records) == 1
+
+
+def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best_weights(prepared: Workspace) -> None:
+    training = train(scenario(epochs=60, patience=2, learning_rate=1.0), prepared)
+    losses = [entry["val_loss"] for entry in training.history]
+    assert training.stopped == "patience"
+    assert training.best_epoch == int(np.argmin(losses)) + 1 == training.epochs - 2
+
+    from evergreen.models import cnn
+
+    val = Split.open(prepared.splits("quickstart"), "val")
+    predicted = cnn.load(prepared.model("quickstart") / "model.keras").predict(np.array(val.images), verbose=0).argmax(axis=1)
+    assert np.mean(predicted == val.labels) == pytest.approx(training.val_accuracy, abs=2 / len(val))
+
+
+@pytest.mark.parametrize(("budget", "reason"), [({"max_seconds": 0.01}, "seconds"), ({"max_wh": 1e-9}, "energy")])
+def test_a_spent_budget_ends_the_training_cleanly(prepared: Workspace, budget: dict[str, float], reason: str) -> None:
+    training = train(scenario(epochs=50, **budget), prepared)
+    assert (training.stopped, training.epochs, training.best_epoch) == (reason, 1, 1)
+    assert set(model_files(prepared)) == {"model.keras", "model.onnx", "history.json", "settings.json"}
+
+
+def test_budgets_count_what_an_earlier_attempt_has_spent(prepared: Workspace) -> None:
+    settings = scenario(epochs=50, max_seconds=3600)
+    split = Split.open(prepared.splits("quickstart"), "train")
+    key = fingerprint(settings, prepared.splits("quickstart"), split)
+    earlier = Stopped(prepared, settings, after=2)
+    checkpoint = Checkpoint(prepared.checkpoints("quickstart"), key)
+    progress, variables, best = earlier.found
+    progress.seconds = 3600.0
+    checkpoint.write(progress, variables, best)
+    training = train(settings, prepared)
+    assert (training.stopped, training.epochs) == ("seconds", 3)
+    assert record(prepared)["seconds"] > 3600
+
+
+class Stopped:
+    """A training that an exception ended after so many epochs; `found` is what its checkpoint holds."""
+
+    def __init__(self, workspace: Workspace, settings: Scenario, after: int) -> None:
+        log = Tracker.log
+
+        def stop(tracker: Tracker, metrics: dict[str, float], epoch: int) -> None:
+            log(tracker, metrics, epoch)
+            if epoch == after:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Tracker, "log", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train(settings, workspace)
+        (path,) = checkpoints(workspace)
+        found = Checkpoint(path.parents[1], path.parent.name).read()
+        assert found
+        self.found = found
+
+
+def test_a_training_that_was_ended_goes_on_in_the_same_mlflow_run_unless_settings_changed(prepared: Workspace) -> None:
+    stopped = Stopped(prepared, scenario(), after=1)
+    run_id = stopped.found[0].run_id
+    assert run_id
+    again = train(scenario(), prepared)
+    assert again.run_id == run_id and record(prepared)["attempts"] == 2
+    other = train(scenario(learning_rate=0.2), prepared)
+    assert other.run_id != run_id and record(prepared)["attempts"] == 1
+
+
+def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "key")
+    weights = [np.arange(6, dtype=np.float32).reshape(2, 3), np.float32(4)]
+    checkpoint.write(Progress(history=[{"loss": 0.1}], best_epoch=1), weights, weights[:1])
+    found = checkpoint.read()
+    assert found and found[0].history == [{"loss": 0.1}]
+    assert [array.tolist() for array in found[1]] == [weights[0].tolist(), 4.0] and len(found[2]) == 1
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-100])
+    assert checkpoint.read() is None
+
+
+def test_a_checkpoint_of_other_settings_is_swept_away(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, "old").write(Progress(), [], [])
+    Checkpoint(tmp_path, "new").write(Progress(), [], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_balanced_weights_let_every_label_weigh_the_same() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
+    weights = class_weights(labels, 3)
+    assert weights == {0: 0.5, 1: 1.5, 2: 3.0}  # 9 items over 3 labels: 3 / count
+
+
+def test_balanced_weights_survive_a_label_without_items() -> None:
+    assert class_weights(np.array([0, 0]), 2) == {0: 0.5, 1: 1.0}
+
+
+def test_balanced_weights_make_a_difference_on_unbalanced_data(prepared: Workspace) -> None:
+    losses = {
+        which: train(scenario(epochs=1, class_weights=which), prepared).history[0]["loss"] for which in ("none", "balanced")
+    }
+    assert losses["none"] != losses["balanced"]
+
+
+def test_full_precision_is_kept_where_it_is_asked() -> None:
+    assert precision(scenario(precision="full").train) == "float32"
+    assert precision(scenario(precision="mixed").train).startswith("mixed_")
+
+
+def test_an_empty_train_split_is_refused(workspace: Workspace) -> None:
+    write_splits(workspace, train_items=0)
+    with pytest.raises(EvergreenError, match="the train split is empty"):
+        train(scenario(), workspace)
+
+
+def test_without_a_validation_split_the_last_weights_are_kept(workspace: Workspace) -> None:
+    write_splits(workspace, val_items=0)
+    training = train(scenario(epochs=2), workspace)
+    assert training.best_epoch == 2 and training.val_loss is None and "val" not in str(training)
+
+
+def test_a_training_survives_the_way_through_json(workspace: Workspace) -> None:
+    from dataclasses import asdict
+
+    from pydantic import TypeAdapter
+
+    training = Training(3, 2, "patience", 10, 5, 100, "float32", 0.5, 0.9, "abc", [{"loss": 1.0}])
+    assert TypeAdapter(Training).validate_python(json.loads(json.dumps(asdict(training)))) == training
+    assert str(training) == "3 epochs (stopped: patience), kept epoch 2, 90.0 % on val, 100 parameters"
+    assert train_file.page(scenario(), workspace, training).tables["epochs"] == [{"epoch": 1, "loss": 1.0}]
+    assert train_file.stage.in_dvc and train_file.stage.name == "train"  # as dvc.yaml names it
