@@ -301,7 +301,7 @@ def _values(variables: list[Any]) -> list[np.ndarray]:
     """Copies, which further training leaves alone."""
     import keras
 
-    return [np.array(keras.ops.convert_to_tensor(variable)) for variable in variables]
+    return [np.asarray(keras.ops.convert_to_tensor(variable)).copy() for variable in variables]
 
 
 class Checkpoint:
@@ -479,6 +479,7 @@ def _name_by_place(graph: Any) -> None:
     for constant in graph.initializer:
         constant.name = names[constant.name]
     graph.initializer.sort(key=lambda constant: constant.name)
+    graph.name, graph.doc_string = "network", ""
     del graph.value_info[:]
 
 
