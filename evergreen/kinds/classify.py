@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from evergreen.scenario import Train, Validate
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     from matplotlib.figure import Figure
 
 
@@ -108,6 +110,45 @@ def _accepted_ranges(settings: Validate, accepted: Looks | None) -> dict[str, tu
     if accepted.sharpness > 0:  # of blank images no ratio can be said
         ranges["sharpness"] = (accepted.sharpness / ratio, accepted.sharpness * ratio)
     return ranges
+
+
+def arrays(images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[str]) -> np.ndarray:
+    """Encoded images as the network takes them.
+
+    Args:
+        shape: height, width and channels (1 or 3).
+        ids: of the items, for the error.
+
+    Returns:
+        uint8 `(images, height, width, channels)`, RGB order.
+
+    Raises:
+        EvergreenError: one of them cannot be decoded.
+    """
+    import sys
+
+    import cv2
+    import numpy as np
+
+    from evergreen.errors import EvergreenError
+    from evergreen.images import BadImage, prepare
+
+    height, width, channels = shape
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the work is spread over the cores by image already
+    try:
+        pixels = np.empty((len(images), height, width, channels), np.uint8)
+        for place, image in enumerate(images):
+            # Collected items have passed the scenario's own limit.
+            pixels[place] = prepare(image, height, width, channels, max_pixels=sys.maxsize)  # type: ignore[arg-type]
+    except BadImage as bad:
+        raise EvergreenError(
+            f"item {ids[place]} of the data set cannot be decoded ({bad})",
+            fix="The data set has been damaged since it was collected: bring it back with: dvc checkout data.dvc",
+        ) from None
+    finally:
+        cv2.setNumThreads(threads)
+    return pixels
 
 
 def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, steps: int) -> keras.Model:

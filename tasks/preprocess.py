@@ -1,0 +1,232 @@
+"""preprocess: which split each item belongs to, and its pixels as the network takes them.
+
+Reads   `data/NAME`.
+Writes  `outputs/NAME/splits/`: arrays of pixels and labels for each split, `items.parquet`, `labels.json`, `summary.json`; the
+        same bytes whenever data set and settings are the same (on one machine).
+Stops   when a group rule doesn't fit, or there is nothing to learn from or to test on.
+
+Every image is decoded once, on all cores, into a file in the order of arrival; from the looks of all of them the splits are
+made, and the file is then dealt into the splits' arrays, block by block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.dataset import batches, table
+from evergreen.decoding import decode_all
+from evergreen.errors import EvergreenError
+from evergreen.scenario import Scenario
+from evergreen.splits import LOOKS, NONE, REASONS, SPLITS, Assignment, Items, assign, groups_of
+from evergreen.workspace import Workspace, replace_folder
+from tasks.stage import Page, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+BLOCK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What became of the data set's items: items = the sum over splits + the sum of left_out.
+
+    Attributes:
+        name: the scenario's.
+        items: of the data set.
+        splits: items by split.
+        labels: items by label, for each split.
+        left_out: items by the reason why they are in no split (`evergreen.splits.REASONS`).
+        clusters: sets of items that must stay together, those of a single item among them.
+        linked: items that share their cluster with others.
+        largest_cluster: items in the largest one.
+        similar: for each batch, the cosine from which items counted as look-alikes; None where none were looked for.
+    """
+
+    name: str
+    items: int
+    splits: dict[str, int]
+    labels: dict[str, dict[str, int]]
+    left_out: dict[str, int]
+    clusters: int
+    linked: int
+    largest_cluster: int
+    similar: tuple[float | None, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{count:,} {split}" for split, count in self.splits.items()]
+        if self.left_out:
+            parts.append(f"{sum(self.left_out.values()):,} left out")
+        return f"{self.items:,} items: {', '.join(parts)}; {self.linked:,} of them linked by group or looks."
+
+
+def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
+    """Split the data set and write its arrays.
+
+    Raises:
+        WrongUse: the group rule doesn't fit the items.
+        EvergreenError: the data set is empty or damaged, has a label that the scenario doesn't know, or leaves nothing to learn
+            from or to test on.
+    """
+    import numpy as np
+
+    settings, folders = scenario.preprocess, batches(workspace, scenario.name)
+    rows = table(folders, ["id", "label", "group", "split", "source"])
+    if not rows.num_rows:
+        raise EvergreenError(
+            f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
+        )  # fmt: skip
+    groups = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
+    labels = _places(rows["label"].to_pylist(), scenario.validation.labels)
+    shape = (settings.height, settings.width, settings.channels)
+    with replace_folder(workspace.splits(scenario.name)) as folder, contextlib.ExitStack() as scratch:
+        pixels, looks = folder / ".pixels", folder / ".looks"
+        for path in (pixels, looks):
+            scratch.callback(path.unlink, missing_ok=True)
+        decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None)
+        items = Items(
+            keys=_keys(rows["id"]),
+            labels=labels,
+            groups=_numbered(groups),
+            given=np.array([NONE if split is None else SPLITS.index(split) for split in rows["split"].to_pylist()], np.int8),
+            looks=np.fromfile(looks, np.int8).reshape(-1, LOOKS) if settings.look_alikes else None,
+            ends=[int(end) for end in np.cumsum([table([batch], ["label"]).num_rows for batch in folders])],
+        )
+        assignment = assign(items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed)
+        preparation = _told(scenario, assignment, labels)
+        places = _deal_arrays(folder, pixels, shape, assignment.split, labels, len(scenario.validation.labels))
+        _write_items(folder / "items.parquet", rows, groups, assignment, places)
+        for name, value in (("labels", scenario.validation.labels), ("summary", asdict(preparation))):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return preparation
+
+
+def _places(labels: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    import numpy as np
+
+    place = {label: number for number, label in enumerate(known)}
+    unknown = sorted(set(labels) - set(place))
+    if unknown:
+        raise EvergreenError(
+            "the data set has a label that the scenario doesn't know", expected=f"one of {', '.join(known)}",
+            received=unknown[0], fix="Add it to validate.labels.",
+        )  # fmt: skip
+    return np.fromiter((place[label] for label in labels), np.int32, len(labels))
+
+
+def _numbered(groups: Sequence[str | None]) -> np.ndarray:
+    """int32 `(items,)`: a number for each group; -1 where there is none."""
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    return np.fromiter((NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups), np.int32)
+
+
+def _keys(ids: pa.ChunkedArray) -> np.ndarray:
+    """uint64 `(items,)`: the first 8 bytes of each id."""
+    import numpy as np
+
+    return np.fromiter((int(id[:16], 16) for chunk in ids.chunks for id in chunk.to_pylist()), np.uint64, len(ids))
+
+
+def _told(scenario: Scenario, assignment: Assignment, labels: np.ndarray) -> Preparation:
+    import numpy as np
+
+    names = scenario.validation.labels
+    sizes = np.bincount(assignment.cluster)
+    counts = {split: np.bincount(labels[assignment.split == s], minlength=len(names)) for s, split in enumerate(SPLITS)}
+    out = Counter(REASONS[reason] for reason in assignment.left_out[assignment.left_out != NONE].tolist())
+    for split in ("train", "test"):
+        if not counts[split].sum():
+            raise EvergreenError(
+                f"no item is left for the {split} split",
+                expected="items in train and test",
+                received=f"{len(labels):,} items in {np.count_nonzero(sizes):,} clusters of {', '.join(sorted(out)) or 'one split'}",
+                fix="Collect more that differ, or set preprocess.look_alikes: false if looking alike means nothing here.",
+            )
+    return Preparation(
+        name=scenario.name,
+        items=len(labels),
+        splits={split: int(by_label.sum()) for split, by_label in counts.items()},
+        labels={split: dict(zip(names, by_label.tolist(), strict=True)) for split, by_label in counts.items()},
+        left_out=dict(sorted(out.items())),
+        clusters=int(np.count_nonzero(sizes)),
+        linked=int(sizes[sizes > 1].sum()),
+        largest_cluster=int(sizes.max()),
+        similar=tuple(assignment.similar),
+    )
+
+
+def _deal_arrays(
+    folder: Path, pixels: Path, shape: tuple[int, int, int], split: np.ndarray, labels: np.ndarray, label_count: int
+) -> np.ndarray:
+    """Write `SPLIT-images.npy` and `SPLIT-labels.npy` in the order of arrival.
+
+    Plain files, not mapped ones: a mapped file's pages count as this process' memory.
+
+    Returns:
+        int64 `(items,)`: each item's row in its split's arrays.
+    """
+    import numpy as np
+
+    item_bytes = int(np.prod(shape))
+    at_once = max(1, BLOCK_BYTES // item_bytes)
+    places = np.zeros(len(split), np.int64)
+    with contextlib.ExitStack() as files:
+        source = files.enter_context(open(pixels, "rb"))
+        targets = []
+        for s, name in enumerate(SPLITS):
+            chosen = split == s
+            places[chosen] = np.arange(chosen.sum())
+            np.save(folder / f"{name}-labels.npy", labels[chosen].astype(np.uint8 if label_count <= 256 else np.uint16))
+            targets.append(files.enter_context(open(folder / f"{name}-images.npy", "wb")))
+            header = {"descr": "|u1", "fortran_order": False, "shape": (int(chosen.sum()), *shape)}
+            np.lib.format.write_array_header_1_0(targets[-1], header)
+        for start in range(0, len(split), at_once):
+            block = np.frombuffer(source.read(at_once * item_bytes), np.uint8).reshape(-1, item_bytes)
+            for s, target in enumerate(targets):
+                target.write(block[split[start : start + at_once] == s].data)
+    return places
+
+
+def _write_items(path: Path, rows: pa.Table, groups: Sequence[str | None], assignment: Assignment, places: np.ndarray) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = assignment.split == NONE
+    columns: dict[str, Any] = {
+        "id": rows["id"],
+        "label": rows["label"],
+        "group": pa.array(groups, pa.string()),
+        "cluster": pa.array(assignment.cluster, pa.int32()),
+        "split": pa.array(np.array([*SPLITS, ""], object)[assignment.split], pa.string(), mask=out),
+        "left_out": pa.array(np.array([*REASONS, ""], object)[assignment.left_out], pa.string(), mask=~out),
+        "row": pa.array(places, pa.int64(), mask=out),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> Page:
+    """Items by label and split, and what was left out."""
+    rows = [
+        {"label": label, **{split: by_label[label] for split, by_label in preparation.labels.items()}}
+        for label in scenario.validation.labels
+    ]
+    out = [{"left out because": reason, "items": count} for reason, count in preparation.left_out.items()]
+    return Page(tables={"splits": rows} | ({"left out": out} if out else {}))
+
+
+stage = Stage(preprocess, Preparation, in_dvc=True, page=page)
+
+if __name__ == "__main__":
+    from tasks.stage import main
+
+    main(stage)
