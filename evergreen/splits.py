@@ -42,7 +42,7 @@ DIMENSIONS = 128  # of the whitened space
 SHRINKAGE = 0.1  # of the spread of its directions towards their mean
 FITTED_ITEMS = 65_536  # the space is fitted to at most so many
 SIMILAR = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95)  # cosines: the lowest is taken that leaves the clusters sensible
-LARGEST_SHARE = 0.05  # of a batch in one cluster of look-alikes; if it is more, they look alike by nature
+LARGEST_SHARE = 0.1  # of a batch in one cluster of look-alikes; if it is more, they look alike by nature
 LARGEST_ITEMS = 20  # which may always be in one cluster
 BLOCK_ITEMS = 2048
 KEPT_LINKS = 2_000_000
@@ -349,7 +349,7 @@ class Space:
         centre = total / len(chosen)
         spread, directions = np.linalg.eigh(squares / len(chosen) - np.outer(centre, centre))
         # Directions that few items span would be noise made loud.
-        dimensions = min(DIMENSIONS, max(len(chosen) // 8, min(16, len(chosen) // 2), 1))
+        dimensions = min(DIMENSIONS, max(len(chosen) // 16, min(32, len(chosen) // 4), 1))
         spread, directions = np.maximum(spread[::-1][:dimensions], 0), directions[:, ::-1][:, :dimensions]
         spread = spread + SHRINKAGE * spread.mean() + 1e-6
         return cls(centre.astype(np.float32), (directions / np.sqrt(spread)).astype(np.float32))
