@@ -22,14 +22,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from evergreen.dataset import Item, PartWriter, Quarantine, batches, iter_parts, known_ids
+from evergreen.dataset import Item, PartWriter, Quarantine, batches, iter_parts, known_ids, staged
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import Inspection
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
+from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
+from tasks.stage import Page, Stage
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Collection:
         batch: name of the staged folder, or None where nothing is new.
         bytes: of the new items, encoded.
         seconds: that it took.
+        batches: names of the data set's batch folders, the staged one included.
+        settings: the scenario's section `collect`.
     """
 
     name: str
@@ -70,6 +75,15 @@ class Collection:
     batch: str | None
     bytes: int
     seconds: float
+    batches: tuple[str, ...]
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        bad = sum(self.quarantined.values())
+        parts = [f"{self.added:,} new", f"{self.known:,} known"]
+        parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
+        parts += [f"{bad:,} in quarantine"] if bad else []
+        return f"{self.seen:,} items seen: {', '.join(parts)}."
 
 
 def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], None] | None = None) -> Collection:
@@ -89,6 +103,7 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
         with workspace.lock(f"collect-{scenario.name}"):
             try:
                 shutil.rmtree(staging, ignore_errors=True)
+                fetch_data(workspace, scenario.name)
                 source = locate(scenario, workspace)
                 mark = fingerprint(source)
                 with Quarantine(workspace, scenario.name) as quarantine:
@@ -108,8 +123,33 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
     return Collection(
         scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],
         collecting.quarantined["label-conflict"], dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
-        count["bytes"], time.monotonic() - started,
+        count["bytes"], time.monotonic() - started, _batches(scenario, workspace), scenario.collect.model_dump(mode="json"),
     )  # fmt: skip
+
+
+def _batches(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
+    return tuple(folder.name for folder in [*batches(workspace, scenario.name), *staged(workspace, scenario.name)])
+
+
+def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> bool:
+    """Whether the source, the settings and what they gave are as they were."""
+    return (
+        last.settings == scenario.collect.model_dump(mode="json")
+        and last.batches == _batches(scenario, workspace)
+        and last.fingerprint == fingerprint(locate(scenario, workspace))
+    )
+
+
+def page(scenario: Scenario, workspace: Workspace, collection: Collection) -> Page:
+    """What became of the items."""
+    rows = [
+        {"items": what, "count": count}
+        for what, count in {
+            "seen": collection.seen, "new": collection.added, "known": collection.known, "copies": collection.duplicates,
+            **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},
+        }.items()
+    ]  # fmt: skip
+    return Page(tables={"collected": rows})
 
 
 @dataclass(slots=True)
@@ -341,3 +381,6 @@ class _Display:
         if self.bar.disable and now - self.logged >= 10:
             self.logged = now
             log.info("collect %s: %s items, %.0f items/s", self.name, f"{items:,}", speed)
+
+
+stage = Stage(collect, Collection, unchanged=unchanged, page=page, retries=2)

@@ -108,7 +108,7 @@ class Stage:
         """
         meter, started = Meter(), time.monotonic()
         with meter:
-            result = None if by_dvc else self.recall(scenario, workspace, *earlier)
+            result, outputs = None if by_dvc else self.recall(scenario, workspace, *earlier), ""
             state: Literal["ran", "unchanged"] = "ran" if result is None else "unchanged"
             if result is None:
                 self._memory(scenario, workspace).unlink(missing_ok=True)
@@ -116,10 +116,10 @@ class Stage:
                 if self.in_dvc and not by_dvc:
                     from evergreen.versions import commit_stage
 
-                    commit_stage(workspace, self.name, scenario.name)
+                    outputs = commit_stage(workspace, self.name, scenario.name)
         outcome = Outcome(self.name, state, time.monotonic() - started, meter.spent(), result)
         if state == "ran":
-            self._remember(scenario, workspace, outcome)
+            self._remember(scenario, workspace, outcome, outputs)
         log.info("%-10s %s %s", self.name, result, "" if state == "ran" else "(unchanged)")
         return outcome
 
@@ -135,7 +135,9 @@ class Stage:
         if self.in_dvc:
             from evergreen.versions import stage_status
 
-            return result if stage_status(workspace, self.name, scenario.name).unchanged else None
+            status = stage_status(workspace, self.name, scenario.name)
+            # The memory must be of these very outputs: DVC may have brought others back. It is of none where DVC ran the stage.
+            return result if status.unchanged and memory.get("outputs") in ("", status.outputs) else None
         return result if self.unchanged(scenario, workspace, *earlier, result) else None
 
     def cost(self, scenario: Scenario, workspace: Workspace) -> Energy | None:
@@ -148,8 +150,13 @@ class Stage:
     def _memory(self, scenario: Scenario, workspace: Workspace) -> Path:
         return workspace.record(scenario.name) / f"stage-{self.name}.json"
 
-    def _remember(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
-        memory = {"result": asdict(outcome.result), "seconds": outcome.seconds, "energy": asdict(outcome.energy)}
+    def _remember(self, scenario: Scenario, workspace: Workspace, outcome: Outcome, outputs: str) -> None:
+        memory = {
+            "result": asdict(outcome.result),
+            "outputs": outputs,
+            "seconds": outcome.seconds,
+            "energy": asdict(outcome.energy),
+        }
         replace_file(self._memory(scenario, workspace), json.dumps(memory, indent=1, default=str).encode())
 
     def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:

@@ -1,0 +1,89 @@
+"""version: take what was collected into the data set, as a version of it.
+
+Reads   the staged batch.
+Writes  `data/NAME`, by one rename; `data.dvc`; DVC's cache and the default remote.
+Stops   when DVC can't take it. A remote that is away is a warning: the copy is made at the next run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from evergreen.dataset import batches, staged
+from evergreen.scenario import Scenario
+from evergreen.versions import add_data, data_unchanged, data_version, fetch_others, push_data
+from evergreen.workspace import Workspace
+from tasks.collect import Collection
+from tasks.stage import Page, Stage
+
+log = logging.getLogger("evergreen")
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """The version of the data set that all later stages work on.
+
+    Attributes:
+        name: the scenario's.
+        data_version: what `data.dvc` names: of all of `data/`.
+        batches: names of the scenario's batch folders in it.
+        pushed: whether the default remote has a copy.
+    """
+
+    name: str
+    data_version: str
+    batches: tuple[str, ...]
+    pushed: bool
+
+    def __str__(self) -> str:
+        kept = "" if self.pushed else "; not copied to the remote yet"
+        return f"data version {self.data_version}, {len(self.batches)} batch{'es' * (len(self.batches) != 1)}{kept}."
+
+
+def version(scenario: Scenario, workspace: Workspace, collection: Collection) -> DataVersion:
+    """Move the staged batch into the data set and make a version of it.
+
+    Raises:
+        EvergreenError: DVC can't take it. The batch is then in place, and the next run goes on from there.
+    """
+    if not fetch_others(workspace, scenario.name):
+        log.warning(
+            "What data.dvc names is neither in DVC's cache nor in the remote: the new version may lack other scenarios' data. "
+            "The earlier data.dvc is in git."
+        )
+    for batch in staged(workspace, scenario.name):
+        target = workspace.data(scenario.name) / batch.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(batch, target)
+    named = data_version(workspace) if data_unchanged(workspace) else add_data(workspace)
+    assert named is not None
+    problem = push_data(workspace)
+    if problem:
+        log.warning("The data set was not copied to the DVC remote (%s). It is safe here; the next run tries again.", problem)
+    return DataVersion(scenario.name, named, _names(scenario, workspace), not problem)
+
+
+def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, last: DataVersion) -> bool:
+    return (
+        last.pushed
+        and not staged(workspace, scenario.name)
+        and last.batches == _names(scenario, workspace)
+        and last.data_version == data_version(workspace)
+        and data_unchanged(workspace)
+    )
+
+
+def _names(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
+    return tuple(folder.name for folder in batches(workspace, scenario.name))
+
+
+def page(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> Page:
+    """The batches of the data set."""
+    return Page(
+        tables={"data version": [{"data version": data_version.data_version, "batch": b} for b in data_version.batches]}
+    )
+
+
+stage = Stage(version, DataVersion, unchanged=unchanged, page=page, retries=2)
