@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -117,6 +117,18 @@ def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
         for id, label in zip(batch["id"].to_pylist(), batch["label"].to_pylist(), strict=True):
             known[bytes.fromhex(id)] = labels.setdefault(label, label)
     return known
+
+
+def iter_images(folders: Iterable[Path], wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The ids and encoded images of some items, in the order of their arrival."""
+    left = set(wanted)
+    for batch in iter_parts(folders, ["id", "image"]):
+        if not left:
+            return
+        for place, id in enumerate(batch["id"].to_pylist()):
+            if id in left:
+                left.discard(id)
+                yield id, batch["image"][place].as_py()
 
 
 class PartWriter:

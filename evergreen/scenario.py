@@ -128,6 +128,9 @@ class Evaluate(Section):
 
 class Promote(Section):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="chance of promoting a model that is no better")
+    gain_per_doubling: Share = Field(
+        0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
+    )
 
 
 class Scenario(Section):
@@ -142,8 +145,8 @@ class Scenario(Section):
     validation: Validate = Field(alias="validate")
     preprocess: Preprocess
     train: Train
-    evaluate: Evaluate = Evaluate()
-    promote: Promote = Promote()
+    evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
+    promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Scenario:
@@ -206,7 +209,8 @@ def _plain(value: Any) -> Any:
 
 def _line(document: Any, location: tuple[int | str, ...]) -> int:
     """The line (from 1) of the deepest part of `location` that stands in the document."""
-    line, node = 1, document
+    line = 1
+    node: Any = document  # ruamel's dicts and lists, which know their lines
     for step in location:
         try:
             line = (node.lc.key(step) if isinstance(node, dict) else node.lc.item(step))[0] + 1

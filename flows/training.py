@@ -19,7 +19,7 @@ def stages_in_order(run: Run) -> dict[str, Any]:
     run(preprocess.stage)
     run(train.stage)
     evaluation = run(evaluate.stage)
-    registration = run(register.stage, data_version)
+    registration = run(register.stage, data_version, evaluation)
     promotion = run(promote.stage, registration)
     return conclude(run, data_version, evaluation, registration, promotion)
 

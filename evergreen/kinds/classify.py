@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from evergreen.metrics import Calibration
+
 
 @dataclass(frozen=True)
 class Looks:
@@ -202,4 +204,61 @@ def learning_curve(history: list[dict[str, float]]) -> Figure:
                 axes.plot(epochs, [entry[key] for entry in history], marker="." if len(history) < 40 else "", label=text)
         axes.set(xlabel="epoch", ylabel=metric)
         axes.legend()
+    return figure
+
+
+def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The figures of `evergreen.metrics.quality`."""
+    from evergreen.metrics import quality
+
+    return quality(labels, probabilities)
+
+
+def draw(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
+    """The pictures of an evaluation, by file name. Arguments as `evergreen.metrics.by_label`."""
+    from evergreen.metrics import calibration, confusion
+
+    return {
+        "confusion.png": _draw_confusion(confusion(labels, probabilities), names),
+        "reliability.png": _draw_reliability(calibration(labels, probabilities)),
+    }
+
+
+def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    side = min(12.0, 2.5 + 0.55 * len(names))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(1)
+    image = axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the label's items", shrink=0.8)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="actual", title="Test items by actual and predicted label")
+    if len(names) <= 20:
+        for row, column in zip(*matrix.nonzero(), strict=True):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
+    return figure
+
+
+def _draw_reliability(table: Sequence[Calibration]) -> Figure:
+    from matplotlib.figure import Figure
+
+    from evergreen.metrics import calibration_error
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    middles, widths = [(entry.low + entry.high) / 2 for entry in table], [entry.high - entry.low for entry in table]
+    above.bar(
+        middles, [entry.accuracy for entry in table], width=widths, color="tab:green", edgecolor="white", label="were right"
+    )
+    above.plot([0, 1], [0, 1], color="gray", linestyle="--", label="as sure as right")
+    above.set(
+        ylabel="share that was right", xlim=(0, 1), ylim=(0, 1), title=f"Calibration error {calibration_error(table):.3f}"
+    )
+    above.legend(loc="upper left")
+    below.bar(middles, [entry.items for entry in table], width=widths, color="tab:gray", edgecolor="white")
+    below.set(xlabel="probability of the predicted label", ylabel="items", yscale="log")
     return figure

@@ -1,0 +1,80 @@
+"""The model card: what a registered model is, how good, on what data, at what cost (after Mitchell et al. 2019, arXiv 1810.03993)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evergreen.scenario import Scenario
+
+
+def model_card(
+    scenario: Scenario,
+    *,
+    metrics: dict[str, float | None],
+    by_label: Sequence[dict[str, Any]],
+    splits: dict[str, Any],
+    data_version: str,
+    git_commit: str | None,
+    training: dict[str, Any],
+    costs: Sequence[tuple[str, str, str, str]],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        metrics: as `tasks.evaluate.Evaluation`.
+        by_label: quality by label, as there.
+        splits: the summary that `preprocess` wrote.
+        training: `settings.json` of the model.
+        costs: stage, seconds, energy and carbon, as text.
+    """
+    height, width, channels = training["shape"]
+    lines = [
+        f"# evergreen-{scenario.name}",
+        "",
+        scenario.description or "A classifier of images.",
+        "",
+        f"- Takes one encoded image (it is brought to {width}×{height}, {'grey' if channels == 1 else 'colour'}); gives one of "
+        f"{len(training['labels'])} labels with its probability: {', '.join(training['labels'])}.",
+        f"- Data version `{data_version}`, git commit `{git_commit or 'none'}`, seed {training['seed']}, best epoch "
+        f"{training['best_epoch']}, {training['precision']}.",
+        f"- {splits['splits']['train']:,} training, {splits['splits']['val']:,} validation and {splits['splits']['test']:,} test items; "
+        f"{sum(splits['left_out'].values()):,} left out because they look like test items, or link the splits.",
+        "",
+        "## Quality on the test split",
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *(f"| {name} | {_number(value)} |" for name, value in metrics.items()),
+        "",
+        "| label | items | precision (95 %) | recall (95 %) | F1 |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['label']} | {row['items']:,} | {_range(row, 'precision')} | {_range(row, 'recall')} | {_number(row['f1'])} |"
+            for row in by_label
+        ),
+        "",
+        "## What it took",
+        "",
+        "| stage | seconds | energy | carbon |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in costs),
+        "",
+        "## Before you use it",
+        "",
+        "It was measured on items like those it was trained on: from the same source, not looking alike across the splits. On other "
+        "cameras, light or places it may do worse. A probability is what the network says; the calibration error above tells how far "
+        "it is to be trusted.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def _range(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "–"
+    return f"{row[name]:.1%} ({row[f'{name}_low']:.1%} to {row[f'{name}_high']:.1%})"

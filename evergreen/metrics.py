@@ -1,0 +1,122 @@
+"""How good predictions are: quality with its uncertainty, by label and over all, and whether probabilities mean what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """Quality on one label's items. An interval holds the true value with 95 % confidence (Wilson 1927, which holds for few items
+    too); None where there is nothing to divide by."""
+
+    label: str
+    items: int
+    precision: float | None
+    precision_low: float | None
+    precision_high: float | None
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of the predictions in one range of probability: how sure the model was on average, and how often it was right."""
+
+    low: float
+    high: float
+    items: int
+    confidence: float
+    accuracy: float
+
+
+def quality(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The figures over all items; means over labels are of those that occur.
+
+    Args:
+        labels: int `(items,)`, the right ones' places.
+        probabilities: float `(items, labels)`.
+
+    Returns:
+        `accuracy` with `accuracy_low` and `accuracy_high` (95 %, Wilson), `precision_macro`, `recall_macro`, `f1_macro`,
+        `log_loss`, `calibration_error`.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    predicted = probabilities.argmax(axis=1)
+    right = int((predicted == labels).sum())
+    low, high = interval(right, len(labels))
+    occurring = np.unique(labels)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=occurring, average="macro", zero_division=0
+    )
+    of_right_one = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1)
+    return {
+        "accuracy": right / len(labels),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "precision_macro": float(precision),
+        "recall_macro": float(recall),
+        "f1_macro": float(f1),
+        "log_loss": float(-np.log(of_right_one).mean()),
+        "calibration_error": calibration_error(calibration(labels, probabilities)),
+    }
+
+
+def by_label(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> list[LabelQuality]:
+    """Quality on each label's items. Arguments as `quality`."""
+    predicted = probabilities.argmax(axis=1)
+    table = []
+    for place, name in enumerate(names):
+        is_it, said = labels == place, predicted == place
+        hits, items, claims = int((is_it & said).sum()), int(is_it.sum()), int(said.sum())
+        precision, recall = _share(hits, claims), _share(hits, items)
+        f1 = 2 * hits / (items + claims) if items + claims else None
+        table.append(LabelQuality(name, items, *precision, *recall, f1))
+    return table
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """int `(labels, labels)`: items by right label (rows) and predicted label (columns)."""
+    from sklearn.metrics import confusion_matrix
+
+    places = np.arange(probabilities.shape[1])
+    matrix: np.ndarray = confusion_matrix(labels, probabilities.argmax(axis=1), labels=places)
+    return matrix
+
+
+def calibration(labels: np.ndarray, probabilities: np.ndarray, ranges: int = 15) -> list[Calibration]:
+    """The predictions by how sure the model was, in ranges of equal width; empty ones are left out."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * ranges).astype(int) - 1, 0, ranges - 1)
+    return [
+        Calibration(
+            k / ranges, (k + 1) / ranges, int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())
+        )
+        for k in range(ranges)
+        if (inside := place == k).any()
+    ]
+
+
+def calibration_error(table: Sequence[Calibration]) -> float:
+    """Expected calibration error (Naeini et al. 2015): the mean distance of confidence from accuracy, weighted by items."""
+    items = sum(entry.items for entry in table)
+    return sum(entry.items * abs(entry.confidence - entry.accuracy) for entry in table) / items
+
+
+def interval(hits: int, items: int) -> tuple[float, float]:
+    """Within which the true share lies with 95 % confidence, by Wilson's score (1927)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, items).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _share(hits: int, items: int) -> tuple[float | None, float | None, float | None]:
+    return (hits / items, *interval(hits, items)) if items else (None, None, None)

@@ -1,0 +1,207 @@
+"""MLflow as Evergreen uses it: one registered model a scenario, `evergreen-NAME`, whose aliases say what is in use.
+
+`@champion` is in use, `@previous` was before it, `@challenger` was registered last. An alias is moved in one step, and only after
+everything about its new version is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ARTIFACT_ROOT = "evergreen:///artifacts"  # see evergreen/artifacts.py
+ALIASES = ("champion", "challenger", "previous")
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A champion that was put back.
+
+    Attributes:
+        scenario: its name.
+        champion: the version in use now.
+        previous: the one that was.
+    """
+
+    scenario: str
+    champion: int
+    previous: int
+
+    def __str__(self) -> str:
+        return (
+            f"evergreen-{self.scenario}: version {self.champion} is the champion again; version {self.previous} is @previous now "
+            f"(the same command undoes this)."
+        )
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """The user's or `evergreen up`'s MLflow where there is one, else the checkout's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_store(workspace)}"
+
+
+def connect(workspace: Workspace) -> Any:
+    """The module `mlflow`, set to `tracking_uri`."""
+    os.environ["EVERGREEN_ROOT"] = str(workspace.root)
+    uri = tracking_uri(workspace)
+    if uri == f"sqlite:///{_store(workspace)}":
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
+    else:
+        os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    return mlflow
+
+
+def model_name(name: str) -> str:
+    return f"evergreen-{name}"
+
+
+def has_version(workspace: Workspace, name: str, version: int) -> bool:
+    """Whether a version is registered. Asked at every run that changes nothing, and so without importing MLflow (3 s) where the store
+    is the checkout's own or a server."""
+    uri = tracking_uri(workspace)
+    if uri == f"sqlite:///{_store(workspace)}":
+        if not _store(workspace).exists():
+            return False
+        with sqlite3.connect(f"file:{urllib.parse.quote(str(_store(workspace)))}?mode=ro", uri=True) as store:
+            found = store.execute(
+                "SELECT 1 FROM model_versions WHERE name = ? AND version = ? AND current_stage <> 'Deleted_Internal'",
+                (model_name(name), version),
+            )
+            return found.fetchone() is not None
+    if uri.startswith(("http://", "https://")) and "MLFLOW_REGISTRY_URI" not in os.environ:
+        query = urllib.parse.urlencode({"name": model_name(name), "version": version})
+        try:
+            with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/model-versions/get?{query}", timeout=10) as response:
+                return "model_version" in json.load(response)
+        except (urllib.error.URLError, OSError, ValueError):
+            pass  # perhaps it wants credentials: MLflow knows where they are
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(workspace).MlflowClient().get_model_version(model_name(name), str(version))
+    except MlflowException:
+        return False
+    return True
+
+
+def find_version(workspace: Workspace, name: str, wanted: str) -> int:
+    """The version that an alias or a number means.
+
+    Raises:
+        WrongUse: there is none; the error lists what there is.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client: MlflowClient = connect(workspace).MlflowClient()
+    try:
+        if wanted.isdigit():
+            return int(client.get_model_version(model_name(name), wanted).version)
+        return int(client.get_model_version_by_alias(model_name(name), wanted).version)
+    except MlflowException:
+        raise WrongUse(
+            f"{model_name(name)} has no version {wanted}", expected=_there_are(client, name), received=wanted,
+            fix=f"Train one with: evergreen run {name}" if not _versions(client, name) else "Name one of these.",
+        ) from None  # fmt: skip
+
+
+def aliases(workspace: Workspace, name: str) -> dict[str, int]:
+    """Version by alias; empty where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client: MlflowClient = connect(workspace).MlflowClient()
+    try:
+        found = client.get_registered_model(model_name(name)).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None:
+    connect(workspace).MlflowClient().set_registered_model_alias(model_name(name), alias, str(version))
+
+
+def crown(workspace: Workspace, name: str, version: int) -> int | None:
+    """Make a version the champion, and the champion until now `@previous`; returns the latter.
+
+    Killed in between, both aliases name the old champion: what was in use is in use.
+    """
+    with workspace.lock(f"promote-{name}"):
+        reigning = aliases(workspace, name).get("champion")
+        if reigning == version:
+            return reigning
+        if reigning is not None:
+            set_alias(workspace, name, "previous", reigning)
+        set_alias(workspace, name, "champion", version)
+        return reigning
+
+
+def rollback(workspace: Workspace, name: str) -> Rollback:
+    """Give the previous champion its place back.
+
+    Raises:
+        WrongUse: there is none.
+    """
+    with workspace.lock(f"promote-{name}"):
+        current = aliases(workspace, name)
+        champion, previous = current.get("champion"), current.get("previous")
+        if previous is None or champion is None or previous == champion:
+            raise WrongUse(
+                f"{model_name(name)} has no previous champion to go back to",
+                expected="a model that was promoted in another one's place",
+                received=current or None,
+                fix=f"To use a version of your choice: evergreen promote {name} --version N --force",
+            )
+        set_alias(workspace, name, "champion", previous)
+        set_alias(workspace, name, "previous", champion)
+        return Rollback(name, previous, champion)
+
+
+def download(workspace: Workspace, name: str, wanted: str) -> Path:
+    """The folder of a registered model (as MLflow lays it out); nothing is copied where the store is on this machine.
+
+    Raises:
+        WrongUse: there is no such version.
+        EvergreenError: its files can't be read.
+    """
+    version = find_version(workspace, name, wanted)
+    mlflow = connect(workspace)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model_name(name)}/{version}"))
+    except (mlflow.MlflowException, OSError) as error:
+        raise EvergreenError(
+            f"the files of {model_name(name)} version {version} can't be read: {error}",
+            fix="They lie below mlruns/artifacts: bring them back, or promote another version.",
+        ) from None
+
+
+def _store(workspace: Workspace) -> Path:
+    return workspace.mlruns / "mlflow.db"
+
+
+def _versions(client: MlflowClient, name: str) -> list[int]:
+    return sorted(int(version.version) for version in client.search_model_versions(f"name='{model_name(name)}'"))
+
+
+def _there_are(client: MlflowClient, name: str) -> str:
+    versions = _versions(client, name)
+    if not versions:
+        return "a registered model (there is none yet)"
+    return f"one of {', '.join(map(str, versions))}, or an alias: {', '.join(client.get_registered_model(model_name(name)).aliases)}"

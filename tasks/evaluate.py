@@ -1,0 +1,193 @@
+"""evaluate: how good is the model on images that it never saw, and what does a prediction cost?
+
+Reads   the test split, `outputs/NAME/model`; encoded test images of `data/NAME` for the latency.
+Writes  `outputs/NAME/evaluation/` (predictions, quality by label, pictures), `outputs/NAME/metrics.json`,
+        `outputs/NAME/plots/confusion.csv`: the same bytes whenever model and splits are. What differs from run to run (latency,
+        energy of a prediction) goes to `outputs/NAME/record/evaluate.json`.
+
+The model is measured in the form in which it will serve: on ONNX Runtime, from encoded bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.dataset import batches, iter_images
+from evergreen.energy import Meter
+from evergreen.errors import EvergreenError
+from evergreen.feed import Split, label_names
+from evergreen.kinds import kind_of
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace, replace_file, replace_folder
+from tasks.stage import Page, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evergreen.scoring import Model
+
+MEASURE_SECONDS = 1.0  # of predictions, at least: of less, the energy can't be told
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on the test split.
+
+    Attributes:
+        items: in it.
+        metrics: quality (`evergreen.metrics.quality`), `latency_ms` and `latency_p95_ms` of one encoded image, `items_per_second`,
+            `energy_wh_per_1000` (None where it can't be measured), `model_bytes`.
+        labels: quality by label (`evergreen.metrics.LabelQuality`).
+    """
+
+    items: int
+    metrics: dict[str, float | None]
+    labels: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        m = self.metrics
+        return (
+            f"accuracy {m['accuracy']:.2%} ({m['accuracy_low']:.2%} to {m['accuracy_high']:.2%}), macro F1 {m['f1_macro']:.2%} on "
+            f"{self.items:,} test items; {m['latency_ms']:.2f} ms an image."
+        )
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What predictions take: measured, and so different from run to run."""
+
+    latency_ms: float
+    latency_p95_ms: float
+    items_per_second: float
+    energy_wh_per_1000: float | None
+    energy_methods: tuple[str, ...]
+
+
+def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
+    """Measure the model on the test split.
+
+    Raises:
+        EvergreenError: model or splits are missing, or the test split is empty.
+    """
+    from evergreen.metrics import by_label
+    from evergreen.scoring import Model
+
+    name, kind = scenario.name, kind_of(scenario)
+    splits, folder = workspace.splits(name), workspace.model(name)
+    names, test = label_names(splits), Split.open(splits, "test")
+    if not len(test):
+        raise EvergreenError("the test split is empty", fix="Collect more images, or raise preprocess.test_share.")
+    model = Model.open(folder)
+    ids = test_ids(workspace, name)
+    labels, probabilities = test.labels.astype(int), model.probabilities(test.images)
+
+    quality = kind.measure(labels, probabilities)
+    table = [asdict(entry) for entry in by_label(labels, probabilities, names)]
+    fixed = {**quality, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
+    pictures = kind.draw(labels, probabilities, names)
+    pictures["learning_curve.png"] = kind.learning_curve(json.loads((folder / "history.json").read_text()))
+    with replace_folder(workspace.evaluation(name)) as writing:
+        _write_predictions(writing / "predictions.parquet", ids, labels, probabilities, names)
+        (writing / "per_class.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        for file, figure in pictures.items():
+            figure.savefig(writing / file, dpi=100, metadata={"Software": None})
+    replace_file(workspace.outputs(name) / "plots/confusion.csv", _confusion_csv(labels, probabilities, names))
+    replace_file(workspace.outputs(name) / "metrics.json", (json.dumps(fixed, indent=1) + "\n").encode())
+
+    wanted = ids[: scenario.evaluate.latency_items]
+    serving = measure_serving(model, [image for _, image in iter_images(batches(workspace, name), wanted)])
+    replace_file(workspace.record(name) / "evaluate.json", json.dumps(asdict(serving), indent=1).encode())
+    measured = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
+    return Evaluation(len(test), {**fixed, **measured}, table)
+
+
+def test_ids(workspace: Workspace, name: str) -> list[str]:
+    """The ids of the test split's items, in the order of its arrays."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    items = pq.read_table(workspace.splits(name) / "items.parquet", columns=["id", "split", "row"])
+    test = items.filter(pc.equal(items["split"], "test")).sort_by("row")
+    return [str(id) for id in test["id"].to_pylist()]
+
+
+def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
+    """Time single predictions, each from encoded bytes, over and over for `MEASURE_SECONDS` or more.
+
+    Raises:
+        EvergreenError: there are no images to measure with.
+    """
+    import numpy as np
+
+    if not images:
+        raise EvergreenError(
+            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc"
+        )
+    model.predict(images[:1])
+    seconds: list[float] = []
+    with Meter() as meter:
+        until = time.perf_counter() + MEASURE_SECONDS
+        while time.perf_counter() < until or len(seconds) < len(images):
+            started = time.perf_counter()
+            model.predict([images[len(seconds) % len(images)]])
+            seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    model.predict(images)
+    together = time.perf_counter() - started
+    spent = meter.spent()
+    return Serving(
+        latency_ms=1000 * float(np.median(seconds)),
+        latency_p95_ms=1000 * float(np.quantile(seconds, 0.95)),
+        items_per_second=len(images) / together,
+        energy_wh_per_1000=None if spent.energy_wh is None else 1000 * spent.energy_wh / len(seconds),
+        energy_methods=spent.methods,
+    )
+
+
+def _write_predictions(path: Path, ids: list[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    known = np.array(names, dtype=object)
+    columns: dict[str, Any] = {
+        "id": ids,
+        "label": known[labels],
+        "predicted": known[probabilities.argmax(axis=1)],
+        "probability": probabilities.max(axis=1),
+        **{f"p_{label}": probabilities[:, place] for place, label in enumerate(names)},
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _confusion_csv(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["actual", "predicted"])
+    for actual, predicted in zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), strict=True):
+        writer.writerow([names[actual], names[predicted]])
+    return text.getvalue().encode()
+
+
+def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Page:
+    """Quality over all and by label."""
+    over_all = [{"metric": name, "value": value} for name, value in evaluation.metrics.items()]
+    return Page(
+        tables={"quality": over_all, "quality by label": evaluation.labels},
+        links={"pictures": (workspace.evaluation(scenario.name)).as_uri()},
+    )
+
+
+stage = Stage(evaluate, Evaluation, in_dvc=True, page=page)
+
+if __name__ == "__main__":
+    from tasks.stage import main
+
+    main(stage)

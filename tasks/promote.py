@@ -1,0 +1,156 @@
+"""promote: let the challenger take the champion's place, if it has earned it.
+
+Reads   the registered models, today's test split, and its encoded images.
+Writes  the aliases `@champion` and `@previous`, each in one step.
+
+Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.gate` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evergreen.dataset import batches, iter_images
+from evergreen.feed import Split, label_names
+from evergreen.gate import Verdict, decide
+from evergreen.registry import aliases, crown, download, find_version, model_name
+from evergreen.scenario import Scenario
+from evergreen.scoring import Model
+from evergreen.workspace import Workspace
+from tasks.evaluate import measure_serving, test_ids
+from tasks.register import Registration
+from tasks.stage import Page, Stage
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a model version.
+
+    Attributes:
+        model: its name in MLflow.
+        model_version: that was considered.
+        promoted: whether it is the champion now.
+        reason: in a sentence.
+        champion: the version in use now.
+        previous: the one that was; None where there was none, or it still is.
+        settings: the scenario's section `promote`.
+    """
+
+    model: str
+    model_version: int
+    promoted: bool
+    reason: str
+    champion: int
+    previous: int | None
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        done = f"version {self.model_version} is the champion" if self.promoted else f"version {self.champion} stays champion"
+        return f"{done}: {self.reason}."
+
+
+def promote(scenario: Scenario, workspace: Workspace, registration: Registration) -> Promotion:
+    """Ask the gate about the version that was just registered.
+
+    Raises:
+        EvergreenError: the champion's or the challenger's files can't be read. Then all is as it was.
+    """
+    return promote_version(scenario, workspace, registration.model_version)
+
+
+def promote_version(scenario: Scenario, workspace: Workspace, version: int | None, *, force: bool = False) -> Promotion:
+    """Ask the gate about any version.
+
+    Args:
+        version: None means the challenger.
+        force: make it the champion whatever the gate would say.
+
+    Raises:
+        WrongUse: there is no such version.
+        EvergreenError: a model's files, or the test items, can't be read.
+    """
+    name = scenario.name
+    challenger = find_version(workspace, name, "challenger" if version is None else str(version))
+    # Held all the while: what is promoted has beaten the very champion that it replaces.
+    with workspace.lock(f"gate-{name}"):
+        champion = aliases(workspace, name).get("champion")
+        passes, reason = True, "there was no champion yet"
+        if force:
+            reason = "it was asked for, whatever the gate says"
+        elif champion == challenger:
+            reason = "it is already"
+        elif champion is not None:
+            verdict = compare(scenario, workspace, champion, challenger)
+            passes, reason = verdict.promote, verdict.reason
+        if passes:
+            crown(workspace, name, challenger)
+    now = challenger if passes else champion
+    assert now is not None
+    previous = champion if passes and champion != challenger else None
+    settings = scenario.promote.model_dump(mode="json")
+    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings)
+
+
+def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger: int) -> Verdict:
+    """The gate's verdict on two versions, on today's test split.
+
+    Raises:
+        EvergreenError: as `promote_version`.
+    """
+    name = scenario.name
+    names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
+    place = {id: row for row, id in enumerate(test_ids(workspace, name))}
+    models = [Model.open(download(workspace, name, str(version)) / "artifacts") for version in (champion, challenger)]
+    right = [np.zeros(len(test), bool) for _ in models]
+    sample: list[bytes] = []
+    for ids, images in _chunks(scenario, workspace, place):
+        rows = [place[id] for id in ids]
+        actual = np.array(names, object)[test.labels[rows]]
+        for model, hits in zip(models, right, strict=True):
+            hits[rows] = np.array(model.labels, object)[model.encoded_probabilities(images).argmax(axis=1)] == actual
+        sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
+    return decide(
+        right[0], right[1], test.labels.astype(int), names, alpha=scenario.promote.alpha, energy_ratio=_energy_ratio(models, sample),
+        gain_per_doubling=scenario.promote.gain_per_doubling,
+    )  # fmt: skip
+
+
+def _chunks(scenario: Scenario, workspace: Workspace, wanted: dict[str, int]) -> Any:
+    ids: list[str] = []
+    images: list[bytes] = []
+    for id, image in iter_images(batches(workspace, scenario.name), wanted):
+        ids.append(id)
+        images.append(image)
+        if len(ids) == 1024:
+            yield ids, images
+            ids, images = [], []
+    if ids:
+        yield ids, images
+
+
+def _energy_ratio(models: list[Model], images: list[bytes]) -> float | None:
+    """Energy of a prediction, challenger to champion; None where it can't be measured."""
+    champion, challenger = (measure_serving(model, images).energy_wh_per_1000 for model in models)
+    return challenger / champion if champion and challenger else None
+
+
+def unchanged(scenario: Scenario, workspace: Workspace, registration: Registration, last: Promotion) -> bool:
+    """A decision stands until there is another version or other settings: what a person rolled back stays so."""
+    return last.model_version == registration.model_version and last.settings == scenario.promote.model_dump(mode="json")
+
+
+def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page:
+    """What was decided, and why."""
+    row = {
+        "considered": promotion.model_version,
+        "promoted": promotion.promoted,
+        "champion": promotion.champion,
+        "because": promotion.reason,
+    }
+    return Page(tables={"promotion": [row]})
+
+
+stage = Stage(promote, Promotion, unchanged=unchanged, page=page, retries=2)

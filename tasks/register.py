@@ -1,0 +1,319 @@
+"""register: store the model in the form in which it will run, with its card and lineage, as the challenger.
+
+Reads   the model, the evaluation, the test split, `data.dvc`, `dvc.lock`.
+Writes  metrics, pictures, card and lineage into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
+Stops   when the form that will run does not predict as the Keras model does.
+
+A version that is registered already (by a run that was killed afterwards) is found by its fingerprint, and not made twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import evergreen
+from evergreen.carbon import carbon_gco2e, intensity
+from evergreen.card import model_card
+from evergreen.energy import Energy
+from evergreen.errors import EvergreenError
+from evergreen.feed import Split, label_names
+from evergreen.registry import connect, has_version, model_name, set_alias
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+from tasks.evaluate import Evaluation
+from tasks.evaluate import stage as evaluate_stage
+from tasks.preprocess import stage as preprocess_stage
+from tasks.stage import Page, Stage
+from tasks.train import stage as train_stage
+from tasks.version import DataVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MAX_DIFFERENCE = 1e-4
+RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
+CODE = ("__init__", "errors", "images", "scoring", "workspace", "registry")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A model version.
+
+    Attributes:
+        model: its name in MLflow.
+        model_version: its number.
+        run_id: of the MLflow run.
+        fingerprint: of the model's files and the data version.
+        largest_difference: of a probability between the two forms of the model, on the test split.
+    """
+
+    model: str
+    model_version: int
+    run_id: str
+    fingerprint: str
+    largest_difference: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} version {self.model_version}; both forms agree on every test item (probabilities within "
+            f"{self.largest_difference:.1g})."
+        )
+
+
+def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Registration:
+    """Register the model, unless this very one is.
+
+    Raises:
+        EvergreenError: its two forms differ, or MLflow can't be reached.
+    """
+    difference = check_parity(workspace, scenario.name)
+    mark = fingerprint(scenario, workspace, data_version)
+    mlflow = connect(workspace)
+    try:
+        client: MlflowClient = mlflow.MlflowClient()
+        found = _registered(client, scenario.name, mark)
+        if found is None:
+            run_id = _run_id(mlflow, scenario, workspace)
+            _complete_run(client, run_id, scenario, workspace, data_version, evaluation)
+            found = _store(mlflow, run_id, scenario, workspace, data_version, mark)
+        version, run_id = found
+        set_alias(workspace, scenario.name, "challenger", version)
+    except mlflow.MlflowException as error:
+        raise EvergreenError(
+            f"the model could not be registered in MLflow: {error}",
+            fix="See that MLflow answers, and run the same again: nothing is trained twice.",
+        ) from None
+    return Registration(model_name(scenario.name), version, run_id, mark, difference)
+
+
+def unchanged(
+    scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation, last: Registration
+) -> bool:
+    return last.fingerprint == fingerprint(scenario, workspace, data_version) and has_version(
+        workspace, scenario.name, last.model_version
+    )
+
+
+def fingerprint(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> str:
+    """A name for this model of these data: of the files that will run, and the batches of the data set."""
+    told = hashlib.sha256(json.dumps([scenario.name, data_version.batches]).encode())
+    for file in ("model.onnx", "settings.json"):
+        told.update((workspace.model(scenario.name) / file).read_bytes())
+    return told.hexdigest()[:16]
+
+
+def check_parity(workspace: Workspace, name: str) -> float:
+    """Compare the form that will run with the Keras model on the whole test split.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        EvergreenError: it is `MAX_DIFFERENCE` or more, or the likeliest label differs for an item.
+    """
+    from evergreen.models.cnn import load
+    from evergreen.scoring import Model
+
+    folder, test = workspace.model(name), Split.open(workspace.splits(name), "test")
+    runs, keras_model = Model.open(folder), load(folder / "model.keras")
+    largest, disagreements = 0.0, 0
+    for start in range(0, len(test), 256):
+        pixels = np.ascontiguousarray(test.images[start : start + 256])
+        expected = np.asarray(keras_model(pixels, training=False))
+        found = runs.probabilities(pixels)
+        largest = max(largest, float(np.abs(expected - found).max()))
+        disagreements += int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+    if disagreements or not largest < MAX_DIFFERENCE:
+        raise EvergreenError(
+            f"the model that would run differs from the trained one on {disagreements:,} of {len(test):,} test items",
+            expected=f"none, and probabilities within {MAX_DIFFERENCE:g}", received=largest,
+            fix="Report it with the scenario: the conversion to ONNX is at fault. The champion is as it was.",
+        )  # fmt: skip
+    return largest
+
+
+def _registered(client: MlflowClient, name: str, mark: str) -> tuple[int, str] | None:
+    for version in client.search_model_versions(f"name='{model_name(name)}'"):
+        if version.tags.get("fingerprint") == mark and version.run_id:
+            return int(version.version), version.run_id
+    return None
+
+
+def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
+    """The training's run; a new one where MLflow was away then, or another machine trained."""
+    try:
+        run_id = json.loads((workspace.record(scenario.name) / "train.json").read_text())["run_id"]
+        if run_id:
+            mlflow.MlflowClient().get_run(run_id)
+            return str(run_id)
+    except (OSError, ValueError, KeyError, mlflow.MlflowException):
+        pass
+    mlflow.set_experiment(f"evergreen-{scenario.name}")
+    with mlflow.start_run(run_name=scenario.name, log_system_metrics=False) as run:
+        mlflow.log_params({f"train.{key}": value for key, value in scenario.train.model_dump(mode="json").items()})
+        for epoch, entry in enumerate(json.loads((workspace.model(scenario.name) / "history.json").read_text()), start=1):
+            mlflow.log_metrics(entry, step=epoch)
+    return str(run.info.run_id)
+
+
+def _complete_run(
+    client: MlflowClient,
+    run_id: str,
+    scenario: Scenario,
+    workspace: Workspace,
+    data_version: DataVersion,
+    evaluation: Evaluation,
+) -> None:
+    """Quality, pictures, card and lineage."""
+    from mlflow.entities import Metric, RunTag
+
+    name = scenario.name
+    now = client.get_run(run_id).info.start_time
+    metrics = [Metric(key, value, now, 0) for key, value in evaluation.metrics.items() if value is not None]
+    commit = git_commit(workspace)
+    tags = {"data_version": data_version.data_version, "git_commit": commit or "none", **_prefect_run()}
+    client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.log_artifacts(run_id, str(workspace.evaluation(name)), "evaluation")
+    splits, settings = workspace.splits(name) / "summary.json", workspace.model(name) / "settings.json"
+    client.log_text(
+        run_id,
+        model_card(
+            scenario,
+            metrics=evaluation.metrics,
+            by_label=evaluation.labels,
+            splits=json.loads(splits.read_text()),
+            data_version=data_version.data_version,
+            git_commit=commit,
+            training=json.loads(settings.read_text()),
+            costs=_costs(scenario, workspace),
+        ),
+        "model_card.md",
+    )
+    for file in (workspace.root / "data.dvc", workspace.root / "dvc.lock", workspace.scenarios / f"{name}.yaml", splits):
+        client.log_artifact(run_id, str(file), "lineage")
+    for record in sorted(workspace.record(name).glob("*.json")):
+        client.log_artifact(run_id, str(record), "lineage/record")
+
+
+def _store(
+    mlflow: Any, run_id: str, scenario: Scenario, workspace: Workspace, data_version: DataVersion, mark: str
+) -> tuple[int, str]:
+    """Log the pyfunc and make a version of it."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    client: MlflowClient = mlflow.MlflowClient()
+    labels, folder = label_names(workspace.splits(scenario.name)), workspace.model(scenario.name)
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("binary", "image")]),
+        outputs=Schema(
+            [
+                ColSpec("string", "label"),
+                ColSpec("double", "probability"),
+                *(ColSpec("double", f"p_{label}") for label in labels),
+            ]
+        ),
+    )
+    package = Path(evergreen.__file__).parent
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        code = Path(scratch) / "evergreen"  # what the model needs of Evergreen travels with it
+        code.mkdir()
+        for module in CODE:
+            (code / f"{module}.py").write_bytes((package / f"{module}.py").read_bytes())
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving_model.py"),
+            artifacts={"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")},
+            code_paths=[str(code)],
+            signature=signature,
+            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],
+        )
+    client.log_artifact(run_id, str(folder / "model.keras"), "keras")
+    if not client.search_registered_models(f"name='{model_name(scenario.name)}'"):
+        client.create_registered_model(model_name(scenario.name), description=scenario.description)
+    spent = _spent(scenario, workspace)
+    tags = {
+        "fingerprint": mark,
+        "scenario": scenario.name,
+        "data_version": data_version.data_version,
+        "git_commit": git_commit(workspace) or "none",
+        "energy_wh": "unknown" if spent.energy_wh is None else f"{spent.energy_wh:.4g}",
+        **_prefect_run(),
+    }
+    made = client.create_model_version(model_name(scenario.name), logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
+    return int(made.version), run_id
+
+
+def git_commit(workspace: Workspace) -> str | None:
+    """The checkout's commit, with `+changes` where tracked files differ from it; None outside git."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=workspace.root, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None if said.returncode == 0 else None
+
+
+def _prefect_run() -> dict[str, str]:
+    import sys
+
+    if "prefect" not in sys.modules:
+        return {}
+    from prefect.runtime import flow_run
+
+    return {"prefect_run": str(flow_run.id)} if flow_run.id else {}
+
+
+def _spent(scenario: Scenario, workspace: Workspace) -> Energy:
+    """What this model's preprocessing, training and evaluation took, whichever run did them."""
+    spent = [stage.cost(scenario, workspace) for stage in (preprocess_stage, train_stage, evaluate_stage)]
+    return sum((cost or Energy(None, None, (), 0.0) for cost in spent), start=Energy.nothing())
+
+
+def _costs(scenario: Scenario, workspace: Workspace) -> list[tuple[str, str, str, str]]:
+    grid, rows = intensity(scenario.country), []
+    for stage in (preprocess_stage, train_stage, evaluate_stage):
+        cost = stage.cost(scenario, workspace) or Energy(None, None, (), 0.0)
+        carbon = carbon_gco2e(cost, grid)
+        rows.append(
+            (
+                stage.name,
+                f"{cost.seconds:.1f}",
+                "unknown"
+                if cost.energy_wh is None
+                else f"{cost.energy_wh:.3g} ± {cost.uncertainty_wh:.1g} Wh ({', '.join(cost.methods)})",
+                "unknown" if carbon is None else f"{carbon:.3g} gCO2e",
+            )
+        )
+    return rows
+
+
+def page(scenario: Scenario, workspace: Workspace, registration: Registration) -> Page:
+    """Where the version and its run are seen, where MLflow has pages."""
+    import os
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith("http"):
+        return Page()
+    client = connect(workspace).MlflowClient()
+    experiment = client.get_run(registration.run_id).info.experiment_id
+    return Page(
+        links={
+            "MLflow run": f"{uri}/#/experiments/{experiment}/runs/{registration.run_id}",
+            "model version": f"{uri}/#/models/{registration.model}/versions/{registration.model_version}",
+        }
+    )
+
+
+stage = Stage(register, Registration, unchanged=unchanged, page=page, retries=2)
