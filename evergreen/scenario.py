@@ -213,7 +213,8 @@ def _line(document: Any, location: tuple[int | str, ...]) -> int:
     node: Any = document  # ruamel's dicts and lists, which know their lines
     for step in location:
         try:
-            line = (node.lc.key(step) if isinstance(node, dict) else node.lc.item(step))[0] + 1
+            places = node.lc
+            line = (places.key(step) if isinstance(node, dict) else places.item(step))[0] + 1
             node = node[step]
         except (KeyError, IndexError, AttributeError, TypeError):
             break

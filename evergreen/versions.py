@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evergreen.errors import EvergreenError
 from evergreen.workspace import Workspace, replace_file
@@ -119,13 +119,14 @@ def fetch_data(workspace: Workspace, name: str) -> bool:
         Whether it is there now. False where neither has it: as in a fresh clone without a shared remote.
     """
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
 
     if workspace.data(name).exists() or data_version(workspace) is None:
         return workspace.data(name).exists()
     with _repo(workspace) as repo:
         try:
             repo.pull(targets=[f"data/{name}"])
-        except (DvcException, OSError) as error:
+        except (DvcException, DataIndexDirError, OSError) as error:
             log.debug("data/%s is not in the remote: %s", name, error)
     return workspace.data(name).exists()
 
@@ -138,6 +139,7 @@ def fetch_others(workspace: Workspace, name: str) -> bool:
         Whether that version's list of files could be read; without it nobody can say what is missing.
     """
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
 
     if data_version(workspace) is None:
         return True
@@ -148,7 +150,7 @@ def fetch_others(workspace: Workspace, name: str) -> bool:
             missing = [f"data/{other}" for other in known if other != name and not workspace.data(other).exists()]
             if missing:
                 repo.pull(targets=missing)
-        except (DvcException, OSError) as error:
+        except (DvcException, DataIndexDirError, OSError) as error:
             log.debug("data.dvc can't be read: %s", error)
             return False
     return True
@@ -191,20 +193,20 @@ def _locked_outputs(workspace: Workspace, stage: str, name: str) -> str:
     return hashlib.sha256(json.dumps(entry["outs"]).encode()).hexdigest()[:16] if entry else ""
 
 
-def _read_lock(workspace: Workspace) -> dict:
+def _read_lock(workspace: Workspace) -> dict[str, Any]:
     try:
         return _parse_lock((workspace.root / "dvc.lock").read_bytes())
     except OSError:
         return {}
 
 
-def _parse_lock(content: bytes) -> dict:
+def _parse_lock(content: bytes) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     return YAML(typ="safe", pure=True).load(content) or {}
 
 
-def _dump_lock(lock: dict) -> bytes:
+def _dump_lock(lock: dict[str, Any]) -> bytes:
     import io
 
     from ruamel.yaml import YAML

@@ -221,7 +221,10 @@ def results() -> Iterator[IO[str]]:
 def _begin(debug: bool) -> tuple[Workspace, bool]:
     """The checkout, and whether a Prefect server would show a run of it."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("evergreen").setLevel(logging.DEBUG if debug else logging.INFO)
+    log = logging.getLogger("evergreen")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.propagate = False  # Prefect replaces the root logger's handlers
+    log.addHandler(logging.StreamHandler(sys.stderr))
     workspace = Workspace.find()
     configure(workspace, verbose=debug)
     return workspace, "PREFECT_API_URL" in os.environ
