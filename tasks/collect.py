@@ -34,7 +34,7 @@ from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
 from tasks.stage import Page, Stage
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("evergreen")
 
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 4 * 2**20
