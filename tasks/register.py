@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import subprocess
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,11 +225,16 @@ def _store(
         ),
     )
     package = Path(evergreen.__file__).parent
-    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        mlflow.start_run(run_id=run_id, log_system_metrics=False),
+        warnings.catch_warnings(),
+    ):
         code = Path(scratch) / "evergreen"  # what the model needs of Evergreen travels with it
         code.mkdir()
         for module in CODE:
             (code / f"{module}.py").write_bytes((package / f"{module}.py").read_bytes())
+        warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving_model.py"),
