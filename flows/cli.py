@@ -169,18 +169,18 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 def main() -> None:
     """Entry point of the console command; turns every error into one line and its exit status."""
-    import click
+    from typer.exceptions import TyperException
 
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=False)
         status = 0
-    except click.exceptions.Exit as exit_:
+    except typer.Exit as exit_:
         status = exit_.exit_code
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]
         status = 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         status = 130
     except EvergreenError as error:
