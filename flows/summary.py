@@ -51,6 +51,20 @@ def conclude(
     return summary
 
 
+def publish(summary: dict[str, Any]) -> None:
+    """Put the run's cost on Prefect's page, a row a stage. Called within a flow."""
+    from prefect.artifacts import create_table_artifact
+
+    rows = [{"stage": name, **stage} for name, stage in summary["stages"].items()]
+    rows.append({"stage": "all", "state": "", "seconds": summary["seconds"], "energy_wh": summary["energy_wh"]})
+    carbon = summary["carbon_gco2e"]
+    told = "unknown" if carbon is None else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} gCO2e/kWh"
+    try:
+        create_table_artifact(table=rows, key=f"{summary['scenario']}-cost", description=f"Carbon: {told}.")
+    except Exception as error:  # a page that can't be drawn must not undo a finished run
+        log.warning("The cost could not be shown on Prefect's page (%s).", error)
+
+
 def _stage(outcome: Outcome) -> dict[str, Any]:
     return {"state": outcome.state, "seconds": outcome.seconds, "energy_wh": outcome.energy.energy_wh}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.summary import conclude
+from flows.summary import conclude, publish
 from tasks import collect, evaluate, preprocess, promote, register, train, validate, version
 from tasks.stage import Rehearsal, Run, WouldRun
 
@@ -32,7 +32,9 @@ def training(scenario: str) -> dict[str, Any]:
         scenario: the name of a file in scenarios/, without its ending.
     """
     with Run.of(scenario) as run:
-        return stages_in_order(run)
+        summary = stages_in_order(run)
+    publish(summary)
+    return summary
 
 
 def nothing_changed(scenario: str) -> dict[str, Any] | None:
