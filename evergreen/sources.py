@@ -254,12 +254,15 @@ class _Bounded:
     def __init__(self, file: Any) -> None:
         self.file = file
         self.limit_bytes = MAX_HEADER_BYTES
+        self.ended = False  # whether the last piece was a block of zeros, which ends a .tar
         self.tell, self.seek = file.tell, file.seek
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.limit_bytes:
             raise ValueError(f"an entry's header claims {size:,} bytes")
-        return bytes(self.file.read(size))
+        data = bytes(self.file.read(size))
+        self.ended = data == bytes(512)
+        return data
 
 
 def _stream_tar(path: Path, *, compressed: bool) -> Iterator[Found]:
@@ -293,6 +296,8 @@ def _stream_tar(path: Path, *, compressed: bool) -> Iterator[Found]:
                             yield Found(name, data, member.size, "outside", "its name points outside the archive", share)
                         else:
                             yield Found(name, data, member.size, share=share)
+            if not bounded.ended:  # tarfile takes a damaged or missing header for the end: the rest would be lost in silence
+                raise ValueError("it has no end; some of it may be missing")
         except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError, RecursionError, OverflowError) as error:
             raise _damaged(path, entries, error) from None
 
