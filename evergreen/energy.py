@@ -158,12 +158,12 @@ class Rapl:
         with self._lock:
             for zone, before in self._last.items():
                 now = _number(zone / "energy_uj")
-                if now is None:
+                if now is not None and now < before:  # it has turned over
+                    before -= _number(zone / "max_energy_range_uj") or 0
+                if now is None or now < before:
                     self.readable = False
                     break
-                self._microjoules += (
-                    now - before if now >= before else now - before + (_number(zone / "max_energy_range_uj") or 0)
-                )
+                self._microjoules += now - before
                 self._last[zone] = now
             return self._microjoules / 1e6 if self.readable else None
 
