@@ -98,7 +98,7 @@ def test_data_that_fails_validation_ends_with_status_3_and_changes_nothing(check
     checkout.change("quickstart", "min_items_per_label: 100", "min_items_per_label: 10000")
     done = checkout.evergreen("run", "--json")
     assert done.status == 3, done.err
-    assert "10000" in done.json["error"]
+    assert "10,000" in done.json["error"]
     assert {name: (checkout.root / name).read_bytes() for name in before} == before
 
 
