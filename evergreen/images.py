@@ -302,15 +302,26 @@ def _jpeg_header(data: bytes) -> Header:
 
 def _png_header(data: bytes) -> Header:
     width, height, _, kind = struct.unpack_from(">IIBB", data, 16)
-    pixels = data.find(b"IDAT")
-    before = data[33 : pixels if pixels >= 0 else len(data)]
-    alpha = kind in (4, 6) or b"tRNS" in before
-    exif = before.find(b"eXIf")
-    if exif >= 0 and _exif_turns(before[exif + 4 :]):
+    alpha, frames, turned = kind in (4, 6), 1, False
+    position, before = 8, True  # before the pixels: there stands all that says how to show them
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        body = position + 8
+        if body + length > len(data):  # a decoder may reserve the gigabytes that a chunk claims
+            raise BadImage("truncated", f"a chunk of {length:,} bytes is not all there")
+        if name == b"IEND":
+            break
+        if name == b"IDAT":
+            before = False
+        elif before and name == b"tRNS":
+            alpha = True
+        elif before and name == b"eXIf":
+            turned = _exif_turns(data[body : body + length])
+        elif before and name == b"acTL":
+            frames = min(2, max(1, int.from_bytes(data[body : body + 4], "big")))
+        position = body + length + 4
+    if turned:
         width, height = height, width
-    frames = 1
-    if (animation := before.find(b"acTL")) >= 0:
-        frames = min(2, max(1, int.from_bytes(before[animation + 4 : animation + 8], "big")))
     return Header("PNG", width, height, 4 if alpha else 1 if kind == 0 else 3, frames, alpha)
 
 

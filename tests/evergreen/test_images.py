@@ -137,7 +137,8 @@ def test_an_animated_image_is_refused_because_no_frame_is_the_labelled_one(forma
     assert reason(data) == "animated"
 
 
-def test_two_hundred_megapixels_are_refused_by_the_header_alone(tmp_path: Path) -> None:
+def refused_within_100_mb(folder: Path, contents: list[bytes]) -> list[str]:
+    """The reasons for which a process of its own refuses these contents, while its memory grows by less than 100 MB."""
     code = """if True:
         import resource, sys
         from pathlib import Path
@@ -153,14 +154,39 @@ def test_two_hundred_megapixels_are_refused_by_the_header_alone(tmp_path: Path) 
                     print(bad.reason)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
-    contents = [encoded(photograph()), *claiming_two_hundred_megapixels()]
-    for number, content in enumerate(contents):
-        (tmp_path / str(number)).write_bytes(content)
-    paths = [str(tmp_path / str(number)) for number in range(len(contents))]
+    paths = []
+    for number, content in enumerate([encoded(photograph()), *contents]):
+        paths.append(folder / str(number))
+        paths[-1].write_bytes(content)
     answer = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
     *reasons, more_mb = answer.stdout.split()
-    assert reasons == ["too-large"] * 3 * (len(contents) - 1)
     assert int(more_mb) < 100
+    return reasons
+
+
+def test_two_hundred_megapixels_are_refused_by_the_header_alone(tmp_path: Path) -> None:
+    contents = claiming_two_hundred_megapixels()
+    assert refused_within_100_mb(tmp_path, contents) == ["too-large"] * 3 * len(contents)
+
+
+@pytest.mark.parametrize("chunk", [b"IDAT", b"IEND", b"tEXt"])
+def test_a_chunk_that_claims_gigabytes_is_refused_before_they_are_reserved(tmp_path: Path, chunk: bytes) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("Comment", "a note")
+    data = bytearray(encoded(photograph(), pnginfo=text))
+    place = data.index(chunk) - 4
+    data[place : place + 4] = struct.pack(">I", 3 * 2**29)
+    assert refused_within_100_mb(tmp_path, [bytes(data)]) == ["truncated"] * 3
+
+
+def test_words_in_a_comment_are_taken_for_nothing_else() -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("Comment", "tRNS acTL \0\0\0\2 IDAT eXIf")
+    assert read_header(encoded(photograph(), pnginfo=text)) == Header("PNG", 40, 24, 3)
 
 
 def claiming_two_hundred_megapixels() -> list[bytes]:
