@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -168,14 +168,22 @@ def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -
     }
     lock, old = _read_lock(workspace), _parse_lock(dvc_lock)
     stages = {stage: entry for stage, entry in old.get("stages", {}).items() if stage.endswith(f"@{name}")}
-    lock = {"schema": "2.0", "stages": {**lock.get("stages", {}), **stages}}
+    targets, begun = ["data.dvc", *sorted(stages)], False
     try:
         replace_file(workspace.root / "data.dvc", data_dvc)
-        replace_file(workspace.root / "dvc.lock", _dump_lock(lock))
+        replace_file(workspace.root / "dvc.lock", _dump_lock({"schema": "2.0", "stages": {**lock.get("stages", {}), **stages}}))
         with _repo(workspace) as repo, _explained("the model's data could not be brought back"):
-            targets = ["data.dvc", *sorted(stages)]
-            with contextlib.suppress(Exception):  # the cache may have it all; what is missing, checkout tells
+            with contextlib.suppress(Exception):  # the cache may have it all
                 repo.fetch(targets=targets)
+            # DVC would first remove what is there, and then miss what should come.
+            missing = [str(out) for target in targets for stage in repo.stage.collect(target) for out in _missing(stage.outs)]
+            if missing:
+                raise EvergreenError(
+                    "the model's data could not be brought back: neither DVC's cache nor the remote has all of "
+                    f"{', '.join(missing)}",
+                    fix="Bring the files of the cache (.dvc/cache) or of the remote back. All is as it was.",
+                )
+            begun = True
             repo.checkout(targets=targets, force=True)
     except BaseException:
         for path, content in kept.items():
@@ -183,9 +191,22 @@ def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -
                 path.unlink(missing_ok=True)
             else:
                 replace_file(path, content)
-        with contextlib.suppress(Exception), _repo(workspace) as repo:
-            repo.checkout(targets=["data.dvc"], force=True)
+        if begun:
+            back = [target for target in targets if target == "data.dvc" or target in lock.get("stages", {})]
+            with contextlib.suppress(Exception), _repo(workspace) as repo:
+                repo.checkout(targets=back, force=True)
         raise
+
+
+def _missing(outputs: Iterable[Any]) -> list[Any]:
+    """Those of DVC's outputs of which its cache lacks some file."""
+
+    def cached(output: Any) -> bool:
+        if not output.hash_info or not output.cache.exists(output.hash_info.value):
+            return False
+        return all(output.cache.exists(used.value) for parts in output.get_used_objs().values() for used in parts)
+
+    return [output for output in outputs if output.use_cache and not cached(output)]
 
 
 def _locked_outputs(workspace: Workspace, stage: str, name: str) -> str:
@@ -231,7 +252,7 @@ def _repo(workspace: Workspace) -> Iterator[Repo]:
             raise EvergreenError(
                 f"{workspace.root} is not set up for DVC: {error}", fix="Clone the repository with git, or: git init"
             ) from None
-        with repo:
+        with repo, contextlib.chdir(workspace.root):  # DVC takes its targets from the current folder
             yield repo
 
 
