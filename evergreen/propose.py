@@ -204,7 +204,8 @@ def _pattern(looked: list[_Looked], images: Path, reasons: list[str]) -> str:
         reasons.append(f"The folders {', '.join(values)} are kept as the splits that they give.")
     else:
         reasons.append("The source gives no splits: 20 % of the items become the test split and 10 % the validation split.")
-    return rf"{pattern}(?:.*/)?(?!\.)[^/]+{_endings(image.extension for image in looked)}"
+    hidden = r"(?!(?:.*/)?\.)"  # no file and no folder whose name begins with a dot
+    return rf"{hidden}{pattern}(?:.*/)?[^/]+{_endings(image.extension for image in looked)}"
 
 
 def _endings(extensions: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import struct
 import zlib
@@ -283,6 +284,7 @@ def _stream_tar(path: Path, *, compressed: bool) -> Iterator[Found]:
                     if member.isdir():
                         continue
                     name = readable_name(member.name.encode("utf-8", "surrogateescape"))
+                    name = re.sub(r"^(\./+)+(?=.)", "", name, flags=re.DOTALL)  # from packing "."
                     share = min(1.0, raw.tell() / archive_bytes)
                     if problem := _tar_problem(member):
                         yield Found(name, None, member.size, *problem, share)

@@ -125,6 +125,12 @@ def test_names_that_are_not_utf8_show_their_bytes(tmp_path: Path) -> None:
     assert readable_name(raw) == "caf\\xe9/\\xff\\xfe.png"
 
 
+def test_names_in_an_archive_of_the_current_folder_are_those_of_the_folder(tmp_path: Path) -> None:
+    names = {"./cat/1.png": "cat/1.png", ".//cat/2.png": "cat/2.png", "././3.png": "3.png", "./.hidden": ".hidden"}
+    source = tar_of(tmp_path / "a.tar", dict.fromkeys(names, b"x"))
+    assert [found.name for found in stream(source)] == list(names.values())
+
+
 def test_an_archive_is_known_by_its_bytes_and_not_by_its_name(tmp_path: Path) -> None:
     for name, kind in {"images.tar": "tar", "images.tar.gz": "tar.gz", "images.zip": "zip"}.items():
         disguised = MAKERS[name](tmp_path / name).rename(tmp_path / f"{name}.jpg")

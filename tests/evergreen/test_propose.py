@@ -1,0 +1,275 @@
+"""propose: a folder of images becomes a scenario that can be run, with the reasons in plain words."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from evergreen.errors import DataRefused, WrongUse
+from evergreen.propose import Proposal, propose
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+from tasks.collect import collect
+
+
+def picture(seed: int, size: tuple[int, int] = (32, 24), mode: str = "RGB", format_name: str = "PNG") -> bytes:
+    """A picture that differs for each seed."""
+    pixels = random.Random(seed).randbytes(size[0] * size[1] * len(mode))
+    file = io.BytesIO()
+    Image.frombytes(mode, size, pixels).save(file, format_name)
+    return file.getvalue()
+
+
+def images(folder: Path, counts: dict[str, int], ending: str = ".png", **looks: Any) -> Path:
+    """A folder with so many pictures below each of its folders."""
+    for place, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (folder / name / f"{number:03d}{ending}").write_bytes(picture(place * 1000 + number, **looks))
+    return folder
+
+
+def scenario_of(proposal: Proposal, workspace: Workspace) -> Scenario:
+    """The scenario as it is when its file is written."""
+    path = workspace.scenarios / f"{proposal.name}.yaml"
+    path.write_text(proposal.yaml, encoding="utf-8")
+    return Scenario.parse(path)
+
+
+def proposed(workspace: Workspace, folder: Path) -> tuple[Scenario, str]:
+    """The scenario for a folder, and all reasons as one text; collecting with it takes exactly what was counted."""
+    proposal = propose("leaves", folder, workspace)
+    scenario = scenario_of(proposal, workspace)
+    assert scenario.validation.labels == list(proposal.counts)
+    assert all("\n" not in reason and reason.endswith(".") for reason in proposal.reasons)
+    (workspace.root / "data.dvc").unlink(missing_ok=True)  # begin without a version of the data set
+    collection = collect(scenario, workspace)
+    assert collection.added + collection.duplicates == sum(proposal.counts.values())
+    return scenario, " ".join(proposal.reasons)
+
+
+def test_class_folders_become_labels(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 12, "ash": 12, "elm": 12})
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.validation.labels == ["ash", "elm", "oak"] and scenario.collect.path == "pictures"
+    assert reasons.startswith("3 classes and 36 images, from the folders' names: ash 12, elm 12, oak 12.")
+    assert "no splits: 20 % of the items" in reasons
+
+
+def test_the_reasons_stand_in_the_file_as_comments(workspace: Workspace) -> None:
+    proposal = propose("leaves", images(workspace.root / "pictures", {"oak": 12, "ash": 12}), workspace)
+    comments = [line.removeprefix("# ") for line in proposal.yaml.splitlines() if line.startswith("#")]
+    assert comments == proposal.reasons
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((32, 32), (32, 32)), ((48, 24), (24, 48)), ((640, 480), (96, 128)), ((3, 3), (4, 4)), ((2000, 8), (4, 128))],
+)
+def test_images_of_one_size_give_the_input_its_size_up_to_a_limit(
+    workspace: Workspace, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    scenario, reasons = proposed(workspace, images(workspace.root / "pictures", {"oak": 3, "ash": 3}, size=size))
+    assert (scenario.preprocess.height, scenario.preprocess.width) == expected
+    assert f"the images are {size[0]}×{size[1]}" in reasons
+
+
+def test_images_of_many_sizes_give_a_square_input_near_the_usual_one(workspace: Workspace) -> None:
+    folder = workspace.root / "pictures"
+    for number in range(20):
+        images(folder, {f"oak/{number}": 1, f"ash/{number}": 1}, size=(40 + number, 50 + 3 * number))
+    scenario, reasons = proposed(workspace, folder)
+    assert (scenario.preprocess.height, scenario.preprocess.width) == (48, 48)
+    assert "sizes vary, with shorter sides from 40 to 59 pixels" in reasons
+
+
+def test_a_few_odd_sizes_do_not_count(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 30, "ash": 30})
+    images(folder / "oak", {"other": 2}, size=(50, 50))
+    scenario, reasons = proposed(workspace, folder)
+    assert (scenario.preprocess.height, scenario.preprocess.width) == (24, 32) and "97% of the images are 32×24" in reasons
+
+
+@pytest.mark.parametrize(("mode", "channels", "flip"), [("L", 1, "none"), ("RGB", 3, "horizontal")])
+def test_grey_and_colour_are_told_by_the_pixels(workspace: Workspace, mode: str, channels: int, flip: str) -> None:
+    scenario, _ = proposed(workspace, images(workspace.root / "pictures", {"oak": 4, "ash": 4}, mode=mode))
+    assert scenario.preprocess.channels == channels and scenario.train.flip == flip
+
+
+def test_grey_images_stored_in_colour_are_grey(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 4, "ash": 4}, mode="L")
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as image:
+            image.convert("RGB").save(path)
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.preprocess.channels == 1 and "Grey: 8 of the 8 images looked at are grey" in reasons
+
+
+def test_unequal_classes_get_balanced_weights(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 30, "ash": 10})
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.train.class_weights == "balanced" and "3.0 times the images of the smallest" in reasons
+
+
+def test_nearly_equal_classes_get_none(workspace: Workspace) -> None:
+    scenario, reasons = proposed(workspace, images(workspace.root / "pictures", {"oak": 20, "ash": 10}))
+    assert scenario.train.class_weights == "none" and "No class weights" in reasons
+
+
+def test_a_tiny_class_is_allowed_and_pointed_out(workspace: Workspace) -> None:
+    scenario, reasons = proposed(workspace, images(workspace.root / "pictures", {"oak": 20, "ash": 3}))
+    assert scenario.validation.min_items_per_label == 1 and "ash has 3 images only" in reasons
+
+
+def test_folders_that_name_splits_give_the_splits(workspace: Workspace) -> None:
+    folder = images(
+        workspace.root / "pictures", {f"{split}/{label}": 5 for split in ("Train", "test") for label in ("oak", "ash")}
+    )
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.validation.labels == ["ash", "oak"]
+    assert "(?P<split>Train|test)/" in scenario.collect.pattern and "The folders Train, test are kept" in reasons
+
+
+def test_splits_below_the_classes_are_found_too(workspace: Workspace) -> None:
+    folder = images(
+        workspace.root / "pictures", {f"{label}/{split}": 5 for split in ("train", "val") for label in ("oak", "ash")}
+    )
+    scenario, _ = proposed(workspace, folder)
+    assert scenario.validation.labels == ["ash", "oak"] and "(?P<split>train|val)/" in scenario.collect.pattern
+
+
+def test_a_common_folder_above_the_classes_and_folders_below_them_do_no_harm(workspace: Workspace) -> None:
+    folder = images(
+        workspace.root / "pictures", {"my (best) set/oak/2024": 5, "my (best) set/oak/2025": 5, "my (best) set/ash": 5}
+    )
+    scenario, _ = proposed(workspace, folder)
+    assert scenario.validation.labels == ["ash", "oak"]
+
+
+def test_masks_beside_photographs_are_passed_over(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6}, ending=".jpg", format_name="JPEG")
+    images(folder, {"oak": 6, "ash": 6})
+    scenario, reasons = proposed(workspace, folder)
+    assert "12 .png files stand beside photographs of the same name" in reasons
+    assert scenario.collect.pattern.endswith(r"\.(?i:jpg)")
+
+
+def test_what_desktops_and_notebooks_leave_behind_is_passed_over(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6, ".cache": 2, "oak/.ipynb_checkpoints": 2})
+    (folder / "__MACOSX" / "oak").mkdir(parents=True)
+    (folder / "oak" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    for rest in (folder / "oak" / "._000.png", folder / "__MACOSX" / "oak" / "._000.png"):
+        rest.write_bytes(b"\0\5\x16\7")
+    (folder / "notes.txt").write_text("text")
+    scenario, _ = proposed(workspace, folder)
+    assert scenario.validation.labels == ["ash", "oak"]
+
+
+def test_broken_images_are_counted_but_not_proposed(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 30, "ash": 30})
+    (folder / "oak" / "empty.png").touch()
+    (folder / "ash" / "text.png").write_text("text")
+    _, reasons = proposed(workspace, folder)
+    assert "2 files named as images are none that can be used" in reasons
+
+
+@pytest.mark.parametrize("labels", [["0", "1"], ["yes", "no"], ["null", "1e3"], ["größer", "日本"], ["a: b", "#c, [d]", "'e'"]])
+def test_labels_that_look_like_something_else_stay_text(workspace: Workspace, labels: list[str]) -> None:
+    scenario, _ = proposed(workspace, images(workspace.root / "pictures", dict.fromkeys(labels, 3)))
+    assert scenario.validation.labels == sorted(labels)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
+def test_archives_are_looked_at_like_folders(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory, ending: str
+) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6})
+    archive = tmp_path_factory.mktemp("elsewhere") / f"pictures{ending}"
+    if ending == ".zip":
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in sorted(folder.rglob("*.png")):
+                packed.write(path, path.relative_to(folder))
+    else:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(folder, "pictures")
+    scenario, _ = proposed(workspace, archive)
+    assert scenario.collect.path == str(archive) and scenario.validation.labels == ["ash", "oak"]
+
+
+def test_an_archive_of_the_current_folder_is_like_any_other(workspace: Workspace) -> None:
+    with tarfile.open(workspace.root / "pictures.tar", "w") as tar:
+        tar.add(images(workspace.root / "pictures", {"oak": 6, "ash": 6}), ".")
+    scenario, _ = proposed(workspace, workspace.root / "pictures.tar")
+    assert scenario.validation.labels == ["ash", "oak"]
+
+
+def refusal(name: str, folder: Path, workspace: Workspace) -> str:
+    with pytest.raises(WrongUse) as refused:
+        propose(name, folder, workspace)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_images_without_class_folders_are_refused(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {".": 5})
+    assert "there are no class folders" in refusal("leaves", folder, workspace)
+
+
+@pytest.mark.parametrize("place", ["oak", "deep/oak"])
+def test_one_class_only_is_refused(workspace: Workspace, place: str) -> None:
+    folder = images(workspace.root / "pictures", {place: 5})
+    words = refusal("leaves", folder, workspace)
+    assert "all in one folder" in words and "a folder of its own, named for the class" in words
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
+def test_split_folders_alone_are_no_classes(workspace: Workspace, splits: list[str]) -> None:
+    folder = images(workspace.root / "pictures", dict.fromkeys(splits, 5))
+    assert "two or more" in refusal("leaves", folder, workspace)
+
+
+def test_one_class_in_two_splits_is_refused(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"train/oak": 5, "test/oak": 5})
+    assert "all in one class" in refusal("leaves", folder, workspace)
+
+
+def test_an_empty_folder_is_refused(workspace: Workspace) -> None:
+    (workspace.root / "pictures").mkdir()
+    assert "there are no images in" in refusal("leaves", workspace.root / "pictures", workspace)
+
+
+def test_a_folder_of_texts_is_refused(workspace: Workspace) -> None:
+    (workspace.root / "pictures" / "oak").mkdir(parents=True)
+    (workspace.root / "pictures" / "oak" / "a.jpg").write_text("text")
+    assert "JPEG, PNG, BMP, GIF, WebP and TIFF are understood" in refusal("leaves", workspace.root / "pictures", workspace)
+
+
+def test_a_missing_folder_is_refused(workspace: Workspace) -> None:
+    assert "No such file" in refusal("leaves", workspace.root / "nowhere", workspace)
+
+
+def test_a_damaged_archive_is_refused(workspace: Workspace) -> None:
+    path = workspace.root / "pictures.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(images(workspace.root / "pictures", {"oak": 6, "ash": 6}), "pictures")
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataRefused, match="damaged"):
+        propose("leaves", path, workspace)
+
+
+@pytest.mark.parametrize("name", ["Leaves", "my leaves", "../leaves", "", "-leaves", "l" * 64, "leaves.yaml", "leaves\n"])
+def test_a_bad_name_is_refused_with_a_good_one(workspace: Workspace, name: str) -> None:
+    words = refusal(name, workspace.root, workspace)
+    assert "small letters, digits and hyphens" in words and "evergreen new leaves" in words
+
+
+def test_the_name_of_a_scenario_that_there_is_is_refused(workspace: Workspace) -> None:
+    assert "scenarios/quickstart.yaml" in refusal("quickstart", workspace.root, workspace)
