@@ -22,4 +22,10 @@ class RelocatableArtifacts(LocalArtifactRepository):
         relative = PurePosixPath(unquote(urlparse(artifact_uri).path).lstrip("/"))
         if ".." in relative.parts:
             raise WrongUse("an artifact's address leads out of mlruns/", received=artifact_uri)
+        self._relative = relative
         super().__init__(str(Workspace.find().mlruns / relative), tracking_uri, registry_uri)
+
+    @property
+    def artifact_dir(self) -> str:
+        """Asked anew each time: MLflow keeps the object, and the checkout may have moved."""
+        return str(Workspace.find().mlruns / self._relative)

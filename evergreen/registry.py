@@ -62,8 +62,12 @@ def connect(workspace: Workspace) -> Any:
         os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
     import mlflow
 
+    named = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    mlflow.set_registry_uri(named["MLFLOW_REGISTRY_URI"] or uri)
+    for name, value in named.items():  # MLflow writes them, and the next question would take them for the user's
+        if value is None:
+            os.environ.pop(name, None)
     return mlflow
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from evergreen.workspace import Workspace
 
+if TYPE_CHECKING:
+    from tests.tiny import Tiny
+
+os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no test asks the network for anything
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,3 +36,42 @@ def workspace(tmp_path: Path) -> Workspace:
             shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "dvc.yaml").touch()
     return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which 500 digits went through all stages up to evaluate, with a network of a second. See `tiny`."""
+    from tests.tiny import make
+
+    return make(tmp_path_factory.mktemp("tiny") / "checkout")
+
+
+@pytest.fixture(scope="session")
+def registered_once(tiny_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after register. See `registered`."""
+    from tests.tiny import Tiny
+
+    tiny = Tiny(shutil.copytree(tiny_once, tmp_path_factory.mktemp("registered") / "checkout", symlinks=True))
+    tiny.register()
+    return tiny.root
+
+
+@pytest.fixture
+def tiny(tiny_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A copy of `tiny_once`, to change at will."""
+    return _tiny(tiny_once, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def registered(registered_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A copy of `registered_once`: version 1 is the challenger, and there is no champion."""
+    return _tiny(registered_once, tmp_path, monkeypatch)
+
+
+def _tiny(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    from tests.tiny import Tiny
+
+    monkeypatch.setattr("tasks.evaluate.MEASURE_SECONDS", 0.01)
+    monkeypatch.setenv("EVERGREEN_ROOT", "")  # connect sets it; so it is put back
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Tiny(shutil.copytree(made, folder / "checkout", symlinks=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,17 @@ def repository(folder: Path) -> Workspace:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return repository(tmp_path / "checkout")
+
+
+def change(workspace: Workspace, section: str, **settings: Any) -> None:
+    """Change the quickstart's file."""
+    from ruamel.yaml import YAML
+
+    path = workspace.scenarios / "quickstart.yaml"
+    document = YAML().load(path.read_text())
+    document.setdefault(section, {}).update(settings)
+    with open(path, "w") as file:
+        YAML().dump(document, file)
 
 
 def put(workspace: Workspace, name: str, content: str, batch: str = "00000-aaa") -> Path:
@@ -158,13 +170,11 @@ def test_a_stage_is_unchanged_until_its_inputs_its_settings_or_its_outputs_chang
     shutil.rmtree(workspace.data("quickstart") / "00001-bbb")
     assert stage_status(workspace, "preprocess", "quickstart") == before
 
-    settings = workspace.scenarios / "quickstart.yaml"
-    told = settings.read_text()
-    settings.write_text(told.replace("epochs: 12", "epochs: 13"))
-    assert stage_status(workspace, "preprocess", "quickstart") == before  # of another stage
-    settings.write_text(told.replace("height: 8", "height: 9"))
+    change(workspace, "train", epochs=99)
+    assert stage_status(workspace, "preprocess", "quickstart") == before  # it is a setting of another stage
+    change(workspace, "preprocess", height=9)
     assert not stage_status(workspace, "preprocess", "quickstart").unchanged
-    settings.write_text(told)
+    change(workspace, "preprocess", height=8)
 
     make_outputs(workspace, "[2]")
     after = stage_status(workspace, "preprocess", "quickstart")

@@ -1,0 +1,103 @@
+"""evaluate: a real small model, measured on ONNX Runtime."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from evergreen.errors import EvergreenError
+from evergreen.scoring import Model
+from tasks.evaluate import Evaluation, evaluate, page, stage
+from tests.tiny import NAME, Tiny
+
+MEASURED = {"latency_ms", "latency_p95_ms", "items_per_second", "energy_wh_per_1000"}
+
+
+def outputs(tiny: Tiny) -> dict[str, bytes]:
+    """What DVC knows of evaluate."""
+    folder = tiny.workspace.outputs(NAME)
+    paths = [folder / "metrics.json", *folder.glob("plots/*"), *tiny.workspace.evaluation(NAME).iterdir()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_the_outputs_are_the_same_bytes_when_it_is_repeated(tiny: Tiny) -> None:
+    before = outputs(tiny)
+    assert set(before) == {
+        "metrics.json",
+        "plots/confusion.csv",
+        *(
+            f"evaluation/{file}"
+            for file in ("predictions.parquet", "per_class.json", "confusion.png", "reliability.png", "learning_curve.png")
+        ),
+    }
+    evaluate(tiny.scenario, tiny.workspace)
+    assert outputs(tiny) == before
+
+
+def test_what_differs_from_run_to_run_is_kept_from_dvc(tiny: Tiny) -> None:
+    recorded = json.loads((tiny.workspace.record(NAME) / "evaluate.json").read_text())
+    assert set(recorded) == MEASURED | {"energy_methods"}
+    assert recorded["latency_p95_ms"] >= recorded["latency_ms"] > 0 and recorded["items_per_second"] > 0
+    assert recorded["energy_wh_per_1000"] is None or recorded["energy_wh_per_1000"] > 0
+    told = b"".join(outputs(tiny).values())
+    assert not any(word.encode() in told for word in (*MEASURED, "latency", "energy", "seconds"))
+    assert set(tiny.evaluation.metrics) > MEASURED
+
+
+def test_the_figures_are_those_of_the_predictions(tiny: Tiny) -> None:
+    evaluation, folder = tiny.evaluation, tiny.workspace.evaluation(NAME)
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    assert evaluation.items == len(rows) == len(tiny.images)
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert evaluation.metrics["accuracy"] == np.mean(right) > 0.3  # of ten labels
+    for row in rows:
+        of_labels = {label: row[f"p_{label}"] for label in "0123456789"}
+        assert row["predicted"] == max(of_labels, key=lambda label: of_labels[label])
+        assert row["probability"] == max(of_labels.values()) and sum(of_labels.values()) == pytest.approx(1, abs=1e-5)
+    metrics = json.loads((tiny.workspace.outputs(NAME) / "metrics.json").read_text())
+    assert metrics["accuracy"] == evaluation.metrics["accuracy"] and metrics["test_items"] == len(rows)
+    with open(tiny.workspace.outputs(NAME) / "plots/confusion.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["actual"], row["predicted"]) for row in table] == [(row["label"], row["predicted"]) for row in rows]
+    assert sum(entry["items"] for entry in evaluation.labels) == len(rows)
+
+
+def test_the_model_predicts_from_encoded_images_what_was_measured_on_pixels(tiny: Tiny) -> None:
+    rows = pq.read_table(tiny.workspace.evaluation(NAME) / "predictions.parquet").to_pylist()
+    predicted = Model.open(tiny.workspace.model(NAME)).predict(tiny.images)
+    assert [row["id"] for row in rows] == [hashlib.sha256(image).hexdigest() for image in tiny.images]
+    assert [prediction.label for prediction in predicted] == [row["predicted"] for row in rows]
+
+
+def test_an_empty_test_split_is_refused(tiny: Tiny) -> None:
+    for what in ("images", "labels"):
+        path = tiny.workspace.splits(NAME) / f"test-{what}.npy"
+        array = np.load(path)
+        path.unlink()
+        np.save(path, array[:0])
+    with pytest.raises(EvergreenError, match="the test split is empty"):
+        evaluate(tiny.scenario, tiny.workspace)
+
+
+def test_it_is_unchanged_until_the_model_changes(tiny: Tiny) -> None:
+    assert stage.recall(tiny.scenario, tiny.workspace) == tiny.evaluation
+    path = tiny.workspace.model(NAME) / "history.json"
+    told = path.read_text()
+    path.unlink()
+    path.write_text(told + " ")
+    assert stage.recall(tiny.scenario, tiny.workspace) is None
+
+
+def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> None:
+    evaluation = tiny.evaluation
+    assert f"{evaluation.metrics['accuracy']:.2%}" in str(evaluation) and str(evaluation).endswith("ms an image.")
+    shown = page(tiny.scenario, tiny.workspace, evaluation)
+    assert {row["metric"] for row in shown.tables["quality"]} == set(evaluation.metrics)
+    assert [row["label"] for row in shown.tables["quality by label"]] == list("0123456789")
+    assert Evaluation(**json.loads(json.dumps(asdict(evaluation)))) == evaluation

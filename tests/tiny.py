@@ -1,0 +1,95 @@
+"""A small real model: 500 digits, a network of eight filters, through the real stages. The fixtures are in conftest.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+from tasks import evaluate, preprocess, train, version
+from tasks.evaluate import Evaluation
+from tasks.promote import Promotion, promote_version
+from tasks.register import Registration, register
+from tasks.version import DataVersion
+
+NAME = "quickstart"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A checkout with a trained and evaluated model of the quickstart."""
+
+    root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root)
+
+    @property
+    def scenario(self) -> Scenario:
+        return Scenario.load(self.workspace.scenarios, NAME)
+
+    @property
+    def data_version(self) -> DataVersion:
+        return DataVersion(**self._result("version"))
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(**self._result("evaluate"))
+
+    @property
+    def images(self) -> list[bytes]:
+        """The encoded test images."""
+        from evergreen.dataset import batches, iter_images
+
+        wanted = evaluate.test_ids(self.workspace, NAME)
+        found = dict(iter_images(batches(self.workspace, NAME), wanted))
+        return [found[id] for id in wanted]
+
+    def register(self) -> Registration:
+        return register(self.scenario, self.workspace, self.data_version, self.evaluation)
+
+    def register_confused(self, by: int = 1) -> Registration:
+        """Another version: the same network with its labels' names moved on by so many places, and so hardly ever right."""
+        path = self.workspace.model(NAME) / "settings.json"
+        told = path.read_bytes()
+        settings = json.loads(told)
+        settings["labels"] = settings["labels"][by:] + settings["labels"][:by]
+        path.unlink()  # it may be a link into DVC's cache
+        path.write_text(json.dumps(settings))
+        try:
+            return self.register()
+        finally:
+            path.write_bytes(told)
+
+    def promote(self, version: int | None = None, *, force: bool = False) -> Promotion:
+        return promote_version(self.scenario, self.workspace, version, force=force)
+
+    def client(self) -> Any:
+        from evergreen.registry import connect
+
+        return connect(self.workspace).MlflowClient()
+
+    def _result(self, stage: str) -> dict[str, Any]:
+        memory = json.loads((self.workspace.record(NAME) / f"stage-{stage}.json").read_text())
+        result: dict[str, Any] = memory["result"]
+        return {key: tuple(value) if stage == "version" and isinstance(value, list) else value for key, value in result.items()}
+
+
+def make(folder: Path) -> Path:
+    """Everything up to evaluate, in a repository of its own."""
+    from tests.evergreen.test_versions import change, repository
+    from tests.tasks.test_preprocess import add_batch, digit
+
+    workspace = repository(folder)
+    change(workspace, "train", epochs=8, filters=8)
+    change(workspace, "evaluate", latency_items=10)
+    add_batch(workspace, ((*digit(number), None, None) for number in range(500)))
+    scenario = Scenario.load(workspace.scenarios, NAME)
+    version.stage.perform(scenario, workspace, None)
+    for module in (preprocess, train, evaluate):
+        module.stage.perform(scenario, workspace)
+    return folder
