@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from PIL import Image
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.propose import Proposal, propose
 from evergreen.scenario import Scenario
+from evergreen.sources import stream
 from evergreen.workspace import Workspace
 from tasks.collect import collect
 
@@ -45,15 +48,21 @@ def scenario_of(proposal: Proposal, workspace: Workspace) -> Scenario:
 
 
 def proposed(workspace: Workspace, folder: Path) -> tuple[Scenario, str]:
-    """The scenario for a folder, and all reasons as one text; collecting with it takes exactly what was counted."""
+    """The scenario for a folder, whose pattern takes exactly the images that were counted, and all reasons as one text."""
     proposal = propose("leaves", folder, workspace)
     scenario = scenario_of(proposal, workspace)
     assert scenario.validation.labels == list(proposal.counts)
     assert all("\n" not in reason and reason.endswith(".") for reason in proposal.reasons)
-    (workspace.root / "data.dvc").unlink(missing_ok=True)  # begin without a version of the data set
-    collection = collect(scenario, workspace)
-    assert collection.added + collection.duplicates == sum(proposal.counts.values())
+    matches = [re.fullmatch(scenario.collect.pattern, found.name, re.DOTALL) for found in stream(folder)]
+    assert Counter(match["label"] for match in matches if match) == proposal.counts
     return scenario, " ".join(proposal.reasons)
+
+
+def test_a_proposed_scenario_collects_what_it_counted(workspace: Workspace) -> None:
+    (workspace.root / "data.dvc").unlink(missing_ok=True)  # begin without a version of the data set
+    folder = images(workspace.root / "pictures", {"oak": 12, "ash": 12, ".cache": 2})
+    proposal = propose("leaves", folder, workspace)
+    assert collect(scenario_of(proposal, workspace), workspace).added == 24 == sum(proposal.counts.values())
 
 
 def test_class_folders_become_labels(workspace: Workspace) -> None:
@@ -177,7 +186,9 @@ def test_broken_images_are_counted_but_not_proposed(workspace: Workspace) -> Non
     folder = images(workspace.root / "pictures", {"oak": 30, "ash": 30})
     (folder / "oak" / "empty.png").touch()
     (folder / "ash" / "text.png").write_text("text")
-    _, reasons = proposed(workspace, folder)
+    proposal = propose("leaves", folder, workspace)
+    assert proposal.counts == {"ash": 30, "oak": 30}
+    reasons = " ".join(proposal.reasons)
     assert "2 files named as images are none that can be used" in reasons
 
 

@@ -33,7 +33,7 @@ from evergreen.sources import stream
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect, page, unchanged
 
-FUZZ = int(os.environ.get("EVERGREEN_FUZZ", "10000"))
+FUZZ = int(os.environ.get("EVERGREEN_FUZZ", "2000"))
 
 
 @pytest.fixture
