@@ -1,0 +1,142 @@
+"""promote: real versions of a small model against each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.registry import aliases, crown, rollback
+from tasks.promote import Promotion, compare, page, promote, unchanged
+from tests.conftest import ROOT
+from tests.tiny import NAME, Tiny
+
+
+@pytest.fixture
+def rivals(registered: Tiny) -> Tiny:
+    """Version 1 is good, version 2 confuses all labels; there is no champion yet."""
+    assert registered.register_confused().model_version == 2
+    return registered
+
+
+def test_the_first_model_is_promoted_since_there_is_no_other(registered: Tiny) -> None:
+    promotion = promote(registered.scenario, registered.workspace, registered.register())
+    assert promotion.promoted and (promotion.champion, promotion.previous) == (1, None)
+    assert aliases(registered.workspace, NAME) == {"challenger": 1, "champion": 1}
+    assert str(promotion) == "version 1 is the champion: there was no champion yet."
+
+
+def test_a_worse_model_does_not_take_the_champions_place(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    promotion = rivals.promote()
+    assert not promotion.promoted and (promotion.model_version, promotion.champion, promotion.previous) == (2, 1, None)
+    assert str(promotion).startswith("version 1 stays champion: not better than the champion by more than chance")
+    assert aliases(rivals.workspace, NAME) == {"challenger": 2, "champion": 1}
+
+
+def test_a_better_model_takes_the_champions_place(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 2)
+    generous = rivals.scenario.model_copy(
+        update={"promote": rivals.scenario.promote.model_copy(update={"gain_per_doubling": 0.0})}
+    )
+    promotion = promote(generous, rivals.workspace, rivals.register())
+    assert promotion.promoted and (promotion.champion, promotion.previous) == (1, 2)
+    assert aliases(rivals.workspace, NAME) == {"challenger": 1, "champion": 1, "previous": 2}
+
+
+def test_both_are_judged_on_the_same_items(rivals: Tiny) -> None:
+    there, back = (compare(rivals.scenario, rivals.workspace, *pair) for pair in ((2, 1), (1, 2)))
+    assert (there.gained, there.lost) == (back.lost, back.gained)
+    right = (rivals.evaluation.metrics["accuracy"] or 0) * rivals.evaluation.items
+    assert there.gained <= right and there.gained - there.lost <= right and there.gained > there.lost
+
+
+def test_a_model_against_itself_changes_nothing(registered: Tiny) -> None:
+    crown(registered.workspace, NAME, 1)
+    promotion = registered.promote()
+    assert promotion.promoted and promotion.reason == "it is already" and promotion.previous is None
+    verdict = compare(registered.scenario, registered.workspace, 1, 1)
+    assert not verdict.promote and (verdict.gained, verdict.lost) == (0, 0)
+
+
+def test_force_promotes_whatever_the_gate_says_and_rollback_undoes_it(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    promotion = rivals.promote(2, force=True)
+    assert promotion.promoted and (promotion.champion, promotion.previous) == (2, 1)
+    assert "it was asked for, whatever the gate says" in str(promotion)
+    rollback(rivals.workspace, NAME)
+    assert aliases(rivals.workspace, NAME) == {"challenger": 2, "champion": 1, "previous": 2}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_version_that_is_not_there_is_a_wrong_use_that_lists_what_there_is(rivals: Tiny, force: bool) -> None:
+    crown(rivals.workspace, NAME, 1)
+    before = aliases(rivals.workspace, NAME)
+    with pytest.raises(WrongUse, match="no version 7; expected one of 1, 2, or an alias: challenger, champion"):
+        rivals.promote(7, force=force)
+    assert aliases(rivals.workspace, NAME) == before
+
+
+def test_a_champion_whose_files_are_gone_is_not_replaced_unasked(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    before = aliases(rivals.workspace, NAME)
+    (rivals.workspace.mlruns / "artifacts").rename(rivals.workspace.mlruns / "elsewhere")
+    with pytest.raises(EvergreenError, match="the files of evergreen-quickstart version 1 can't be read"):
+        rivals.promote(2)
+    assert aliases(rivals.workspace, NAME) == before
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.tiny import Tiny
+tiny = Tiny(Path(sys.argv[1]))
+import mlflow  # so that both are ready at about the same time
+print("ready", flush=True)
+sys.stdin.readline()
+tiny.promote(int(sys.argv[2]), force=True)
+"""
+
+
+def test_two_promotions_at_once_leave_one_champion_and_the_other_previous(rivals: Tiny) -> None:
+    assert rivals.register_confused(by=2).model_version == 3
+    crown(rivals.workspace, NAME, 1)
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(rivals.root), str(number)],
+            cwd=ROOT, env=os.environ | {"EVERGREEN_ROOT": str(rivals.root)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number in (2, 3)
+    ]  # fmt: skip
+    for child in children:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert [child.communicate() and child.returncode for child in children] == [0, 0]
+    found = aliases(rivals.workspace, NAME)
+    assert {found["champion"], found["previous"]} == {2, 3}
+
+
+def test_a_decision_stands_until_there_is_another_version_or_other_settings(rivals: Tiny) -> None:
+    registration = rivals.register()
+    crown(rivals.workspace, NAME, 2)
+    last = rivals.promote(1, force=True)
+    rollback(rivals.workspace, NAME)
+    assert unchanged(rivals.scenario, rivals.workspace, registration, last)  # what a person put back stays
+    assert not unchanged(rivals.scenario, rivals.workspace, replace(registration, model_version=9), last)
+    stricter = rivals.scenario.model_copy(update={"promote": rivals.scenario.promote.model_copy(update={"alpha": 0.001})})
+    assert not unchanged(stricter, rivals.workspace, registration, last)
+
+
+def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
+    promotion = registered.promote()
+    assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
+    (row,) = page(registered.scenario, registered.workspace, promotion).tables["promotion"]
+    assert (row["considered"], row["promoted"], row["champion"]) == (1, True, 1)
