@@ -244,7 +244,8 @@ def _repo(workspace: Workspace) -> Iterator[Repo]:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # what it would say is in its exceptions
+    for library in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what they would say is in their exceptions
     with workspace.lock("data"):
         try:
             repo = Repo(str(workspace.root))

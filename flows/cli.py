@@ -222,7 +222,9 @@ def _begin(debug: bool) -> tuple[Workspace, bool]:
     """The checkout, and whether a Prefect server would show a run of it."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not debug:  # what Prefect says of a failure, with its traceback, reaches people as one line of ours
-        logging.getLogger().handlers[0].addFilter(lambda record: not record.name.startswith("prefect"))
+        handler = logging.getLogger().handlers[0]
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(lambda record: not record.name.startswith("prefect"))
     log = logging.getLogger("evergreen")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False  # Prefect replaces the root logger's handlers

@@ -48,17 +48,18 @@ def version(scenario: Scenario, workspace: Workspace, collection: Collection) ->
     Raises:
         EvergreenError: DVC can't take it. The batch is then in place, and the next run goes on from there.
     """
-    if not fetch_others(workspace, scenario.name):
-        log.warning(
-            "What data.dvc names is neither in DVC's cache nor in the remote: the new version may lack other scenarios' data. "
-            "The earlier data.dvc is in git."
-        )
+    earlier, complete = data_version(workspace), fetch_others(workspace, scenario.name)
     for batch in staged(workspace, scenario.name):
         target = workspace.data(scenario.name) / batch.name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(batch, target)
     named = data_version(workspace) if data_unchanged(workspace) else add_data(workspace)
     assert named is not None
+    if not complete and named != earlier:
+        log.warning(
+            "The files of data version %s are neither here nor in the DVC remote: if other scenarios had data in it, version %s lacks "
+            "them. The earlier data.dvc is in git.", earlier, named,
+        )  # fmt: skip
     problem = push_data(workspace)
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s). It is safe here; the next run tries again.", problem)

@@ -31,7 +31,7 @@ def samples() -> Path:
 def workspace(tmp_path: Path) -> Workspace:
     """A checkout with the shipped scenarios and nothing collected yet."""
     shutil.copytree(ROOT / "scenarios", tmp_path / "scenarios")
-    for name in ("dvc.yaml", "data.dvc", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "dvc.yaml").touch()

@@ -85,7 +85,7 @@ def collection(seen: int = 100, duplicates: int = 0, conflicts: int = 0) -> Coll
     quarantined = {"label-conflict": conflicts} if conflicts else {}
     return Collection(
         "pets", "pets", "f" * 64, seen, seen - duplicates - conflicts, 0, duplicates, conflicts, quarantined, 0,
-        "00001-bbbbbbbbbbbb", 1, 0.1,
+        "00001-bbbbbbbbbbbb", 1, 0.1, ("00000-aaaaaaaaaaaa", "00001-bbbbbbbbbbbb"), {},
     )  # fmt: skip
 
 
