@@ -93,6 +93,22 @@ def test_must_promote_ends_with_status_4_when_the_champion_stays(checkout: Check
     assert summary["stages"]["train"]["state"] == "ran"
 
 
+def test_what_was_done_can_be_undone(checkout: Checkout) -> None:
+    kept = [checkout.root / "outputs" / "quickstart" / name for name in ("metrics.json", "model/model.onnx")]
+    before = [path.read_bytes() for path in kept]
+    checkout.change("quickstart", "epochs: ", "epochs: 1 # ")
+    assert checkout.evergreen("run", "--json").json["model_version"] == 2
+    assert [path.read_bytes() for path in kept] != before
+    promoted = checkout.evergreen("promote", "quickstart", "--version", "2", "--force", "--json")
+    assert promoted.json["promoted"] and promoted.json["champion"] == 2
+    rolled = checkout.evergreen("rollback", "quickstart", "--json")
+    assert rolled.json["champion"] == 1 and rolled.json["previous"] == 2
+    again = checkout.evergreen("checkout", "quickstart@champion", "--json")
+    assert again.status == 0, again.err
+    assert again.json["model_version"] == 1
+    assert [path.read_bytes() for path in kept] == before
+
+
 def test_data_that_fails_validation_ends_with_status_3_and_changes_nothing(checkout: Checkout) -> None:
     before = {name: (checkout.root / name).read_bytes() for name in ("data.dvc", "dvc.lock")}
     checkout.change("quickstart", "min_items_per_label: 100", "min_items_per_label: 10000")
