@@ -63,7 +63,7 @@ def median(values: list[float]) -> float:
 
 
 def fresh_checkout(folder: Path) -> Path:
-    """A copy of this checkout's tracked and new files in `folder`, with nothing run in it yet."""
+    """A copy of this checkout's tracked and new files in `folder`, a repository of its own, with nothing run in it yet."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
     ).stdout.split(b"\0")
@@ -73,6 +73,7 @@ def fresh_checkout(folder: Path) -> Path:
             target = folder / os.fsdecode(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)  # DVC wants one
     return folder
 
 

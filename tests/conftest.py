@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,17 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set EVERGREEN_SAMPLES to the folder that holds cifar10.tar.gz and the others")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_servers() -> Iterator[None]:
+    """No test hears of the MLflow that another one, or the machine's owner, has named (MLflow keeps it in the environment)."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL")
+    for name in names:
+        os.environ.pop(name, None)
+    yield
+    for name in names:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
