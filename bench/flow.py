@@ -4,7 +4,6 @@ overhead over its stages' own work."""
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.report import Row, fresh_checkout, median, report
+from bench.report import Row, environment, fresh_checkout, median, report
 
 
 def evergreen(checkout: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
@@ -22,7 +21,7 @@ def evergreen(checkout: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments, "--json"],
         cwd=checkout,
-        env=_environment(checkout),
+        env=environment(checkout),
         capture_output=True,
         text=True,
     )
@@ -30,11 +29,6 @@ def evergreen(checkout: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
     if done.returncode:
         raise SystemExit(f"evergreen {' '.join(arguments)} failed: {done.stderr[-2000:]}")
     return wall, json.loads(done.stdout)
-
-
-def _environment(checkout: Path) -> dict[str, str]:
-    hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME")
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"EVERGREEN_ROOT": str(checkout)}
 
 
 def _free_port() -> int:
@@ -66,7 +60,7 @@ def rows() -> list[Row]:
                     str(_free_port()),
                 ],
                 cwd=checkout,
-                env=_environment(checkout),
+                env=environment(checkout),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

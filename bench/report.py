@@ -77,6 +77,12 @@ def fresh_checkout(folder: Path) -> Path:
     return folder
 
 
+def environment(checkout: Path) -> dict[str, str]:
+    """For commands in that checkout: this process's environment, without the servers that somebody has named."""
+    hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME")
+    return {k: v for k, v in os.environ.items() if k not in hidden} | {"EVERGREEN_ROOT": str(checkout)}
+
+
 def peak_bytes(pid: int) -> int:
     """The largest resident set of the process `pid` and its children together, watched until it ends, in bytes.
 

@@ -3,7 +3,6 @@ alone; and what MLflow's pyfunc adds. The model is the quickstart's, the images 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.report import Row, fresh_checkout, median, report
+from bench.report import Row, environment, fresh_checkout, median, report
 
 REPEATS, CALLS = 7, 300
 
@@ -19,9 +18,8 @@ REPEATS, CALLS = 7, 300
 def trained(folder: Path) -> Path:
     """A checkout in which the quickstart has run."""
     checkout = fresh_checkout(folder)
-    hidden = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"EVERGREEN_ROOT": str(checkout)}
-    subprocess.run([sys.executable, "-m", "flows.cli", "run"], cwd=checkout, env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-m", "flows.cli", "run"]
+    subprocess.run(command, cwd=checkout, env=environment(checkout), check=True, capture_output=True)
     return checkout
 
 

@@ -74,6 +74,7 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    (workspace.private / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not what is above it
     servers = Servers.running(workspace)
     if servers:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)

@@ -6,6 +6,7 @@ everything about its new version is stored.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -142,19 +143,23 @@ def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None
     connect(workspace).MlflowClient().set_registered_model_alias(model_name(name), alias, str(version))
 
 
+def moving_aliases(workspace: Workspace, name: str) -> contextlib.AbstractContextManager[None]:
+    """Hold this while aliases are looked at and moved: nobody else moves them in between."""
+    return workspace.lock(f"promote-{name}")
+
+
 def crown(workspace: Workspace, name: str, version: int) -> int | None:
-    """Make a version the champion, and the champion until now `@previous`; returns the latter.
+    """Make a version the champion, and the champion until now `@previous`; returns the latter. Called with `moving_aliases` held.
 
     Killed in between, both aliases name the old champion: what was in use is in use.
     """
-    with workspace.lock(f"promote-{name}"):
-        reigning = aliases(workspace, name).get("champion")
-        if reigning == version:
-            return reigning
-        if reigning is not None:
-            set_alias(workspace, name, "previous", reigning)
-        set_alias(workspace, name, "champion", version)
+    reigning = aliases(workspace, name).get("champion")
+    if reigning == version:
         return reigning
+    if reigning is not None:
+        set_alias(workspace, name, "previous", reigning)
+    set_alias(workspace, name, "champion", version)
+    return reigning
 
 
 def rollback(workspace: Workspace, name: str) -> Rollback:
@@ -163,7 +168,7 @@ def rollback(workspace: Workspace, name: str) -> Rollback:
     Raises:
         WrongUse: there is none.
     """
-    with workspace.lock(f"promote-{name}"):
+    with moving_aliases(workspace, name):
         current = aliases(workspace, name)
         champion, previous = current.get("champion"), current.get("previous")
         if previous is None or champion is None or previous == champion:

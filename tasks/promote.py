@@ -9,6 +9,7 @@ Both models predict the same test items, from encoded bytes, as they do in use; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from evergreen.dataset import batches, iter_images
 from evergreen.feed import Split, label_names
 from evergreen.gate import Verdict, decide
-from evergreen.registry import aliases, crown, download, find_version, model_name
+from evergreen.registry import aliases, crown, download, find_version, model_name, moving_aliases
 from evergreen.scenario import Scenario
 from evergreen.scoring import Model
 from evergreen.workspace import Workspace
@@ -75,7 +76,7 @@ def promote_version(scenario: Scenario, workspace: Workspace, version: int | Non
     name = scenario.name
     challenger = find_version(workspace, name, "challenger" if version is None else str(version))
     # Held all the while: what is promoted has beaten the very champion that it replaces.
-    with workspace.lock(f"gate-{name}"):
+    with moving_aliases(workspace, name):
         champion = aliases(workspace, name).get("champion")
         passes, reason = True, "there was no champion yet"
         if force:
@@ -106,8 +107,9 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
     models = [Model.open(download(workspace, name, str(version)) / "artifacts") for version in (champion, challenger)]
     right = [np.zeros(len(test), bool) for _ in models]
     sample: list[bytes] = []
-    for ids, images in _chunks(scenario, workspace, place):
-        rows = [place[id] for id in ids]
+    stored = iter_images(batches(workspace, name), place)
+    while chunk := list(islice(stored, 1024)):
+        rows, images = [place[id] for id, _ in chunk], [image for _, image in chunk]
         actual = np.array(names, object)[test.labels[rows]]
         for model, hits in zip(models, right, strict=True):
             hits[rows] = np.array(model.labels, object)[model.encoded_probabilities(images).argmax(axis=1)] == actual
@@ -116,19 +118,6 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
         right[0], right[1], test.labels.astype(int), names, alpha=scenario.promote.alpha, energy_ratio=_energy_ratio(models, sample),
         gain_per_doubling=scenario.promote.gain_per_doubling,
     )  # fmt: skip
-
-
-def _chunks(scenario: Scenario, workspace: Workspace, wanted: dict[str, int]) -> Any:
-    ids: list[str] = []
-    images: list[bytes] = []
-    for id, image in iter_images(batches(workspace, scenario.name), wanted):
-        ids.append(id)
-        images.append(image)
-        if len(ids) == 1024:
-            yield ids, images
-            ids, images = [], []
-    if ids:
-        yield ids, images
 
 
 def _energy_ratio(models: list[Model], images: list[bytes]) -> float | None:
