@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,9 +108,10 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> A
         if items.looks is not None and end > start:
             if space is None or end >= 2 * fitted_items:
                 space, fitted_items = Space.fit(items.looks[:end]), end
-            links, threshold = look_alikes(space.place(items.looks[:end]), start)
+            points = space.place(items.looks[:end])
+            links, threshold = look_alikes(points, start)
         else:
-            links, threshold = np.empty((0, 2), np.int64), None
+            points, links, threshold = None, np.empty((0, 2), np.int64), None
         similar.append(threshold)
         of_looks, _ = _components(links, cluster, end)
         component, roots = _components(np.concatenate([links, _group_links(items.groups[:end], start)]), cluster, end)
@@ -144,9 +145,8 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> A
             ({TRAIN, VAL, TEST}, is_new & (given_to_component == NONE)),
         ):
             members = start + np.flatnonzero(pool[mine])
-            deal(
-                members, cluster, items.labels, _mixed(items.keys, seed), have, {s: shares.get(s, 1.0) for s in allowed}, split
-            )
+            order, wanted = _mixed(items.keys, seed), {s: shares.get(s, 1.0) for s in allowed}
+            deal(members, cluster, items.labels, points, order, have, wanted, split)
         goes[is_new & ~keeps] = split[roots[is_new & ~keeps]]
         side[roots[is_new]] = goes[is_new]
 
@@ -166,14 +166,20 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> A
 
 
 def deal(
-    members: np.ndarray, cluster: np.ndarray, labels: np.ndarray, order: np.ndarray, have: np.ndarray,
-    shares: dict[int, float], split: np.ndarray,
+    members: np.ndarray, cluster: np.ndarray, labels: np.ndarray, points: np.ndarray | None, order: np.ndarray,
+    have: np.ndarray, shares: dict[int, float], split: np.ndarray,
 ) -> None:  # fmt: skip
     """Deal whole clusters to splits, near the wanted shares of each label, so that each split has some of each label if it can.
 
+    The largest clusters go first. Of those of one size, the ones that look most like the rest of their label do, so that where a
+    label has a handful of clusters, what is held out is what train has least of (the idea of DataSAIL, Joeres et al., Nature
+    Communications 2025: draw the line where the data differ most); where it has many, every split gets some of each kind.
+    Single items come last, in an order that only ids and the seed decide.
+
     Args:
         members: int `(n,)`: the items to deal.
-        cluster, labels, order: of all items; `order` uint64 decides among clusters of one size.
+        cluster, labels, order: of all items; `order` uint64 decides among what is alike.
+        points: of all items, from `Space.place`; None where looks don't matter.
         have: float `(splits, labels)`: items that the splits have so far; counted on.
         shares: the wanted share of each split that may be dealt to; train gets what the others leave.
         split: of all items; written to.
@@ -193,8 +199,10 @@ def deal(
     ends = np.cumsum(sizes)
     unplaced = np.bincount(labels[members[first]], minlength=have.shape[1])  # clusters left, by their first item's label
     many = np.flatnonzero(sizes > 1)
-    for c in many[np.lexsort((order[members[first[many]]], -sizes[many]))].tolist():
-        within = members[by_root[ends[c] - sizes[c] : ends[c]]]
+    inside = {c: members[by_root[ends[c] - sizes[c] : ends[c]]] for c in many.tolist()}
+    alike = _like_their_label(inside.values(), members, labels, points)
+    for c in many[np.lexsort((order[members[first[many]]], -alike, -sizes[many]))].tolist():
+        within = inside[c]
         counts = np.bincount(labels[within], minlength=have.shape[1])
         label = labels[within[0]]
         empty = [s for s in preferred if have[s, label] == 0]
@@ -214,6 +222,29 @@ def deal(
             here, left = np.split(left, [max(0, min(need, spare))])
             split[here] = s
             have[s, label] += len(here)
+
+
+def _like_their_label(
+    clusters: Iterable[np.ndarray], members: np.ndarray, labels: np.ndarray, points: np.ndarray | None
+) -> np.ndarray:
+    """For each cluster the mean cosine of its items with the other members that have its first item's label, float `(clusters,)`;
+    0 where there are none, or no points. To two decimals: what differs by less is alike, on any processor."""
+    import numpy as np
+
+    if points is None:
+        return np.zeros(len(list(clusters)))
+    total = np.zeros((int(labels.max()) + 1, points.shape[1]))
+    for start in range(0, len(members), BLOCK_ITEMS):
+        block = members[start : start + BLOCK_ITEMS]
+        np.add.at(total, labels[block], points[block])
+    items = np.bincount(labels[members], minlength=len(total))
+    found = []
+    for within in clusters:
+        label, own = labels[within[0]], points[within].astype(np.float64)
+        same = labels[within] == label
+        others = items[label] - same.sum()
+        found.append(own.mean(0) @ (total[label] - own[same].sum(0)) / max(others, 1))
+    return np.round(np.array(found), 2)
 
 
 def groups_of(rule: Group | None, root: Path, names: Sequence[str], column: Sequence[str | None]) -> list[str | None]:

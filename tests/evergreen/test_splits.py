@@ -26,6 +26,7 @@ from evergreen.splits import (
     Items,
     Space,
     assign,
+    deal,
     groups_of,
     look_alikes,
     looks_of,
@@ -158,6 +159,18 @@ def test_a_label_of_a_few_large_groups_is_in_every_split(groups: int, size: int,
     items = plain([0] * (groups * size), groups=np.repeat(np.arange(groups), size))
     found = assign(items, val_share=0.1, test_share=0.2, seed=seed)
     assert (np.bincount(found.split, minlength=3) >= size).all()
+
+
+@pytest.mark.parametrize("odd", range(5))
+def test_of_a_labels_few_clusters_the_most_different_one_is_held_out(odd: int) -> None:
+    # Five clusters of six: four point nearly the same way, one stands at right angles to them.
+    clusters, points = np.repeat(np.arange(5) * 6, 6), np.full((30, 2), (1, 0), np.float16)
+    points[odd * 6 : odd * 6 + 6] = (0, 1)
+    split, have = np.full(30, NONE, np.int8), np.zeros((3, 1))
+    order = np.random.default_rng(odd).permutation(30).astype(np.uint64)
+    deal(np.arange(30), clusters, np.zeros(30, int), points, order, have, {TRAIN: 1.0, TEST: 0.2}, split)
+    assert set(split[odd * 6 : odd * 6 + 6]) == {TEST}
+    assert (split == TRAIN).sum() == 24
 
 
 def test_another_seed_gives_other_splits() -> None:

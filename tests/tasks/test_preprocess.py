@@ -230,7 +230,8 @@ def test_photographs_of_one_defect_stay_on_one_side(
     assert preparation.largest_cluster < 0.05 * preparation.items
     by_looks = share_a_side(workspace, pairs)
     print(f"Pairs on one side, from the images alone: {by_looks}")
-    # All but 34 of Fray are linked: those show two different tiles, whose masks overlap by chance.
+    # All but 34 of Fray are linked: those show two different tiles, whose masks overlap by chance. They share a side because of
+    # a label's few clusters it is the most different one that is held out.
     linked = share_a_side(workspace, pairs, "cluster")
     assert linked["Crack"] == 25 and linked["Blowhole"] >= 66 and linked["Fray"] >= 60
     assert sum(by_looks.values()) >= 0.9 * 193
