@@ -101,7 +101,9 @@ def plain(shape: tuple[int, int, int], labels: int, *, filters: int = 32, flip: 
     for block in range(3):
         x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D(padding="same")(x)
-    x = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    # A dense layer over all places, as a convolution that is as large as they are: flattening would work out the batch's shape as
+    # it runs, which the ONNX converter folds away only most of the time, and the same weights would give one file or the other.
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(128, x.shape[1:3], activation="relu")(x))
     return keras.Model(images, _probabilities(x, labels), name="plain")
 
 

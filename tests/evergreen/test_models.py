@@ -30,6 +30,17 @@ def test_raw_pixels_go_in_and_probabilities_come_out(cnn: Any, network: str, sha
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("network", ["residual", "plain"])
+def test_an_exported_network_works_out_no_shapes_as_it_runs(cnn: Any, network: str, tmp_path: Path) -> None:
+    """The converter folds such work away only most of the time: the same weights would give one file or another."""
+    import onnx
+
+    from tasks.train import save
+
+    save(getattr(cnn, network)((8, 8, 1), 3, filters=4, flip="both", shift=1), tmp_path)
+    assert "Shape" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
 def test_large_images_cost_the_residual_network_no_more_parameters_than_a_few_strides(cnn: Any) -> None:
     small, large = (cnn.residual((side, side, 3), 10, filters=16).count_params() for side in (32, 224))
     assert large < 1.2 * small
