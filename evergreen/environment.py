@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -80,3 +82,22 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
         os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
     return servers
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without the lines that its libraries write to standard error as they load: no setting reaches them, and
+    they need worry nobody. They are shown where the import fails."""
+    if "tensorflow" in sys.modules:
+        return
+    with tempfile.TemporaryFile() as held:
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

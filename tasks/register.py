@@ -122,6 +122,9 @@ def check_parity(workspace: Workspace, name: str) -> float:
     Raises:
         EvergreenError: it is `MAX_DIFFERENCE` or more, or the likeliest label differs for an item.
     """
+    from evergreen.environment import import_tensorflow
+
+    import_tensorflow()
     from evergreen.models.cnn import load
     from evergreen.scoring import Model
 

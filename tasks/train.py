@@ -85,7 +85,9 @@ def train(scenario: Scenario, workspace: Workspace) -> Training:
         EvergreenError: the splits are missing or empty, or an energy budget is set where energy can't be measured.
     """
     from evergreen.energy import Meter
+    from evergreen.environment import import_tensorflow
 
+    import_tensorflow()
     splits = workspace.splits(scenario.name)
     labels = label_names(splits)
     fit_on, check_on = Split.open(splits, "train"), Split.open(splits, "val")

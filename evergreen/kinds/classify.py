@@ -156,8 +156,8 @@ def arrays(images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[s
 def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, steps: int) -> keras.Model:
     """A compiled network that learns one label an image.
 
-    The step size climbs to `learning_rate` in the first quarter of the steps and falls to 0 with a cosine in the rest (one
-    cycle: Smith and Topin, arXiv 1708.07120), under SGD with Nesterov momentum. Biases and normalizations don't decay.
+    The step size climbs to `learning_rate` in the first twentieth of the steps and falls to 0 with a cosine in the rest, under
+    Muon (see `evergreen.models.muon`). Biases and normalizations don't decay.
 
     Args:
         shape: height, width and channels of the images.
@@ -170,16 +170,15 @@ def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, ste
     import keras
 
     from evergreen.models import cnn
+    from evergreen.models.muon import Muon
 
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
     model = network(shape, label_count, filters=settings.filters, flip=settings.flip, shift=settings.shift)
-    climb = max(1, steps // 4)
-    optimizer = keras.optimizers.SGD(
+    climb = max(1, steps // 20)
+    optimizer = Muon(
         keras.optimizers.schedules.CosineDecay(
             settings.learning_rate / 10, max(1, steps - climb), warmup_target=settings.learning_rate, warmup_steps=climb
         ),
-        momentum=0.9,
-        nesterov=True,
         weight_decay=settings.weight_decay or None,
     )
     optimizer.exclude_from_weight_decay([variable for variable in model.trainable_variables if len(variable.shape) < 2])

@@ -66,12 +66,13 @@ class Augment(layers.Layer):
 
 
 def residual(
-    shape: tuple[int, int, int], labels: int, *, filters: int = 64, flip: Flip = "none", shift: int = 0
+    shape: tuple[int, int, int], labels: int, *, filters: int = 32, flip: Flip = "none", shift: int = 0
 ) -> keras.Model:
-    """A small residual network for images of 8×8 pixels and more.
+    """A small residual network for images of 4×4 pixels and more.
 
-    Strided convolutions bring the longer side down to 16 pixels or fewer, where convolutions are worth their time; then come up
-    to three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution, a halving and a residual block.
+    Strided convolutions bring the longer side down to 32 pixels or fewer, where convolutions are worth their time; then come
+    three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution and a halving, the last two followed by a
+    residual block. (A residual block in the first stage costs a fifth of the time and gains nothing on CIFAR-10.)
 
     Args:
         shape: height, width and channels of the images.
@@ -82,14 +83,15 @@ def residual(
     images = keras.Input(shape, dtype="uint8", name="images")
     x = _pixels(images, flip, shift)
     side, channels = max(shape[:2]), max(filters // 2, 8)
-    small = side <= 16
-    x = _convolution(x, channels, size=3 if small else 4, stride=1 if small else 2)
-    side = side if small else -(-side // 2)
-    while side > 16:
+    x = _convolution(x, channels, stride=1 if side <= 32 else 2)
+    side = side if side <= 32 else -(-side // 2)
+    while side > 32:
         x, side = _convolution(x, channels, stride=2), -(-side // 2)
     for stage in range(3):
-        x = _convolution(x, filters * 2**stage, halve=stage > 0 and min(x.shape[1:3]) > 1)
-        x = layers.Add()([x, _convolution(x, filters * 2**stage)])
+        small = stage == 0 and side <= 16
+        x = _convolution(x, filters * 2**stage, halve=not small and min(x.shape[1:3]) > 1)
+        if stage:
+            x = layers.Add()([x, _convolution(x, filters * 2**stage)])
     x = layers.GlobalMaxPooling2D()(x)
     return keras.Model(images, _probabilities(x, labels), name="residual")
 
@@ -117,8 +119,8 @@ def _pixels(images: Any, flip: Flip, shift: int) -> Any:
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 
-def _convolution(x: Any, filters: int, *, size: int = 3, stride: int = 1, halve: bool = False) -> Any:
-    x = layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+def _convolution(x: Any, filters: int, *, stride: int = 1, halve: bool = False) -> Any:
+    x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     if halve:  # before the normalization and the activation, which then have a quarter of the work
         x = layers.MaxPooling2D(padding="same")(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))

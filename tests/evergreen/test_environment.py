@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import http.server
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from evergreen.environment import Servers, configure
 from evergreen.workspace import Workspace
+from tests.conftest import ROOT
 
 TOLD = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
 
@@ -77,3 +81,18 @@ def test_what_a_kill_left_of_the_note_about_servers_is_no_server(workspace: Work
 def test_servers_that_have_ended_are_not_used(workspace: Workspace) -> None:
     Servers(1, "http://127.0.0.1:9", "http://127.0.0.1:9").write(workspace)  # the discard port: nothing answers
     assert configure(workspace) is None
+
+
+def test_tensorflow_starts_without_lines_that_need_worry_nobody() -> None:
+    command = "from evergreen.environment import import_tensorflow; import_tensorflow(); import tensorflow, keras"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_where_tensorflow_cannot_be_imported_everything_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'no such library'); raise ImportError('broken')")
+    command = "from evergreen.environment import import_tensorflow; import_tensorflow()"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "no such library" in done.stderr and "broken" in done.stderr

@@ -23,7 +23,7 @@ def die() -> None:
 def perform(root: str, scenario: str, stage: str | None = None, at: str = "", nth: int = 1) -> None:
     from evergreen.environment import configure
     from evergreen.workspace import Workspace
-    from flows.training import stages_in_order
+    from flows.stages import stages_in_order
     from tasks.stage import Run, Stage
 
     os.chdir(root)
@@ -65,7 +65,7 @@ def main() -> None:
     import sklearn.metrics  # noqa: F401
     import tf2onnx  # noqa: F401
 
-    import flows.training  # noqa: F401
+    import flows.stages  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
