@@ -35,4 +35,4 @@ def show_unchanged(summary: dict[str, Any]) -> None:
         run = client.create_flow_run(training, parameters={"scenario": scenario}, name=f"training-{scenario}", state=state)
         for name in summary["stages"]:
             task = Task(lambda: None, name=name)
-            client.create_task_run(task, run.id, dynamic_key="0", name=name, state=Completed(name="Unchanged"))
+            client.create_task_run(task, run.id, dynamic_key=name, name=name, state=Completed(name="Unchanged"))
