@@ -258,8 +258,12 @@ def _training(counts: dict[str, int], size: dict[str, int], reasons: list[str]) 
     ratio = max(counts.values()) / min(counts.values())
     settings: dict[str, Any] = {"model": "residual"}
     settings["epochs"] = 30 if items < 5_000 else 20
-    settings["batch_size"] = 32 if items < 5_000 else 128
-    reasons.append(f"{settings['epochs']} epochs in batches of {settings['batch_size']}: usual for {items:,} images.")
+    settings["batch_size"] = 32 if items < 5_000 else 256
+    settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
+    reasons.append(
+        f"{settings['epochs']} epochs in batches of {settings['batch_size']}, at a learning rate that suits those: "
+        f"usual for {items:,} images."
+    )
     if ratio >= UNBALANCED:
         settings["class_weights"] = "balanced"
         reasons.append(f"Class weights are balanced: the largest class has {ratio:.1f} times the images of the smallest.")
