@@ -72,7 +72,7 @@ def residual(
 
     Strided convolutions bring the longer side down to 32 pixels or fewer, where convolutions are worth their time; then come
     three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution and a halving, the last two followed by a
-    residual block. (A residual block in the first stage costs a fifth of the time and gains nothing on CIFAR-10.)
+    residual block.
 
     Args:
         shape: height, width and channels of the images.

@@ -1,4 +1,4 @@
-"""Muon for convolutions: the optimizer that halves the epochs a small network needs.
+"""Muon for convolutions: a small network needs about half the epochs of SGD (see docs/architecture.md).
 
 Keras's own `keras.optimizers.Muon` leaves everything but matrices, so every convolution's kernel, to AdamW. As `cnn`, this file
 imports Keras at its top: import it late.

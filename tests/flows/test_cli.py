@@ -82,6 +82,13 @@ def test_a_second_run_with_nothing_changed_does_nothing_and_says_so(checkout: Ch
     assert "Nothing has changed" in checkout.evergreen("run").out
 
 
+def test_a_prefect_that_is_away_makes_no_failure_of_a_run_in_which_nothing_was_to_do(checkout: Checkout) -> None:
+    done = checkout.evergreen("run", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")  # nothing answers at the discard port
+    assert done.status == 0, done.err
+    assert {stage["state"] for stage in done.json["stages"].values()} == {"unchanged"}
+    assert "could not be shown on Prefect's page" in done.err
+
+
 def test_a_model_that_is_no_better_stays_challenger_and_what_was_done_can_be_undone(checkout: Checkout) -> None:
     kept = [checkout.root / "outputs" / "quickstart" / name for name in ("metrics.json", "model/model.onnx")]
     before = [path.read_bytes() for path in kept]
