@@ -6,8 +6,9 @@ does not grow with the data set, and any order of the items is as good as their 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,23 +79,25 @@ def training_batches(
     """
     size, steps = min(batch_size, len(split)), steps_per_epoch(len(split), batch_size)
     # Handing over to TensorFlow costs as much as gathering a small batch: several are handed over at once.
-    together = max(1, 8_000_000 // (size * split.images[0].nbytes)) * size
+    together = min(steps, max(1, 8_000_000 // (size * split.images[0].nbytes)))
+    calls = -(-steps // together)  # an epoch's
+    order_of = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(len(split), seed, epoch)[: steps * size])
 
-    def choices() -> Iterator[np.ndarray]:
-        for epoch in range(first_epoch, epochs):
-            order = epoch_order(len(split), seed, epoch)[: steps * size]
-            yield from (order[start : start + together] for start in range(0, len(order), together))
+    def choice(call: int) -> np.ndarray:
+        epoch, start = first_epoch + call // calls, call % calls * together * size
+        return order_of(epoch)[start : start + together * size]
 
-    return _dataset(split, label_count, choices, size, steps * (epochs - first_epoch))
+    return _dataset(split, label_count, choice, calls * (epochs - first_epoch), size, steps * (epochs - first_epoch))
 
 
 def ordered_batches(split: Split, label_count: int, batch_size: int) -> tf.data.Dataset:
     """Every item once, in the order of the arrays; the last batch may be smaller. Yields as `training_batches`."""
 
-    def choices() -> Iterator[np.ndarray]:
-        yield from (np.arange(start, min(start + batch_size, len(split))) for start in range(0, len(split), batch_size))
+    def choice(call: int) -> np.ndarray:
+        return np.arange(call * batch_size, min((call + 1) * batch_size, len(split)))
 
-    return _dataset(split, label_count, choices, None, -(-len(split) // batch_size))
+    batches = -(-len(split) // batch_size)
+    return _dataset(split, label_count, choice, batches, None, batches)
 
 
 def steps_per_epoch(items: int, batch_size: int) -> int:
@@ -103,25 +106,28 @@ def steps_per_epoch(items: int, batch_size: int) -> int:
 
 
 def _dataset(
-    split: Split, label_count: int, choices: Callable[[], Iterator[np.ndarray]], size: int | None, batch_count: int
+    split: Split, label_count: int, choice: Callable[[int], np.ndarray], calls: int, size: int | None, batch_count: int
 ) -> tf.data.Dataset:
-    """Batches of the items that `choices` yields the numbers of: cut to `size` items each, or as they come where it is None."""
+    """`batch_count` batches of the items whose numbers `choice` tells for each of `calls` calls: those of a call cut to `size` items
+    each, or one batch where it is None."""
     import tensorflow as tf
 
     images, shape = split.images.view(np.ndarray), split.images.shape[1:]  # a plain view is gathered from faster
     one_hot = np.eye(label_count, dtype=np.float32)
 
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for choice in choices():
-            cut = (-1, size or len(choice))
-            yield images.take(choice, axis=0).reshape(*cut, *shape), one_hot[split.labels[choice]].reshape(*cut, label_count)
+    def gather(call: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chosen = choice(int(call))
+        cut = (-1, size or len(chosen))
+        return images.take(chosen, axis=0).reshape(*cut, *shape), one_hot[split.labels[chosen]].reshape(*cut, label_count)
 
-    signature = (
-        tf.TensorSpec((None, size, *shape), tf.uint8),
-        tf.TensorSpec((None, size, label_count), tf.float32),
-    )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    dataset = dataset.flat_map(lambda *several: tf.data.Dataset.from_tensor_slices(several))
+    def batches(call: tf.Tensor) -> tf.data.Dataset:
+        # A function called by number: `from_generator` costs more to start and to ask.
+        several = tf.numpy_function(gather, [call], [tf.uint8, tf.float32])
+        for tensor, item in zip(several, (shape, (label_count,)), strict=True):
+            tensor.set_shape((None, size, *item))
+        return tf.data.Dataset.from_tensor_slices(tuple(several))
+
+    dataset = tf.data.Dataset.range(calls).flat_map(batches)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(4)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

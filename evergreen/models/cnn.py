@@ -70,7 +70,8 @@ def residual(
 ) -> keras.Model:
     """A small residual network for images of 4×4 pixels and more.
 
-    Strided convolutions bring the longer side down to 32 pixels or fewer, where convolutions are worth their time; then come
+    Images of more than 32 pixels a side are halved by the first convolution, and then by a convolution with pooling each until
+    32 are left, where convolutions are worth their time (pooling keeps a small mark that strides step over). Then come
     three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution and a halving, the last two followed by a
     residual block.
 
@@ -83,10 +84,13 @@ def residual(
     images = keras.Input(shape, dtype="uint8", name="images")
     x = _pixels(images, flip, shift)
     side, channels = max(shape[:2]), max(filters // 2, 8)
-    x = _convolution(x, channels, stride=1 if side <= 32 else 2)
+    # The first one isn't normalized, which would cost more than itself: pixels are scaled already, and Muon keeps its kernel's norm.
+    x = layers.Conv2D(
+        channels, 3, strides=1 if side <= 32 else 2, padding="same", activation="relu", kernel_initializer="he_normal"
+    )(x)
     side = side if side <= 32 else -(-side // 2)
     while side > 32:
-        x, side = _convolution(x, channels, stride=2), -(-side // 2)
+        x, side = _convolution(x, channels, halve=True), -(-side // 2)
     for stage in range(3):
         small = stage == 0 and side <= 16
         x = _convolution(x, filters * 2**stage, halve=not small and min(x.shape[1:3]) > 1)
@@ -119,8 +123,8 @@ def _pixels(images: Any, flip: Flip, shift: int) -> Any:
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 
-def _convolution(x: Any, filters: int, *, stride: int = 1, halve: bool = False) -> Any:
-    x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+def _convolution(x: Any, filters: int, *, halve: bool = False) -> Any:
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     if halve:  # before the normalization and the activation, which then have a quarter of the work
         x = layers.MaxPooling2D(padding="same")(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
