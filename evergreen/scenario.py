@@ -117,6 +117,7 @@ class Train(Section):
     class_weights: Literal["none", "balanced"] = "none"
     flip: Literal["none", "horizontal", "both"] = "none"
     shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
+    erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
     patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without gain on val before stopping")
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     max_wh: Annotated[float, Field(gt=0)] | None = None

@@ -173,7 +173,9 @@ def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, ste
     from evergreen.models.muon import Muon
 
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
-    model = network(shape, label_count, filters=settings.filters, flip=settings.flip, shift=settings.shift)
+    varied = settings.flip != "none" or settings.shift or settings.erase
+    augment = cnn.Augment(settings.flip, settings.shift, settings.erase, name="augment", dtype="uint8") if varied else None
+    model = network(shape, label_count, filters=settings.filters, augment=augment)
     climb = max(1, steps // 20)
     optimizer = Muon(
         keras.optimizers.schedules.CosineDecay(

@@ -15,35 +15,48 @@ import keras
 from keras import layers, ops
 
 Flip = Literal["none", "horizontal", "both"]
+GREY = 128  # 0 where the networks have scaled it
 
 
 @keras.saving.register_keras_serializable("evergreen")
 class Augment(layers.Layer):
-    """Flips and shifts each image at random while training; passes it on untouched otherwise.
+    """Flips and shifts each image at random while training, and greys a square of it; passes it on untouched otherwise.
 
-    Input and output: `(batch, height, width, channels)`, any dtype. What a shift uncovers is filled with the mirror image of
-    the border. `restart(seed, epoch)` makes the epoch's choices the same whenever it is trained again.
+    Input and output: `(batch, height, width, channels)`, values 0 to 255, any dtype. What a shift uncovers is filled with the
+    mirror image of the border. The square, `erase` pixels a side, may lie partly outside (cutout, DeVries and Taylor 2017).
+    `restart(seed, epoch)` makes the epoch's choices the same whenever it is trained again.
     """
 
-    def __init__(self, flip: Flip = "none", shift: int = 0, **settings: Any) -> None:
+    def __init__(self, flip: Flip = "none", shift: int = 0, erase: int = 0, **settings: Any) -> None:
         super().__init__(**settings)
-        self.flip, self.shift = flip, shift
+        self.flip, self.shift, self.erase = flip, shift, erase
         self.random = keras.random.SeedGenerator(0)
 
     def restart(self, seed: int, epoch: int) -> None:
         self.random.state.assign([seed, epoch * 1_000_003])
 
     def call(self, images: Any, training: bool = False) -> Any:
-        if not training or (self.flip == "none" and self.shift == 0):
+        if not training:
             return images
         batch = ops.shape(images)[0]
         height, width, channels = images.shape[1:]
-        rows = self._positions(batch, height, flip=self.flip == "both")  # (batch, height)
-        columns = self._positions(batch, width, flip=self.flip != "none")  # (batch, width)
-        # One gather does the flips and both shifts: every pixel of the result is looked up by its number in the batch.
-        first = ops.arange(batch, dtype="int32")[:, None, None] * (height * width)
-        numbers = first + rows[:, :, None] * width + columns[:, None, :]  # (batch, height, width)
-        return ops.take(ops.reshape(images, (-1, channels)), numbers, axis=0)
+        if self.flip != "none" or self.shift:
+            rows = self._positions(batch, height, flip=self.flip == "both")  # (batch, height)
+            columns = self._positions(batch, width, flip=self.flip != "none")  # (batch, width)
+            # One gather does the flips and both shifts: every pixel of the result is looked up by its number in the batch.
+            first = ops.arange(batch, dtype="int32")[:, None, None] * (height * width)
+            numbers = first + rows[:, :, None] * width + columns[:, None, :]  # (batch, height, width)
+            images = ops.take(ops.reshape(images, (-1, channels)), numbers, axis=0)
+        if self.erase:
+            erased = ops.logical_and(self._erased(batch, height)[:, :, None], self._erased(batch, width)[:, None, :])
+            images = ops.where(erased[..., None], ops.cast(GREY, images.dtype), images)
+        return images
+
+    def _erased(self, batch: Any, length: int) -> Any:
+        """For each image, what its square covers along one side: bool `(batch, length)`."""
+        start = keras.random.randint((batch, 1), 1 - self.erase, length, "int32", seed=self.random)
+        position = ops.arange(length, dtype="int32")[None, :]
+        return ops.logical_and(position >= start, position < start + self.erase)
 
     def _positions(self, batch: Any, length: int, *, flip: bool) -> Any:
         """For each image, where along one side its pixels come from: int32 `(batch, length)`."""
@@ -62,11 +75,11 @@ class Augment(layers.Layer):
         return position
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "flip": self.flip, "shift": self.shift}
+        return {**super().get_config(), "flip": self.flip, "shift": self.shift, "erase": self.erase}
 
 
 def residual(
-    shape: tuple[int, int, int], labels: int, *, filters: int = 32, flip: Flip = "none", shift: int = 0
+    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None
 ) -> keras.Model:
     """A small residual network for images of 4×4 pixels and more.
 
@@ -79,10 +92,10 @@ def residual(
         shape: height, width and channels of the images.
         labels: how many there are.
         filters: channels of the first stage.
-        flip, shift: how images are varied in training, see `Augment`.
+        augment: how images are varied in training.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, flip, shift)
+    x = _pixels(images, augment)
     side, channels = max(shape[:2]), max(filters // 2, 8)
     # The first one isn't normalized, which would cost more than itself: pixels are scaled already, and Muon keeps its kernel's norm.
     x = layers.Conv2D(
@@ -100,10 +113,10 @@ def residual(
     return keras.Model(images, _probabilities(x, labels), name="residual")
 
 
-def plain(shape: tuple[int, int, int], labels: int, *, filters: int = 32, flip: Flip = "none", shift: int = 0) -> keras.Model:
+def plain(shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None) -> keras.Model:
     """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as `residual`."""
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, flip, shift)
+    x = _pixels(images, augment)
     for block in range(3):
         x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D(padding="same")(x)
@@ -118,8 +131,8 @@ def load(path: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _pixels(images: Any, flip: Flip, shift: int) -> Any:
-    x = Augment(flip, shift, name="augment", dtype="uint8")(images) if flip != "none" or shift else images
+def _pixels(images: Any, augment: Augment | None) -> Any:
+    x = augment(images) if augment else images
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 

@@ -23,7 +23,7 @@ def cnn() -> Any:
 @pytest.mark.parametrize("network", ["residual", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_raw_pixels_go_in_and_probabilities_come_out(cnn: Any, network: str, shape: tuple[int, int, int]) -> None:
-    model = getattr(cnn, network)(shape, 7, filters=8, flip="both", shift=1)
+    model = getattr(cnn, network)(shape, 7, filters=8, augment=cnn.Augment("both", 1, 2))
     assert model.input.dtype == "uint8" and model.input.name == "images"
     probabilities = np.array(model(random_images(shape)))
     assert probabilities.shape == (3, 7) and probabilities.dtype == np.float32
@@ -37,7 +37,7 @@ def test_an_exported_network_works_out_no_shapes_as_it_runs(cnn: Any, network: s
 
     from tasks.train import save
 
-    save(getattr(cnn, network)((8, 8, 1), 3, filters=4, flip="both", shift=1), tmp_path)
+    save(getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2)), tmp_path)
     assert "Shape" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
 
 
@@ -47,7 +47,7 @@ def test_large_images_cost_the_residual_network_no_more_parameters_than_a_few_st
 
 
 def test_a_saved_network_loads_in_safe_mode_and_predicts_the_same(cnn: Any, tmp_path: Path) -> None:
-    model = cnn.residual((8, 8, 1), 4, filters=8, flip="horizontal", shift=2)
+    model = cnn.residual((8, 8, 1), 4, filters=8, augment=cnn.Augment("horizontal", 2, 3))
     model.save(tmp_path / "model.keras")
     images = random_images((8, 8, 1))
     assert np.array_equal(model(images), cnn.load(tmp_path / "model.keras")(images))
@@ -55,7 +55,7 @@ def test_a_saved_network_loads_in_safe_mode_and_predicts_the_same(cnn: Any, tmp_
 
 def test_augmentation_leaves_images_alone_outside_of_training(cnn: Any) -> None:
     images = random_images((6, 7, 3))
-    assert np.array_equal(cnn.Augment("both", 3)(images, training=False), images)
+    assert np.array_equal(cnn.Augment("both", 3, 2)(images, training=False), images)
 
 
 def test_a_horizontal_flip_gives_each_image_or_its_mirror_image(cnn: Any) -> None:
@@ -95,8 +95,30 @@ def test_a_shift_moves_by_at_most_so_many_pixels_and_mirrors_the_border(cnn: Any
     assert len(moves) > 5
 
 
+@pytest.mark.parametrize("erase", [1, 3, 20])
+def test_erasing_greys_one_square_at_most_and_leaves_the_rest(cnn: Any, erase: int) -> None:
+    images = np.full((64, 6, 7, 3), 7, np.uint8)
+    varied = np.array(cnn.Augment(erase=erase)(images, training=True))
+    places = set()
+    for after in varied:
+        rows, columns = np.nonzero((after != 7).any(axis=2))
+        assert 1 <= len(set(rows)) <= erase and 1 <= len(set(columns)) <= erase
+        assert (after[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1] == cnn.GREY).all()
+        assert len(rows) == len(set(rows)) * len(set(columns))
+        places.add((min(rows), min(columns), max(rows), max(columns)))
+    assert len(places) > 5
+
+
+def test_what_is_greyed_is_zero_where_the_network_has_scaled_it(cnn: Any) -> None:
+    import keras
+
+    model = cnn.residual((8, 8, 1), 3, filters=4)
+    scaled = keras.Model(model.input, model.get_layer("scale").output)
+    assert not np.array(scaled(np.full((1, 8, 8, 1), cnn.GREY, np.uint8))).any()
+
+
 def test_augmentation_of_an_epoch_can_be_had_again_and_differs_between_steps_epochs_and_seeds(cnn: Any) -> None:
-    images, layer = random_images((8, 8, 1), items=32), cnn.Augment("both", 2)
+    images, layer = random_images((8, 8, 1), items=32), cnn.Augment("both", 2, 3)
 
     def steps(seed: int, epoch: int) -> list[bytes]:
         layer.restart(seed, epoch)
