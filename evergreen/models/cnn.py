@@ -78,9 +78,7 @@ class Augment(layers.Layer):
         return {**super().get_config(), "flip": self.flip, "shift": self.shift, "erase": self.erase}
 
 
-def residual(
-    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None
-) -> keras.Model:
+def residual(shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None) -> keras.Model:
     """A small residual network for images of 4×4 pixels and more.
 
     Images of more than 32 pixels a side are halved by the first convolution, and then by a convolution with pooling each until
