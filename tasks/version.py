@@ -57,8 +57,8 @@ def version(scenario: Scenario, workspace: Workspace, collection: Collection) ->
     assert named is not None
     if not complete and named != earlier:
         log.warning(
-            "The files of data version %s are neither here nor in the DVC remote: if other scenarios had data in it, version %s lacks "
-            "them. The earlier data.dvc is in git.", earlier, named,
+            "data.dvc named version %s, whose files are neither here nor in the DVC remote (as on a fresh clone). Version %s holds what "
+            "was collected here; run your other scenarios to have theirs in it too. The earlier data.dvc is in git.", earlier, named,
         )  # fmt: skip
     problem = push_data(workspace)
     if problem:
