@@ -257,7 +257,7 @@ def _training(counts: dict[str, int], size: dict[str, int], reasons: list[str]) 
     items = sum(counts.values())
     ratio = max(counts.values()) / min(counts.values())
     settings: dict[str, Any] = {"model": "residual"}
-    settings["epochs"] = 30 if items < 5_000 else 20
+    settings["epochs"] = 80 if items < 2_000 else 30 if items < 5_000 else 20
     settings["batch_size"] = 32 if items < 5_000 else 256
     settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
     reasons.append(
@@ -270,7 +270,7 @@ def _training(counts: dict[str, int], size: dict[str, int], reasons: list[str]) 
     else:
         reasons.append(f"No class weights: the largest class has only {ratio:.1f} times the images of the smallest.")
     settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
-    settings["shift"] = min(size["height"], size["width"]) // 8
+    settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
     reasons.append(
         f"Training shifts images by up to {settings['shift']} pixels"
         + (" and mirrors them: change train.flip to none where left and right differ, as in writing." if size["channels"] == 3
