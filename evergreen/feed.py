@@ -130,5 +130,8 @@ def _dataset(
     dataset = tf.data.Dataset.range(calls).flat_map(batches)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count)).prefetch(4)
     options = tf.data.Options()
+    # There is nothing to tune, and the tuner's thread, which wakes once a minute in a long training, now and then misses that it should
+    # end: the training then stood still for up to a minute after its last epoch.
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
