@@ -48,8 +48,9 @@ def rows() -> list[Row]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         workspace = prepared("cifar10", Path(folder))
-        spent, accuracy = usual(workspace)
+        before, accuracy = usual(workspace)
         fast_spent, fast = trained("cifar10", workspace, **FAST)
+        spent = (before + usual(workspace)[0]) / 2  # once on either side: machines have moods
         full_spent, full = trained("cifar10", workspace)
     reached = ", ".join(f"{name.removesuffix('_macro')} {full[name]:.1%}" for name in PUBLISHED)
     published = ", ".join(f"{name.removesuffix('_macro')} {value:.1%}" for name, value in PUBLISHED.items())
