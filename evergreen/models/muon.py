@@ -23,8 +23,8 @@ class Muon(keras.optimizers.SGD):
     """Nesterov SGD in which every convolution kernel, float32 `(height, width, in, out)`, makes an orthogonal step.
 
     Taken as a matrix of outputs by inputs, a kernel's momentum is replaced by the nearest matrix whose singular values are all
-    alike, so that no direction waits for the gradient to find it; and the kernel keeps its norm, which a normalization behind it
-    makes meaningless anyway. `kernel_rate` times the schedule is by what part of its norm a kernel moves in a step.
+    alike, so that no direction waits for the gradient to find it; and the kernel keeps its norm, which says
+    nothing where a normalization follows, and holds the scale of what comes out where none does. `kernel_rate` times the schedule is by what part of its norm a kernel moves in a step.
     Everything else (biases, normalizations, dense layers) is learned by Nesterov SGD.
     """
 
