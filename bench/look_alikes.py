@@ -102,7 +102,7 @@ def guard_seconds(workspace: Workspace) -> tuple[float, float]:
     started = time.perf_counter()
     looks = np.concatenate([looks_of(images[start : start + 512]) for start in range(0, len(images), 512)])
     looked = time.perf_counter()
-    look_alikes(Space.fit(looks).place(looks), 0)
+    look_alikes(Space.fit(looks, len(looks)).place(looks, len(looks)), 0)
     return looked - started, time.perf_counter() - looked
 
 

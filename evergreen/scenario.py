@@ -118,9 +118,16 @@ class Train(Section):
     flip: Literal["none", "horizontal", "both"] = "none"
     shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
     erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
+    mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
     patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without gain on val before stopping")
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     max_wh: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _mirror_images_are_learned_from(self) -> Train:
+        if self.mirror and self.flip == "none":
+            raise ValueError("mirror needs flip: horizontal or both, or the network has never seen a mirror image")
+        return self
 
 
 class Evaluate(Section):

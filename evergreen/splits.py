@@ -50,6 +50,22 @@ LINK = [("one", "i4"), ("other", "i4"), ("cosine", "f4")]
 
 
 @dataclass(frozen=True)
+class LooksFile:
+    """A file of looks, which slices like the array int8 `(items, LOOKS)`, but is read only as it is asked for."""
+
+    path: Path
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // LOOKS
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        import numpy as np
+
+        start, stop, _ = rows.indices(len(self))
+        return np.fromfile(self.path, np.int8, (stop - start) * LOOKS, offset=start * LOOKS).reshape(-1, LOOKS)
+
+
+@dataclass(frozen=True)
 class Items:
     """What the splits depend on, in the order of arrival.
 
@@ -58,7 +74,7 @@ class Items:
         labels: int `(items,)`, from 0.
         groups: int `(items,)`; -1 where there is none.
         given: int8 `(items,)`: the place in `SPLITS` of the split that the source gives; -1 where it gives none.
-        looks: int8 `(items, LOOKS)` from `looks_of`; None where look-alikes don't matter.
+        looks: int8 `(items, LOOKS)` from `looks_of`, or a file of them; None where look-alikes don't matter.
         ends: how many items there were after each batch.
     """
 
@@ -66,7 +82,7 @@ class Items:
     labels: np.ndarray
     groups: np.ndarray
     given: np.ndarray
-    looks: np.ndarray | None
+    looks: np.ndarray | LooksFile | None
     ends: Sequence[int]
 
 
@@ -107,8 +123,8 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> A
     for end in items.ends:
         if items.looks is not None and end > start:
             if space is None or end >= 2 * fitted_items:
-                space, fitted_items = Space.fit(items.looks[:end]), end
-            points = space.place(items.looks[:end])
+                space, fitted_items = Space.fit(items.looks, end), end
+            points = space.place(items.looks, end)
             links, threshold = look_alikes(points, start)
         else:
             points, links, threshold = None, np.empty((0, 2), np.int64), None
@@ -365,16 +381,18 @@ class Space:
     directions: np.ndarray
 
     @classmethod
-    def fit(cls, looks: np.ndarray) -> Space:
+    def fit(cls, looks: np.ndarray | LooksFile, end: int) -> Space:
         """
         Args:
-            looks: int8 `(n, LOOKS)`.
+            looks: int8 `(n, LOOKS)`, n at least 1.
+            end: how many of them the space is fitted to.
         """
         import numpy as np
 
-        chosen = looks[np.linspace(0, len(looks) - 1, min(len(looks), FITTED_ITEMS)).astype(int)]
+        chosen = np.linspace(0, end - 1, min(end, FITTED_ITEMS)).astype(int)
         total, squares = np.zeros(LOOKS), np.zeros((LOOKS, LOOKS))
-        for block in _blocks(chosen):
+        for start, block in _blocks(looks, end):
+            block = block[chosen[(chosen >= start) & (chosen < start + len(block))] - start]
             total += block.sum(0, dtype=np.float64)
             squares += block.T @ block
         centre = total / len(chosen)
@@ -385,18 +403,16 @@ class Space:
         spread = spread + SHRINKAGE * spread.mean() + 1e-6
         return cls(centre.astype(np.float32), (directions / np.sqrt(spread)).astype(np.float32))
 
-    def place(self, looks: np.ndarray) -> np.ndarray:
-        """int8 `(n, LOOKS)` to float16 `(n, dimensions)` of length 1, or 0 for looks without any edge."""
+    def place(self, looks: np.ndarray | LooksFile, end: int) -> np.ndarray:
+        """The first `end` of int8 `(n, LOOKS)` as float16 `(end, dimensions)` of length 1, or 0 for looks without any edge."""
         import numpy as np
 
-        placed = np.empty((len(looks), self.directions.shape[1]), np.float16)
-        start = 0
-        for block in _blocks(looks):
+        placed = np.empty((end, self.directions.shape[1]), np.float16)
+        for start, block in _blocks(looks, end):
             points = (block - self.centre) @ self.directions
             points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
             points[~block.any(axis=1)] = 0
             placed[start : start + len(block)] = points
-            start += len(block)
         return placed
 
 
@@ -504,8 +520,9 @@ def _mixed(keys: np.ndarray, seed: int) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _blocks(looks: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(looks: np.ndarray | LooksFile, end: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The first `end` looks as float32 in units, some at a time, each with the place where they start."""
     import numpy as np
 
-    for start in range(0, len(looks), BLOCK_ITEMS):
-        yield looks[start : start + BLOCK_ITEMS].astype(np.float32) / LOOKS_SCALE
+    for start in range(0, end, BLOCK_ITEMS):
+        yield start, looks[start : min(start + BLOCK_ITEMS, end)].astype(np.float32) / LOOKS_SCALE

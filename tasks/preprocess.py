@@ -23,7 +23,7 @@ from evergreen.dataset import batches, table
 from evergreen.decoding import decode_all
 from evergreen.errors import EvergreenError
 from evergreen.scenario import Scenario
-from evergreen.splits import LOOKS, NONE, REASONS, SPLITS, Assignment, Items, assign, groups_of
+from evergreen.splits import NONE, REASONS, SPLITS, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
 from tasks.stage import Page, Stage
 
@@ -76,15 +76,18 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
             from or to test on.
     """
     import numpy as np
+    import pyarrow as pa
 
     settings, folders = scenario.preprocess, batches(workspace, scenario.name)
-    rows = table(folders, ["id", "label", "group", "split", "source"])
+    rows = table(folders, ["id", "label", "group", "split", *(["source"] if settings.group else [])])
     if not rows.num_rows:
         raise EvergreenError(
             f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
         )  # fmt: skip
-    groups = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
-    labels = _places(rows["label"].to_pylist(), scenario.validation.labels)
+    if settings.group:
+        named = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
+        rows = rows.drop_columns("source").set_column(rows.column_names.index("group"), "group", pa.array(named, pa.string()))
+    labels = _places(rows["label"], scenario.validation.labels)
     shape = (settings.height, settings.width, settings.channels)
     with replace_folder(workspace.splits(scenario.name)) as folder, contextlib.ExitStack() as scratch:
         pixels, looks = folder / ".pixels", folder / ".looks"
@@ -94,46 +97,52 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         items = Items(
             keys=_keys(rows["id"]),
             labels=labels,
-            groups=_numbered(groups),
-            given=np.array([NONE if split is None else SPLITS.index(split) for split in rows["split"].to_pylist()], np.int8),
-            looks=np.fromfile(looks, np.int8).reshape(-1, LOOKS) if settings.look_alikes else None,
+            groups=_numbered(rows["group"]),
+            given=_places_or_none(rows["split"], SPLITS).astype(np.int8),
+            looks=LooksFile(looks) if settings.look_alikes else None,
             ends=[int(end) for end in np.cumsum([table([batch], ["label"]).num_rows for batch in folders])],
         )
         assignment = assign(items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed)
         preparation = _told(scenario, assignment, labels)
         places = _deal_arrays(folder, pixels, shape, assignment.split, labels, len(scenario.validation.labels))
-        _write_items(folder / "items.parquet", rows, groups, assignment, places)
+        _write_items(folder / "items.parquet", rows, assignment, places)
         for name, value in (("labels", scenario.validation.labels), ("summary", asdict(preparation))):
             (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return preparation
 
 
-def _places(labels: Sequence[str], known: Sequence[str]) -> np.ndarray:
+def _places(labels: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
     import numpy as np
 
-    place = {label: number for number, label in enumerate(known)}
-    unknown = sorted(set(labels) - set(place))
+    unknown = sorted(set(labels.unique().to_pylist()) - set(known))
     if unknown:
         raise EvergreenError(
             "the data set has a label that the scenario doesn't know", expected=f"one of {', '.join(known)}",
             received=unknown[0], fix="Add it to validate.labels.",
         )  # fmt: skip
-    return np.fromiter((place[label] for label in labels), np.int32, len(labels))
+    return _places_or_none(labels, known).astype(np.int32)
 
 
-def _numbered(groups: Sequence[str | None]) -> np.ndarray:
-    """int32 `(items,)`: a number for each group; -1 where there is none."""
-    import numpy as np
+def _places_or_none(values: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
+    """int `(items,)`: where each value stands in `known`; -1 where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    numbers: dict[str, int] = {}
-    return np.fromiter((NONE if group is None else numbers.setdefault(group, len(numbers)) for group in groups), np.int32)
+    return pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
+
+
+def _numbered(groups: pa.ChunkedArray) -> np.ndarray:
+    """int `(items,)`: a number for each group; -1 where there is none."""
+    return _places_or_none(groups, groups.unique().drop_null().to_pylist())
 
 
 def _keys(ids: pa.ChunkedArray) -> np.ndarray:
     """uint64 `(items,)`: the first 8 bytes of each id."""
     import numpy as np
+    import pyarrow.compute as pc
 
-    return np.fromiter((int(id[:16], 16) for chunk in ids.chunks for id in chunk.to_pylist()), np.uint64, len(ids))
+    digits = "".join("".join(pc.utf8_slice_codeunits(chunk, 0, 16).to_pylist()) for chunk in ids.chunks)
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
 
 
 def _told(scenario: Scenario, assignment: Assignment, labels: np.ndarray) -> Preparation:
@@ -196,7 +205,7 @@ def _deal_arrays(
     return places
 
 
-def _write_items(path: Path, rows: pa.Table, groups: Sequence[str | None], assignment: Assignment, places: np.ndarray) -> None:
+def _write_items(path: Path, rows: pa.Table, assignment: Assignment, places: np.ndarray) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -205,7 +214,7 @@ def _write_items(path: Path, rows: pa.Table, groups: Sequence[str | None], assig
     columns: dict[str, Any] = {
         "id": rows["id"],
         "label": rows["label"],
-        "group": pa.array(groups, pa.string()),
+        "group": rows["group"],
         "cluster": pa.array(assignment.cluster, pa.int32()),
         "split": pa.array(np.array([*SPLITS, ""], object)[assignment.split], pa.string(), mask=out),
         "left_out": pa.array(np.array([*REASONS, ""], object)[assignment.left_out], pa.string(), mask=~out),

@@ -175,7 +175,7 @@ def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, ste
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
     varied = settings.flip != "none" or settings.shift or settings.erase
     augment = cnn.Augment(settings.flip, settings.shift, settings.erase, name="augment", dtype="uint8") if varied else None
-    model = network(shape, label_count, filters=settings.filters, augment=augment)
+    model = network(shape, label_count, filters=settings.filters, augment=augment, mirror=settings.mirror)
     climb = max(1, steps // 20)
     optimizer = Muon(
         keras.optimizers.schedules.CosineDecay(

@@ -1,4 +1,4 @@
-"""Convolutional networks that classify images, and the two layers that they add to Keras's own.
+"""Convolutional networks that classify images, and the layers that they add to Keras's own.
 
 Each network takes raw pixels, uint8 `(batch, height, width, channels)`, and gives probabilities, float32 `(batch, labels)`:
 what must be done to pixels before they are learned from is part of the model, so that serving can't differ from training.
@@ -78,22 +78,43 @@ class Augment(layers.Layer):
         return {**super().get_config(), "flip": self.flip, "shift": self.shift, "erase": self.erase}
 
 
-def residual(shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None) -> keras.Model:
+@keras.saving.register_keras_serializable("evergreen")
+class BothWays(layers.Layer):
+    """When predicting, each image and then each one's mirror image: `(batch, height, width, channels)` to twice the batch."""
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return images if training else ops.concatenate([images, images[:, :, ::-1]], axis=0)
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class MeanOfBoth(layers.Layer):
+    """Undoes `BothWays`: the mean of what was found of an image and of its mirror image, `(2 batch, labels)` to `(batch, labels)`."""
+
+    def call(self, probabilities: Any, training: bool = False) -> Any:
+        if training:
+            return probabilities
+        return ops.mean(ops.reshape(probabilities, (2, -1, probabilities.shape[-1])), axis=0)
+
+
+def residual(
+    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
+) -> keras.Model:
     """A small residual network for images of 4×4 pixels and more.
 
     Images of more than 32 pixels a side are halved by the first convolution, and then by a convolution with pooling each until
     32 are left, where convolutions are worth their time (pooling keeps a small mark that strides step over). Then come
-    three stages of `filters`, 2 `filters` and 4 `filters` channels, each a convolution and a halving, the last two followed by a
-    residual block.
+    three stages of `filters`, 4 `filters` and 4 `filters` channels, each a convolution, a halving and a residual block (the
+    proportions of airbench94, Jordan 2024).
 
     Args:
         shape: height, width and channels of the images.
         labels: how many there are.
         filters: channels of the first stage.
         augment: how images are varied in training.
+        mirror: predict from each image and its mirror image, at twice the work.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, augment)
+    x = _pixels(images, augment, mirror)
     side, channels = max(shape[:2]), max(filters // 2, 8)
     # The first one isn't normalized, which would cost more than itself: pixels are scaled already, and Muon keeps its kernel's norm.
     x = layers.Conv2D(
@@ -102,26 +123,27 @@ def residual(shape: tuple[int, int, int], labels: int, *, filters: int = 32, aug
     side = side if side <= 32 else -(-side // 2)
     while side > 32:
         x, side = _convolution(x, channels, halve=True), -(-side // 2)
-    for stage in range(3):
+    for stage, channels in enumerate((filters, 4 * filters, 4 * filters)):
         small = stage == 0 and side <= 16
-        x = _convolution(x, filters * 2**stage, halve=not small and min(x.shape[1:3]) > 1)
-        if stage:
-            x = layers.Add()([x, _convolution(x, filters * 2**stage)])
+        x = _convolution(x, channels, halve=not small and min(x.shape[1:3]) > 1)
+        x = layers.Add()([x, _convolution(x, channels)])
     x = layers.GlobalMaxPooling2D()(x)
-    return keras.Model(images, _probabilities(x, labels), name="residual")
+    return keras.Model(images, _probabilities(x, labels, mirror), name="residual")
 
 
-def plain(shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None) -> keras.Model:
+def plain(
+    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
+) -> keras.Model:
     """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as `residual`."""
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, augment)
+    x = _pixels(images, augment, mirror)
     for block in range(3):
         x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D(padding="same")(x)
     # A dense layer over all places, as a convolution that is as large as they are: flattening would work out the batch's shape as
     # it runs, which the ONNX converter folds away only most of the time, and the same weights would give one file or the other.
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(128, x.shape[1:3], activation="relu")(x))
-    return keras.Model(images, _probabilities(x, labels), name="plain")
+    return keras.Model(images, _probabilities(x, labels, mirror), name="plain")
 
 
 def load(path: Path) -> keras.Model:
@@ -129,8 +151,9 @@ def load(path: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _pixels(images: Any, augment: Augment | None) -> Any:
+def _pixels(images: Any, augment: Augment | None, mirror: bool) -> Any:
     x = augment(images) if augment else images
+    x = BothWays(name="both_ways", dtype="uint8")(x) if mirror else x
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 
@@ -141,7 +164,8 @@ def _convolution(x: Any, filters: int, *, halve: bool = False) -> Any:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
-def _probabilities(x: Any, labels: int) -> Any:
+def _probabilities(x: Any, labels: int, mirror: bool) -> Any:
     # The logits are scaled down, so that the step size that suits the convolutions doesn't blow up the last layer.
     logits = layers.Rescaling(1 / 8, name="logits")(layers.Dense(labels, name="last")(x))
-    return layers.Softmax(dtype="float32", name="probabilities")(logits)
+    found = layers.Softmax(dtype="float32", name="probabilities")(logits)
+    return MeanOfBoth(name="mean_of_both", dtype="float32")(found) if mirror else found

@@ -49,6 +49,7 @@ def test_a_good_scenario_is_read_as_it_stands(tmp_path: Path) -> None:
         ("heigth: 32", "height: 32", 9, "preprocess.heigth", "allowed are channels, group, height"),
         ("epochs: many", "epochs: 2", 13, "train.epochs", "valid integer"),
         ("epochs: 0", "epochs: 2", 13, "train.epochs", "greater than or equal to 1"),
+        ("epochs: 2\n  mirror: true", "epochs: 2", 12, "train", "mirror needs flip"),
         ("channels: 2", "channels: 3", 11, "preprocess.channels", "1 or 3"),
         ("labels: [cat]", "labels: [cat, dog]", 7, "validate.labels", "at least 2"),
         ("labels: [cat, cat]", "labels: [cat, dog]", 7, "validate.labels", "twice"),

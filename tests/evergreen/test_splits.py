@@ -24,6 +24,7 @@ from evergreen.splits import (
     VAL,
     Assignment,
     Items,
+    LooksFile,
     Space,
     assign,
     deal,
@@ -129,6 +130,16 @@ def test_a_given_split_is_kept_or_the_item_is_left_out(items: Items) -> None:
         assert missing_then or joined_older
 
 
+def test_looks_that_stay_in_their_file_give_the_same_splits(tmp_path: Path) -> None:
+    looks = np.random.default_rng(2).integers(-100, 100, (5000, LOOKS)).astype(np.int8)  # more than are read at a time
+    looks[4000:] = looks[:1000]
+    looks.tofile(tmp_path / "looks")
+    items = plain([0, 1] * 2500, ends=[3000, 5000])
+    found = assign(replace(items, looks=LooksFile(tmp_path / "looks")), **SHARES)
+    assert same(found, assign(replace(items, looks=looks), **SHARES))
+    assert found.cluster[4999] == 999
+
+
 @settings(deadline=None, max_examples=40)
 @given(data_sets())
 def test_two_look_alikes_of_one_batch_never_stand_on_both_sides(items: Items) -> None:
@@ -136,7 +147,8 @@ def test_two_look_alikes_of_one_batch_never_stand_on_both_sides(items: Items) ->
     if items.looks is None or not len(items.keys):
         return
     found = assign(items, **SHARES)
-    points = Space.fit(items.looks).place(items.looks).astype(np.float32)
+    end = len(items.keys)
+    points = Space.fit(items.looks, end).place(items.looks, end).astype(np.float32)
     one, other = np.nonzero(points @ points.T >= (found.similar[0] or 0) + 1e-3)
     placed = (found.split[one] != NONE) & (found.split[other] != NONE)
     assert (found.split[one] == found.split[other])[placed].all()
@@ -222,9 +234,8 @@ def test_what_looks_alike_by_nature_does_not_collapse_into_one_cluster() -> None
     numbers = np.random.default_rng(5)
     thing = numbers.integers(-100, 100, LOOKS)
     drifting = thing + np.cumsum(numbers.integers(-6, 7, (400, LOOKS)), axis=0)  # each looks much like the one before
-    links, similar = look_alikes(
-        Space.fit(drifting.clip(-126, 126).astype(np.int8)).place(drifting.clip(-126, 126).astype(np.int8)), 0
-    )
+    looks = drifting.clip(-126, 126).astype(np.int8)
+    links, similar = look_alikes(Space.fit(looks, 400).place(looks, 400), 0)
     assert similar > SIMILAR[0]
     assert len(links)
 
@@ -233,7 +244,7 @@ def test_images_without_any_edge_look_like_nothing() -> None:
     images = np.stack([np.full((16, 16, 3), level, np.uint8) for level in range(0, 250, 10)])
     looks = looks_of(images)
     assert not looks.any()
-    assert len(look_alikes(Space.fit(looks).place(looks), 0)[0]) == 0
+    assert len(look_alikes(Space.fit(looks, len(looks)).place(looks, len(looks)), 0)[0]) == 0
 
 
 def test_looks_hardly_depend_on_exposure_colour_and_size() -> None:
