@@ -8,7 +8,7 @@ import sys
 
 from bench.report import ROOT, Row, show
 
-MEASUREMENTS = ("training_input", "quickstart", "data_in", "flow", "scoring", "look_alikes", "inspection", "cifar10")
+MEASUREMENTS = ("training_input", "quickstart", "data_in", "flow", "scoring", "look_alikes", "inspection", "carbon", "cifar10")
 
 
 def main() -> None:
