@@ -10,7 +10,7 @@ that the champion predicts. None of this needs to know the right labels.
 **The reference** is of held-out items (val and test), not of those that the network learned from: it has seen those, and its
 embeddings of them differ from those of any new item with no drift at all. Against 4,000 train items, a network that was right on 91 %
 of them and on 81 % of unseen ones had 6.6 % false alarms in 1,000 draws of CIFAR-10 at a level of 5 %; against held-out items the
-share was 3 %. Held-out items come from where the train items come from, and are as new to the weights as what arrives. (Early
+same network had 3.6 %. Held-out items come from where the train items come from, and are as new to the weights as what arrives. (Early
 stopping looks at val once an epoch: too little to tell.)
 
 **The tests**: Kolmogorov and Smirnov's of two samples for an image property; Pearson's chi-squared for the predicted labels; for the
