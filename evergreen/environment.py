@@ -81,6 +81,8 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     if servers:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
         os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
+    if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
+        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     return servers
 
 

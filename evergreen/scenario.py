@@ -141,6 +141,43 @@ class Promote(Section):
     )
 
 
+class Retraining(Section):
+    """When the flow `retraining` looks whether there is a reason to train again."""
+
+    cron: str | None = Field(None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked")
+    timezone: str = Field("UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin")
+
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, value: str | None) -> str | None:
+        from datetime import UTC, datetime
+
+        from cronsim import CronSim, CronSimError
+
+        if value is None:
+            return None
+        if len(value.split()) != 5:
+            raise ValueError("must have five fields: minute, hour, day of month, month, day of week")
+        try:
+            next(CronSim(value, datetime.now(UTC)))
+        except CronSimError as error:
+            raise ValueError(f"is not a cron expression: {error}") from None
+        except StopIteration:
+            raise ValueError("names a day that never comes") from None
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (KeyError, OSError, ValueError):  # an unknown name, a folder's, one that leaves the folder of zones
+            raise ValueError("is no time zone; expected an IANA name such as Europe/Berlin") from None
+        return value
+
+
 class Scenario(Section):
     name: Name
     description: str = ""
@@ -155,6 +192,8 @@ class Scenario(Section):
     train: Train
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
     promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
+    pool: Literal["cpu", "gpu"] = Field("cpu", description="the Prefect work pool whose workers run this scenario")
+    retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Scenario:

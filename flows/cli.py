@@ -113,6 +113,18 @@ def up(
 
 
 @app.command()
+def deploy(as_json: Json = False, debug: Debug = False) -> None:
+    """Write prefect.yaml from the scenarios, and deploy it to the Prefect server that is up, or that PREFECT_API_URL names."""
+    with results() as out:
+        workspace, visible = _begin(debug)
+        from flows.deploy import declare
+        from flows.deploy import deploy as deploy_
+
+        told = deploy_(workspace) if visible else [*declare(workspace), "No Prefect server is up: nothing was deployed."]
+        print(json.dumps({"told": told}) if as_json else "\n".join(told), file=out)
+
+
+@app.command()
 def promote(
     scenario: Scenario_,
     version: Annotated[int | None, typer.Option(min=1, help="A model version; without it, the challenger.")] = None,
@@ -127,6 +139,10 @@ def promote(
         from tasks.promote import promote_version
 
         promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
+        if promotion.promoted:
+            from flows.events import emit_promotion
+
+            emit_promotion(scenario, promotion.model_version, promotion.reason)
         _say(out, as_json, promotion)
 
 

@@ -52,9 +52,13 @@ def conclude(
 
 
 def publish(summary: dict[str, Any]) -> None:
-    """Put the run's cost on Prefect's page, a row a stage. Called within a flow."""
+    """Put the run's cost on Prefect's page, a row a stage, and say it where the run has made a new champion. Called within a flow."""
     from prefect.artifacts import create_table_artifact
 
+    from flows.events import emit_promotion
+
+    if summary["promoted"] and summary["stages"]["promote"]["state"] == "ran":
+        emit_promotion(summary["scenario"], summary["model_version"], summary["reason"])
     rows = [{"stage": name, **stage} for name, stage in summary["stages"].items()]
     rows.append({"stage": "all", "state": "", "seconds": summary["seconds"], "energy_wh": summary["energy_wh"]})
     carbon = summary["carbon_gco2e"]

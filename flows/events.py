@@ -1,0 +1,47 @@
+"""Events that Prefect's automations listen for. Without a server they are only logged: nobody would hear them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evergreen.drift import Drift
+
+log = logging.getLogger("evergreen")
+
+
+def emit_drift(scenario: str, drift: Drift) -> bool:
+    """Say that new items of a scenario are unlike what its champion was trained on: its retraining deployment starts.
+
+    Returns:
+        Whether a server was told. A comparison that found no drift is no news.
+    """
+    if not drift.drifted:
+        return False
+    features = [feature.name for feature in drift.features if feature.drifted]
+    return _emit("evergreen.drift", scenario, message=drift.reason, features=features, items=drift.items, alpha=drift.alpha)
+
+
+def emit_promotion(scenario: str, version: int, reason: str) -> bool:
+    """Say that a model version is a scenario's champion now.
+
+    Returns:
+        Whether a server was told.
+    """
+    return _emit("evergreen.promotion", scenario, message=f"version {version} is the champion: {reason}", version=version)
+
+
+def _emit(event: str, scenario: str, *, message: str, **more: Any) -> bool:
+    if "PREFECT_API_URL" not in os.environ:
+        log.info("%s of %s: %s (no Prefect server is up to act on it)", event, scenario, message)
+        return False
+    from prefect.events import emit_event
+
+    resource = {"prefect.resource.id": f"evergreen.scenario.{scenario}", "prefect.resource.name": scenario}
+    try:
+        return emit_event(event, resource=resource, payload={"message": message, **more}) is not None
+    except Exception as error:  # that nobody could be told must not undo what has been done
+        log.warning("%s of %s: %s (Prefect's server could not be told: %s)", event, scenario, message, error)
+        return False

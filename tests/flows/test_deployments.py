@@ -1,0 +1,154 @@
+"""Runs that are started, cancelled and killed while `evergreen up` runs: as from Prefect's page, which asks its server the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from tests.flows.conftest import Up
+from tests.flows.receivers import Receivers
+
+pytestmark = [pytest.mark.slow, pytest.mark.servers]
+
+TAKES_LONG = "epochs: 10000 # "
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait for a true answer, and give it."""
+    end = time.monotonic() + seconds
+    while not (answer := true()):
+        assert time.monotonic() < end, f"still {answer!r} after {seconds:.0f} s"
+        time.sleep(0.2)
+    return answer
+
+
+def start(up: Up, deployment: str) -> str:
+    """A quick run, as the page starts it; gives its id."""
+    found = up.ask(f"deployments/name/{deployment}")
+    return str(up.ask(f"deployments/{found['id']}/create_flow_run", {})["id"])
+
+
+def state(up: Up, run: str) -> str:
+    return str(up.ask(f"flow_runs/{run}")["state"]["type"])
+
+
+def set_state(up: Up, run: str, type_: str) -> None:
+    assert up.ask(f"flow_runs/{run}/set_state", {"state": {"type": type_}})["status"] == "ACCEPT"
+
+
+def trains(up: Up, run: str) -> bool:
+    tasks = up.ask("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
+    return any(task["name"] == "train" and task["state"]["type"] == "RUNNING" for task in tasks)
+
+
+def processes(run: str) -> list[psutil.Process]:
+    """Those that work on the run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == run and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def what_counts(up: Up) -> dict[str, Any]:
+    """The data, the lock file and the champion."""
+    root = up.checkout.root
+    with sqlite3.connect(root / "mlruns" / "mlflow.db") as store:
+        named = store.execute("SELECT alias, version FROM registered_model_aliases ORDER BY alias").fetchall()
+    return {
+        "data": sorted(str(path.relative_to(root)) for path in (root / "data").rglob("*") if path.is_file()),
+        "dvc": {name: (root / name).read_bytes() for name in ("data.dvc", "dvc.lock")},
+        "aliases": named,
+        "half": [str(path) for path in (root / "outputs").rglob(".*.tmp")],
+    }
+
+
+def lock_is_free(up: Up) -> bool:
+    with FileLock(up.checkout.root / ".evergreen" / "locks" / "run-quickstart.lock", timeout=0.1):
+        return True
+
+
+@pytest.fixture
+def long_training(up: Up) -> Iterator[str]:
+    """A run of training/quickstart in the midst of learning, which would take hours; the scenario is as it was."""
+    path = up.checkout.root / "scenarios" / "quickstart.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("epochs: ", TAKES_LONG))
+    try:
+        run = start(up, "training/quickstart")
+        until(lambda: trains(up, run))
+    finally:
+        path.write_text(text)
+    yield run
+    if state(up, run) == "RUNNING":
+        set_state(up, run, "CANCELLING")
+
+
+def test_the_deployments_are_there_with_their_schedules_queues_and_forms(up: Up) -> None:
+    for flow in ("training", "retraining"):
+        there = up.ask(f"deployments/name/{flow}/quickstart")
+        assert there["parameters"] == {"scenario": "quickstart"}
+        field = there["parameter_openapi_schema"]["properties"]["scenario"]
+        assert field["type"] == "string" and field["pattern"] and "scenarios/" in field["description"]
+        assert len(there["schedules"]) == (flow == "retraining")
+        assert up.ask(f"work_queues/{there['work_queue_id']}")["concurrency_limit"] == 1
+
+
+def test_deploying_again_changes_nothing_and_keeps_what_was_paused_on_the_page(up: Up) -> None:
+    there = up.ask("deployments/name/retraining/inspection")
+    up.ask(f"deployments/{there['id']}/schedules/{there['schedules'][0]['id']}", {"active": False}, "PATCH")
+    before = {automation["name"] for automation in up.ask("automations/filter", {})}
+    done = up.checkout.evergreen("deploy", "--json")
+    assert done.status == 0, done.err
+    assert "No notifications" in done.json["told"][-1]  # this command's environment names no address: they are gone
+    after = [automation["name"] for automation in up.ask("automations/filter", {})]
+    assert len(after) == len(set(after))
+    assert before - set(after) == {f"evergreen: tell of {about}" for about in ("failure", "promotion", "drift")}
+    assert up.ask("deployments/name/retraining/inspection")["schedules"][0]["active"] is False
+    assert up.ask("deployments/name/retraining/inspection")["id"] == there["id"]
+    assert up.checkout.evergreen("deploy", **up.told).status == 0
+
+
+def test_a_cancelled_run_leaves_no_process_and_nothing_half_done(up: Up, long_training: str) -> None:
+    before = what_counts(up)
+    assert processes(long_training)
+    set_state(up, long_training, "CANCELLING")
+    until(lambda: state(up, long_training) == "CANCELLED")
+    until(lambda: not processes(long_training), 30)
+    assert what_counts(up) == before
+    assert lock_is_free(up)
+
+
+def test_drift_starts_a_retraining_that_waits_its_turn_and_comes_to_it_though_the_worker_is_killed(
+    up: Up, long_training: str, receivers: Receivers
+) -> None:
+    """The whole story: one run at a time, a killed worker's run is marked as crashed, its place is free, the next one ends well."""
+    told = up.checkout.run(
+        sys.executable, "-c", "from evergreen.environment import configure; from evergreen.workspace import Workspace; "
+        "configure(Workspace.find()); from evergreen.drift import Drift; from flows.events import emit_drift; "
+        "print(emit_drift('quickstart', Drift(True, 0.05, 500, 2000, 'they are darker', ())))",
+    )  # fmt: skip
+    assert told.out.split() == ["True"], told.err
+    retraining = until(lambda: up.ask("flow_runs/filter", {"flows": {"name": {"any_": ["retraining"]}}}))[0]["id"]
+    worker = next(child for child in up.process.children(recursive=True) if "worker" in child.cmdline())
+    before = what_counts(up)
+    assert state(up, retraining) == "SCHEDULED" and trains(up, long_training)
+    worker.kill()
+    until(lambda: state(up, long_training) == "CRASHED")
+    assert what_counts(up) == before
+    until(lambda: state(up, retraining) == "COMPLETED")
+    assert state(up, long_training) == "CRASHED"
+    texts = until(lambda: len(receivers.received.webhooks) >= 2 and receivers.received.webhooks)
+    assert any("they are darker" in told["text"] and told["resource"] == "evergreen.scenario.quickstart" for told in texts)
+    assert any("training-quickstart: Crashed" in told["text"] for told in texts)
+    until(lambda: any("they are darker" in mail for mail in receivers.received.mails))
