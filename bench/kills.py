@@ -108,7 +108,9 @@ def kill(server: Server, checkout: Path, number: int, moments: random.Random) ->
     seconds = time.monotonic() - killed
     following = server.start()
     wait(lambda: server.state(following) == "COMPLETED", 300)
-    print(f"kill {number + 1}: {'with its run' if both else 'alone'}, marked after {seconds:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"kill {number + 1}: {'with its run' if both else 'alone'}, marked after {seconds:.1f} s", file=sys.stderr, flush=True
+    )
     return both, seconds
 
 
@@ -134,7 +136,14 @@ def rows() -> list[Row]:
     return [
         *([marked("worker killed with -9", alone)] if alone else []),
         *([marked("worker and run killed with -9", both)] if both else []),
-        Row("the next run after each kill", kept, "", kept, f"{KILLS} and {KILLS}", ended == {"COMPLETED": KILLS, "CRASHED": KILLS}),
+        Row(
+            "the next run after each kill",
+            kept,
+            "",
+            kept,
+            f"{KILLS} and {KILLS}",
+            ended == {"COMPLETED": KILLS, "CRASHED": KILLS},
+        ),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -98,7 +99,8 @@ def import_tensorflow() -> None:
             import tensorflow  # noqa: F401
         except BaseException:
             held.seek(0)
-            os.write(kept, held.read())
+            with contextlib.suppress(OSError):  # where nobody reads it any more, the error itself must still be heard of
+                os.write(kept, held.read())
             raise
         finally:
             os.dup2(kept, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,15 +20,33 @@ def begin() -> None:
     unseen, and in the way of the next run, when the worker is killed."""
     configure(Workspace.find())
     if "PREFECT__FLOW_RUN_ID" in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="end-with-worker", daemon=True).start()
+        worker = os.getppid()
+        told = end_with_parent() and not _is_orphaned(worker)
+        threading.Thread(target=_end_with, args=(worker, told), name="end-with-worker", daemon=True).start()
 
 
-def _end_with(worker: int) -> None:
+def end_with_parent() -> bool:
+    """Let Linux send this process SIGTERM in the moment in which its parent dies, however that happens: before this process writes
+    to a pipe that nobody reads any more, and fails by that.
+
+    Returns:
+        Whether it will; other systems can't.
+    """
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        return bool(ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM) == 0)  # PR_SET_PDEATHSIG, prctl(2)
+    return False
+
+
+def _end_with(worker: int, told: bool) -> None:
     """Wait until the parent is another than `worker`, then end: by SIGTERM, on which Prefect notes the run as crashed and every
-    stage leaves its outputs as they were; and where that is of no use, by SIGKILL."""
+    stage leaves its outputs as they were (a second one would interrupt that: none where the system has `told` already); and where
+    that is of no use, by SIGKILL."""
     while os.getppid() == worker and not _is_orphaned(worker):
         time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not told:
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 

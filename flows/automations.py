@@ -83,7 +83,9 @@ def silent_runs_have_crashed() -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENCE_SECONDS),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="Nothing was heard of this run any more: its process has died.")],
+        actions=[
+            ChangeFlowRunState(state=StateType.CRASHED, message="Nothing was heard of this run any more: its process has died.")
+        ],
     )
 
 
@@ -178,7 +180,8 @@ def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
     if not there:
         client.create_automation(wanted)
         return
-    whole = wanted.model_dump() | {"enabled": there[0].enabled}  # an update sends only what was set by hand
+    # An update sends only what was set by hand, and may not name an owner.
+    whole = wanted.model_dump(exclude={"owner_resource"}) | {"enabled": there[0].enabled}
     client.update_automation(there[0].id, type(wanted).model_validate(whole))
 
 

@@ -108,7 +108,9 @@ def declare(workspace: Workspace) -> list[str]:
         theirs = [entry for entry in kept.pop("deployments", None) or [] if entry.get("entrypoint") not in ENTRYPOINTS.values()]
     except (YAMLError, AttributeError, TypeError) as error:
         text = " ".join(str(error).split())
-        raise WrongUse(f"prefect.yaml is not what Prefect reads: {text}", fix="Mend it, or remove it: it is written anew.") from None
+        raise WrongUse(
+            f"prefect.yaml is not what Prefect reads: {text}", fix="Mend it, or remove it: it is written anew."
+        ) from None
     ours = [deployment(scenario, flow) for scenario in found for flow in ENTRYPOINTS]
     content = HEADER.encode() + _as_yaml(kept | {"deployments": [*ours, *theirs]})
     if content != before:

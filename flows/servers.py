@@ -18,10 +18,11 @@ import psutil
 from evergreen.environment import Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.workspace import Workspace
+from flows.attempt import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 WORKER = "worker-"  # with its pool: the name of its process and log
-WORKER_SECONDS = 30  # one that ended sooner than that after its start would end again
+STARTS_A_MINUTE = 3  # a worker that ends more often than that by itself would go on doing so
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Processes:
     directory: Path
     started: dict[str, psutil.Popen] = field(default_factory=dict)
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    started_again: list[float] = field(default_factory=list)  # when, by the monotonic clock
 
     def start(self, name: str, *command: str) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,  # also where `evergreen up` has no chance to clean up (kill -9)
             )
 
     def wait_until(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 180) -> None:
@@ -68,10 +70,12 @@ class Processes:
     def start_again(self, name: str) -> None:
         """
         Raises:
-            EvergreenError: it ended too soon after its start to be worth another.
+            EvergreenError: there have been too many such starts.
         """
-        if time.time() - self.started[name].create_time() < WORKER_SECONDS:
-            raise EvergreenError(f"{name} ended by itself, right after its start", fix=f"Its log is {self.logs / f'{name}.log'}.")
+        now = time.monotonic()
+        self.started_again = [*(at for at in self.started_again if at > now - 60), now]
+        if len(self.started_again) > STARTS_A_MINUTE:
+            raise EvergreenError(f"{name} ends by itself again and again", fix=f"Its log is {self.logs / f'{name}.log'}.")
         self.start(name, *self.commands[name])
 
     def first_ended(self) -> str | None:
@@ -150,7 +154,18 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
             stdout=sys.stderr,
         )
         for pool in _pools(workspace, say):
-            processes.start(f"{WORKER}{pool}", "prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", f"evergreen-{pool}")
+            processes.start(
+                f"{WORKER}{pool}",
+                "prefect",
+                "worker",
+                "start",
+                "--pool",
+                pool,
+                "--type",
+                "process",
+                "--name",
+                f"evergreen-{pool}",
+            )
         urls.write(workspace)
         yield processes
     except subprocess.CalledProcessError as error:
@@ -205,14 +220,6 @@ def _refuse_taken(name: str, option: str, port: int) -> None:
             ) from None
 
 
-def _end_with_parent() -> None:
-    """Linux ends this child when `evergreen up` dies without a chance to clean up (kill -9)."""
-    with contextlib.suppress(Exception):
-        import ctypes
-
-        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
-
-
 def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
     """Run the three until Ctrl-C or SIGTERM, and end them.
 
@@ -237,7 +244,9 @@ def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
                 while True:
                     ended = processes.first_ended()
                     if ended and ended.startswith(WORKER):
-                        say(f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes.")
+                        say(
+                            f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes."
+                        )
                         processes.start_again(ended)
                     elif ended:
                         break

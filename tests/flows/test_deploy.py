@@ -40,7 +40,9 @@ def test_prefect_reads_it_and_it_names_no_place_of_one_machine() -> None:
 
 
 def test_each_scenario_is_trained_on_demand_and_retrained_by_its_own_cron(workspace: Workspace) -> None:
-    (workspace.scenarios / "mine.yaml").write_text(GOOD + "pool: gpu\nretraining:\n  cron: 5 4 * * MON\n  timezone: Asia/Tokyo\n")
+    (workspace.scenarios / "mine.yaml").write_text(
+        GOOD + "pool: gpu\nretraining:\n  cron: 5 4 * * MON\n  timezone: Asia/Tokyo\n"
+    )
     declare(workspace)
     declared = deployments(workspace)
     names = {path.stem for path in workspace.scenarios.glob("*.yaml")}
