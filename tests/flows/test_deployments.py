@@ -48,6 +48,12 @@ def trains(up: Up, run: str) -> bool:
     return any(task["name"] == "train" and task["state"]["type"] == "RUNNING" for task in tasks)
 
 
+def learns(up: Up, since: float) -> bool:
+    """Whether an epoch has ended since then."""
+    checkpoints = up.checkout.root / ".evergreen" / "checkpoints" / "quickstart"
+    return any(path.stat().st_mtime > since for path in checkpoints.rglob("*") if path.is_file())
+
+
 def processes(run: str) -> list[psutil.Process]:
     """Those that work on the run."""
     found = []
@@ -91,8 +97,9 @@ def long_training(up: Up) -> Iterator[str]:
     text = path.read_text()
     path.write_text(text.replace("epochs: ", TAKES_LONG))
     try:
+        before = time.time()
         run = start(up, "training/quickstart")
-        until(lambda: trains(up, run))
+        until(lambda: trains(up, run) and learns(up, before))
     finally:
         path.write_text(text)
     yield run
