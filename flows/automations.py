@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 WEBHOOK, EMAIL = "EVERGREEN_WEBHOOK_URL", "EVERGREEN_EMAIL_URL"
 BLOCKS = {WEBHOOK: "evergreen-webhook", EMAIL: "evergreen-email"}
+Labels = dict[str, str | list[str]]
 SILENCE_SECONDS = 75  # two heartbeats and a half: with the server's own rounds, a dead run is marked within two minutes
-OURS = {"prefect.resource.role": "flow", "prefect.resource.name": ["training", "retraining"]}
-RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
-SCENARIOS = {"prefect.resource.id": "evergreen.scenario.*"}
+OURS: Labels = {"prefect.resource.role": "flow", "prefect.resource.name": ["training", "retraining"]}
+RUNS: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
+SCENARIOS: Labels = {"prefect.resource.id": "evergreen.scenario.*"}
 TOLD = "{{ event.resource.name }}: {{ event.payload.message }}"
 # What people are told of: the events, of which resources, of which flows, and the sentence (Jinja).
-MESSAGES: dict[str, tuple[set[str], dict[str, Any], dict[str, Any], str]] = {
+MESSAGES: dict[str, tuple[set[str], Labels, Labels, str]] = {
     "failure": (
         {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
         RUNS,
@@ -84,7 +85,12 @@ def silent_runs_have_crashed() -> AutomationCore:
             within=timedelta(seconds=SILENCE_SECONDS),
         ),
         actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message="Nothing was heard of this run any more: its process has died.")
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                name="Crashed",
+                message="Nothing was heard of this run any more: its process has died.",
+                force=False,
+            )
         ],
     )
 
@@ -161,7 +167,7 @@ def _blocks() -> dict[str, UUID]:
     for variable, kind in kinds.items():
         address = os.environ.get(variable)
         if address:
-            found[variable] = kind(url=SecretStr(address)).save(BLOCKS[variable], overwrite=True)  # type: ignore[call-arg, assignment]
+            found[variable] = kind(url=SecretStr(address)).save(BLOCKS[variable], overwrite=True)  # type: ignore[assignment]
         else:
             _forget(f"{kind.get_block_type_slug()}/{BLOCKS[variable]}")
     return found

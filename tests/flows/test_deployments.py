@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
 import time
@@ -16,8 +17,6 @@ from tests.flows.conftest import Up
 from tests.flows.receivers import Receivers
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
-
-TAKES_LONG = "epochs: 10000 # "
 
 
 def until(true: Callable[[], Any], seconds: float = 120) -> Any:
@@ -37,10 +36,6 @@ def start(up: Up, deployment: str) -> str:
 
 def state(up: Up, run: str) -> str:
     return str(up.ask(f"flow_runs/{run}")["state"]["type"])
-
-
-def set_state(up: Up, run: str, type_: str) -> None:
-    assert up.ask(f"flow_runs/{run}/set_state", {"state": {"type": type_}})["status"] == "ACCEPT"
 
 
 def trains(up: Up, run: str) -> bool:
@@ -90,21 +85,16 @@ def lock_is_free(up: Up) -> bool:
         return True
 
 
-@pytest.fixture
-def long_training(up: Up) -> Iterator[str]:
-    """A run of training/quickstart in the midst of learning, which would take hours; the scenario is as it was."""
+@contextlib.contextmanager
+def epochs(up: Up, number: int) -> Iterator[None]:
+    """So many for the quickstart; afterwards as many as before."""
     path = up.checkout.root / "scenarios" / "quickstart.yaml"
     text = path.read_text()
-    path.write_text(text.replace("epochs: ", TAKES_LONG))
+    path.write_text(text.replace("epochs: ", f"epochs: {number} # "))
     try:
-        before = time.time()
-        run = start(up, "training/quickstart")
-        until(lambda: trains(up, run) and learns(up, before))
+        yield
     finally:
         path.write_text(text)
-    yield run
-    if state(up, run) == "RUNNING":
-        set_state(up, run, "CANCELLING")
 
 
 def test_the_deployments_are_there_with_their_schedules_queues_and_forms(up: Up) -> None:
@@ -132,35 +122,43 @@ def test_deploying_again_changes_nothing_and_keeps_what_was_paused_on_the_page(u
     assert up.checkout.evergreen("deploy", **up.told).status == 0
 
 
-def test_a_cancelled_run_leaves_no_process_and_nothing_half_done(up: Up, long_training: str) -> None:
-    before = what_counts(up)
-    assert processes(long_training)
-    set_state(up, long_training, "CANCELLING")
-    until(lambda: state(up, long_training) == "CANCELLED")
-    until(lambda: not processes(long_training), 30)
-    assert what_counts(up) == before
-    assert lock_is_free(up)
-
-
-def test_drift_starts_a_retraining_that_waits_its_turn_and_comes_to_it_though_the_worker_is_killed(
-    up: Up, long_training: str, receivers: Receivers
+def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_has_its_turn(
+    up: Up, receivers: Receivers
 ) -> None:
-    """The whole story: one run at a time, a killed worker's run is marked as crashed, its place is free, the next one ends well."""
-    told = up.checkout.run(
-        sys.executable, "-c", "from evergreen.environment import configure; from evergreen.workspace import Workspace; "
-        "configure(Workspace.find()); from evergreen.drift import Drift; from flows.events import emit_drift; "
-        "print(emit_drift('quickstart', Drift(True, 0.05, 500, 2000, 'they are darker', ())))",
-    )  # fmt: skip
-    assert told.out.split() == ["True"], told.err
-    retraining = until(lambda: retrainings(up))[0]
-    worker = next(child for child in up.process.children(recursive=True) if "worker" in child.cmdline())
-    before = what_counts(up)
-    assert state(up, retraining) == "SCHEDULED" and trains(up, long_training)
-    worker.kill()
-    until(lambda: state(up, long_training) == "CRASHED")
-    assert what_counts(up) == before
-    until(lambda: state(up, retraining) == "COMPLETED")
-    assert state(up, long_training) == "CRASHED"
+    """A training learns for hours. Drift asks for a retraining, which waits. The worker is killed with -9: the training is marked as
+    crashed, and the retraining has its turn. It is cancelled, and leaves nothing. The next training ends well."""
+    with epochs(up, 10_000):
+        began = time.time()
+        training = start(up, "training/quickstart")
+        until(lambda: trains(up, training) and learns(up, began))
+        drift = (
+            "from evergreen.environment import configure; from evergreen.workspace import Workspace; configure(Workspace.find()); "
+            "from evergreen.drift import Drift; from flows.events import emit_drift; "
+            "print(emit_drift('quickstart', Drift(True, 0.05, 500, 2000, 'they are darker', ())))"
+        )
+        told = up.checkout.run(sys.executable, "-c", drift)
+        assert told.out.split() == ["True"], told.err
+        retraining = until(lambda: retrainings(up))[0]
+        before = what_counts(up)
+        assert state(up, retraining) == "SCHEDULED" and trains(up, training)
+
+        began = time.time()
+        next(child for child in up.process.children() if "worker" in child.cmdline()).kill()
+        until(lambda: state(up, training) == "CRASHED")
+        assert what_counts(up) == before
+
+        until(lambda: trains(up, retraining) and learns(up, began))
+        assert processes(retraining) and not processes(training)
+        assert up.ask(f"flow_runs/{retraining}/set_state", {"state": {"type": "CANCELLING"}})["status"] == "ACCEPT"
+        until(lambda: state(up, retraining) == "CANCELLED")
+        until(lambda: not processes(retraining), 30)
+        assert what_counts(up) == before
+        assert lock_is_free(up)
+    with epochs(up, 1):
+        following = start(up, "training/quickstart")
+        until(lambda: state(up, following) == "COMPLETED")
+    assert state(up, training) == "CRASHED" and state(up, retraining) == "CANCELLED"
+
     texts = until(lambda: len(receivers.received.webhooks) >= 2 and receivers.received.webhooks)
     assert any("they are darker" in told["text"] and told["resource"] == "evergreen.scenario.quickstart" for told in texts)
     assert any("training-quickstart: Crashed" in told["text"] for told in texts)
