@@ -23,6 +23,12 @@ WEBHOOK, EMAIL = "EVERGREEN_WEBHOOK_URL", "EVERGREEN_EMAIL_URL"
 BLOCKS = {WEBHOOK: "evergreen-webhook", EMAIL: "evergreen-email"}
 Labels = dict[str, str | list[str]]
 SILENCE_SECONDS = 75  # two heartbeats and a half: with the server's own rounds, a dead run is marked within two minutes
+# States in which a run has no process, by their names: those of Prefect, and the project's own.
+AT_REST = (
+    *("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended"),
+    *("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Unchanged", "Nothing to do"),
+)
+WATCHED = "evergreen.watched"  # the event by which a run is looked at again
 OURS: Labels = {"prefect.resource.role": "flow", "prefect.resource.name": ["training", "retraining"]}
 RUNS: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
 SCENARIOS: Labels = {"prefect.resource.id": "evergreen.scenario.*"}
@@ -63,8 +69,8 @@ def silent_runs_have_crashed() -> AutomationCore:
     """A run says every 30 s that it lives. One that has said nothing for `SILENCE_SECONDS`, or that a worker has taken and not
     started, or not ended after a cancellation, has died with its worker; as crashed it frees its place in the queue.
 
-    The state is not forced: Prefect's server refuses it where the run has ended meanwhile, however late the events arrive.
-    Any state's event counts as a sign of life, as a state may have a name of its own.
+    The state is not forced: Prefect's server refuses it where the run has ended meanwhile, however late or out of order the events
+    arrive. States on the way, such as Submitting, are no sign of life: nothing would have to follow them.
     """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -76,7 +82,7 @@ def silent_runs_have_crashed() -> AutomationCore:
         description="Marks a run whose process has died, with its worker or without, as crashed, and frees its place.",
         trigger=EventTrigger(
             after={f"prefect.flow-run.{what}" for what in ("heartbeat", "Pending", "Running", "Cancelling")} | {WATCHED},
-            expect={"prefect.flow-run.*"},
+            expect={f"prefect.flow-run.{what}" for what in ("heartbeat", *AT_REST)},
             match=ResourceSpecification(RUNS),
             match_related=ResourceSpecification(OURS),
             for_each={"prefect.resource.id"},
@@ -93,9 +99,6 @@ def silent_runs_have_crashed() -> AutomationCore:
             )
         ],
     )
-
-
-WATCHED = "evergreen.watched"
 
 
 def watch_unfinished_runs(client: SyncPrefectClient) -> None:
