@@ -118,5 +118,15 @@ def interval(hits: int, items: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def difference_interval(hits: int, items: int, other_hits: int, other_items: int) -> tuple[float, float]:
+    """Within which the first true share less the second lies with 95 % confidence, of two independent samples: Newcombe's hybrid of
+    the two score intervals (1998, "Interval estimation for the difference between independent proportions", method 10)."""
+    share, other = hits / items, other_hits / other_items
+    (low, high), (other_low, other_high) = interval(hits, items), interval(other_hits, other_items)
+    below = ((share - low) ** 2 + (other_high - other) ** 2) ** 0.5
+    above = ((high - share) ** 2 + (other - other_low) ** 2) ** 0.5
+    return share - other - below, share - other + above
+
+
 def _share(hits: int, items: int) -> tuple[float | None, float | None, float | None]:
     return (hits / items, *interval(hits, items)) if items else (None, None, None)

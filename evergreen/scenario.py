@@ -148,6 +148,18 @@ class Retraining(Section):
         None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked"
     )
     timezone: str = Field("UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin")
+    inbox: str | None = Field(
+        None, description="a folder of newly labelled images, relative to the checkout; null: inbox/ and the scenario's name"
+    )
+    min_new_share: Annotated[float, Field(gt=0)] | None = Field(
+        0.1, description="new items, as a share of what the champion was trained from, that are a reason; null: none is"
+    )
+    drift_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
+        0.01, description="chance of taking new items without drift for drifted, at each look; null: not looked for"
+    )
+    max_age_days: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="age of the champion from which on any new item is a reason"
+    )
 
     @field_validator("cron")
     @classmethod

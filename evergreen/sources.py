@@ -223,11 +223,11 @@ def _stream_folder(folder: Path) -> Iterator[Found]:
             if not os.path.isfile(path):
                 yield Found(name, None, 0, "link", "a link to no file")
                 continue
-        yield _read_file(name, path)
+        yield read_file(name, path)
 
 
-def _read_file(name: str, path: bytes) -> Found:
-    """Never waits: a pipe is opened without blocking, and not read."""
+def read_file(name: str, path: bytes) -> Found:
+    """One file as an entry of that name. Never waits: a pipe is opened without blocking, and not read."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return Found(name, None, 0, "not-a-file", "a pipe, a socket or a device")

@@ -72,6 +72,29 @@ def run(
 
 
 @app.command()
+def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
+    """Take in what the scenario's inbox holds, and train again if there is a reason: enough new items, drift, worse quality on them, age.
+
+    Put newly labelled images into inbox/SCENARIO/LABEL/, or an archive of such folders into inbox/SCENARIO/. The new model is promoted
+    only if it is better by more than chance. With no reason nothing is trained.
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.retraining import retraining
+
+        summary = retraining(scenario)
+        if as_json:
+            print(json.dumps(summary), file=out)
+        elif summary["trained"]:
+            from flows.tables import show_summary
+
+            show_summary(summary, workspace, out)
+            print(f"Trained because: {'; '.join(summary['reasons'])}.", file=out)
+        else:
+            print(f"{scenario}: nothing to do: {summary['reason']}.", file=out)
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],

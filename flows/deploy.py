@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file
+from flows.events import RETRAINING
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -81,7 +82,7 @@ def deployment(scenario: Scenario, flow: str) -> dict[str, Any]:
                 "name": f"evergreen: drift retrains {scenario.name}",
                 "description": "A drift that was seen anywhere (the event evergreen.drift) starts this deployment.",
                 "expect": ["evergreen.drift"],
-                "match": {"prefect.resource.id": f"evergreen.scenario.{scenario.name}"},
+                "match": {"prefect.resource.id": f"evergreen.scenario.{scenario.name}", RETRAINING: "wanted"},
                 "parameters": {"scenario": scenario.name},
             }
         ]

@@ -1,4 +1,4 @@
-"""The retraining flow: from what has come in to a better champion, if there is a reason to."""
+"""The retraining flow: from what has come in to a better champion, if there is a reason to. Its stages stand in `flows/stages.py`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from typing import Any
 
 from prefect import flow
 
-from evergreen.registry import aliases
 from evergreen.scenario import Name
 from flows.attempt import begin
-from flows.stages import stages_in_order
+from flows.stages import retraining_in_order
 from flows.summary import publish
 from tasks.stage import Run
 
 
 @flow(name="retraining", flow_run_name="retraining-{scenario}", persist_result=False)
-def retraining(scenario: Name) -> Any:
-    """Bring a scenario's champion up to date with its images. A scenario that was never trained has nothing to keep fresh.
+def retraining(scenario: Name) -> dict[str, Any]:
+    """Take in what the inbox holds, and train again if there is a reason to. The gate decides whether the new model is better.
 
     Args:
         scenario: the name of a file in scenarios/, without its ending.
     """
     begin()
     with Run.of(scenario) as run:
-        if "champion" not in aliases(run.workspace, scenario):
-            return nothing_to_do(f"{scenario} has no champion yet: start its training first.")
-        summary = stages_in_order(run)
+        summary = retraining_in_order(run)
+    if not summary["trained"]:
+        return nothing_to_do(summary)
     publish(summary)
     return summary
 
 
-def nothing_to_do(reason: str) -> Any:
-    """The state of a run that ended well without having done anything."""
+def nothing_to_do(summary: dict[str, Any]) -> Any:
+    """The state of a run that ended well without having trained."""
     from prefect.states import Completed
 
-    return Completed(name="Nothing to do", message=reason)
+    return Completed(name="Nothing to do", message=summary["reason"], data=summary)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.energy import Energy
 from evergreen.workspace import replace_file
-from tasks.stage import Outcome, Run
+from tasks.stage import Run
 
 if TYPE_CHECKING:
     from tasks.evaluate import Evaluation
@@ -43,12 +43,27 @@ def conclude(
         "intensity_gco2e_per_kwh": grid.gco2e_per_kwh,
         "intensity_source": f"{grid.source}, {grid.year}",
         "seconds": sum(outcome.seconds for outcome in run.outcomes),
-        "stages": {outcome.stage: _stage(outcome) for outcome in run.outcomes},
+        "stages": stages_of(run),
     }
     if any(outcome.state == "ran" for outcome in run.outcomes):
         replace_file(run.workspace.record(run.scenario.name) / "summary.json", json.dumps(summary, indent=1).encode())
         _log(run, registration, summary)
     return summary
+
+
+def untrained(run: Run, reason: str) -> dict[str, Any]:
+    """The summary of a retraining in which there was nothing to train for: why, and what looking has taken."""
+    total = sum((outcome.energy for outcome in run.outcomes), start=Energy.nothing())
+    return {
+        "scenario": run.scenario.name,
+        "trained": False,
+        "reason": reason,
+        "energy_wh": total.energy_wh,
+        "energy_uncertainty_wh": total.uncertainty_wh,
+        "carbon_gco2e": carbon_gco2e(total, intensity(run.scenario.country)),
+        "seconds": sum(outcome.seconds for outcome in run.outcomes),
+        "stages": stages_of(run),
+    }
 
 
 def publish(summary: dict[str, Any]) -> None:
@@ -69,8 +84,18 @@ def publish(summary: dict[str, Any]) -> None:
         log.warning("The cost could not be shown on Prefect's page (%s).", error)
 
 
-def _stage(outcome: Outcome) -> dict[str, Any]:
-    return {"state": outcome.state, "seconds": outcome.seconds, "energy_wh": outcome.energy.energy_wh}
+def stages_of(run: Run) -> dict[str, dict[str, Any]]:
+    """State, seconds and energy by stage; a stage that a flow has called twice has both together."""
+    stages: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(outcome.stage for outcome in run.outcomes):
+        calls = [outcome for outcome in run.outcomes if outcome.stage == name]
+        spent = sum((outcome.energy for outcome in calls), start=Energy.nothing())
+        stages[name] = {
+            "state": "ran" if any(outcome.state == "ran" for outcome in calls) else "unchanged",
+            "seconds": sum(outcome.seconds for outcome in calls),
+            "energy_wh": spent.energy_wh,
+        }
+    return stages
 
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ Every item ends in the batch, is already known, is an exact copy of another, or 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -17,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import Inspection
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
+from evergreen.sources import BUILTINS, SPLITS, Found, fingerprint, locate, stream
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
 from tasks.stage import Page, Stage
@@ -98,17 +99,33 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
     started = time.monotonic()
+    with empty_staging(scenario, workspace) as staging:
+        source = locate(scenario, workspace)
+        mark = fingerprint(source)
+        collected_at = now() if isinstance(source, Path) else BUILTINS[source]
+        with Quarantine(workspace, scenario.name) as quarantine:
+            collecting = Collecting(scenario, workspace, scenario.collect.pattern, collected_at, quarantine)
+            writing = collecting.read(stream(source), staging, progress)
+            collecting.refuse_where_due()
+            batch = collecting.keep(writing)
+    return collecting.told(str(source), mark, batch, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def empty_staging(scenario: Scenario, workspace: Workspace) -> Iterator[Path]:
+    """The scenario's staging folder, for one collection at a time, beside a data set that is all here. It is removed where the
+    block raises.
+
+    Raises:
+        EvergreenError: there was no room left.
+    """
     staging = workspace.staging(scenario.name)
     try:
         with workspace.lock(f"collect-{scenario.name}"):
             try:
                 shutil.rmtree(staging, ignore_errors=True)
                 fetch_data(workspace, scenario.name)
-                source = locate(scenario, workspace)
-                mark = fingerprint(source)
-                with Quarantine(workspace, scenario.name) as quarantine:
-                    collecting = _Collecting(scenario, workspace, source, quarantine)
-                    batch = collecting.run(staging, progress)
+                yield staging
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -119,12 +136,10 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
             f"there is no room left to collect into ({error.filename or workspace.root})",
             fix="Free some space and run the same again; nothing was half done.",
         ) from None
-    count = collecting.count
-    return Collection(
-        scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],
-        collecting.quarantined["label-conflict"], dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
-        count["bytes"], time.monotonic() - started, _batches(scenario, workspace), scenario.collect.model_dump(mode="json"),
-    )  # fmt: skip
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _batches(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
@@ -135,7 +150,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> boo
     """Whether the source, the settings and what they gave are as they were."""
     return (
         last.settings == scenario.collect.model_dump(mode="json")
-        and last.batches == _batches(scenario, workspace)
+        and set(last.batches) <= set(_batches(scenario, workspace))  # more may have come in by the inbox
         and last.fingerprint == fingerprint(locate(scenario, workspace))
     )
 
@@ -164,14 +179,16 @@ class _Sighting:
     asked: bool = False  # whether its bytes are in the chunk's question
 
 
-class _Collecting:
-    """One collection under way."""
+class Collecting:
+    """One collection under way: `read`, then `keep`."""
 
-    def __init__(self, scenario: Scenario, workspace: Workspace, source: Source, quarantine: Quarantine) -> None:
+    def __init__(
+        self, scenario: Scenario, workspace: Workspace, pattern: str, collected_at: datetime, quarantine: Quarantine
+    ) -> None:
         self.settings: Collect = scenario.collect
-        self.scenario, self.workspace, self.source, self.quarantine = scenario, workspace, source, quarantine
-        self.pattern = re.compile(self.settings.pattern, re.DOTALL)
-        self.collected_at = datetime.now(UTC).replace(microsecond=0) if isinstance(source, Path) else BUILTINS[source]
+        self.scenario, self.workspace, self.quarantine = scenario, workspace, quarantine
+        self.pattern = re.compile(pattern, re.DOTALL)
+        self.collected_at = collected_at
         self.known = known_ids(workspace, scenario.name)  # label by id
         self.pending: set[bytes] = set()  # ids that inspectors are asked about
         self.labels: dict[bytes, str] = {}  # the good ones
@@ -181,27 +198,39 @@ class _Collecting:
         self.quarantined: Counter[str] = Counter()
         self.example = ""
 
-    def run(self, staging: Path, progress: Callable[[int], None] | None) -> str | None:
-        """Returns the name of the staged folder, or None."""
+    def read(self, entries: Iterable[Found], staging: Path, progress: Callable[[int], None] | None = None) -> Path:
+        """Settle every entry; returns the folder with the new items, which is no batch yet."""
         writing = staging / ".writing"
         writing.mkdir(parents=True)
         with PartWriter(writing) as writer:
-            self._read(writer, progress)
-        name_hash = writer.hash
+            self._read(entries, writer, progress)
+        self.hash = writer.hash
         if self.conflicting:
-            writing, name_hash = self._without_conflicts(writing)
-        self._refuse_where_due()
+            writing, self.hash = self._without_conflicts(writing)
+        return writing
+
+    def keep(self, writing: Path) -> str | None:
+        """Make a staged batch of what was read; returns its name, or None where nothing is new."""
         if self.count["added"] == 0:
-            shutil.rmtree(staging)
+            shutil.rmtree(writing.parent)
             return None
-        target = staging / f"{len(batches(self.workspace, self.scenario.name)):05d}-{name_hash}"
+        target = writing.with_name(f"{len(batches(self.workspace, self.scenario.name)):05d}-{self.hash}")
         writing.rename(target)
         return target.name
 
-    def _read(self, writer: PartWriter, progress: Callable[[int], None] | None) -> None:
+    def told(self, source: str, mark: str, batch: str | None, seconds: float) -> Collection:
+        """What became of the items."""
+        count = self.count
+        return Collection(
+            self.scenario.name, source, mark, count["seen"], count["added"], count["known"], count["duplicates"],
+            self.quarantined["label-conflict"], dict(sorted(self.quarantined.items())), count["passed over"], batch,
+            count["bytes"], seconds, _batches(self.scenario, self.workspace), self.settings.model_dump(mode="json"),
+        )  # fmt: skip
+
+    def _read(self, entries: Iterable[Found], writer: PartWriter, progress: Callable[[int], None] | None) -> None:
         waiting: deque[tuple[list[_Sighting], Future[list[Verdict]]]] = deque()
         with Inspectors(self.settings.max_pixels) as inspectors, _Display(self.scenario.name, progress) as display:
-            for chunk in self._chunks():
+            for chunk in self._chunks(entries):
                 waiting.append(
                     (chunk, inspectors.submit([s.found.data for s in chunk if s.asked and s.found.data is not None]))
                 )
@@ -211,10 +240,10 @@ class _Collecting:
             while waiting:
                 self._settle(*waiting.popleft(), writer)
 
-    def _chunks(self) -> Iterator[list[_Sighting]]:
+    def _chunks(self, entries: Iterable[Found]) -> Iterator[list[_Sighting]]:
         chunk: list[_Sighting] = []
         size_bytes = 0
-        for found in stream(self.source):
+        for found in entries:
             sighting = self._recognise(found)
             if sighting is None:
                 continue
@@ -330,7 +359,12 @@ class _Collecting:
         shutil.rmtree(writing)
         return again, writer.hash
 
-    def _refuse_where_due(self) -> None:
+    def refuse_where_due(self) -> None:
+        """
+        Raises:
+            WrongUse: there was no item.
+            DataRefused: too many were bad.
+        """
         seen, bad = self.count["seen"], self.quarantined.total()
         if seen == 0:
             raise WrongUse(

@@ -1,7 +1,7 @@
 """register: store the model in the form in which it will run, with its card and lineage, as the challenger.
 
 Reads   the model, the evaluation, the test split, `data.dvc`, `dvc.lock`.
-Writes  metrics, pictures, card and lineage into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
+Writes  metrics, pictures, card, lineage and drift's reference into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
 Stops   when the form that will run does not predict as the Keras model does.
 
 A version that is registered already (by a run that was killed afterwards) is found by its fingerprint, and not made twice.
@@ -24,6 +24,8 @@ import numpy as np
 import evergreen
 from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.card import model_card
+from evergreen.drift import reference
+from evergreen.embedding import EmbeddingModel
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MAX_DIFFERENCE = 1e-4
+REFERENCE = "drift/reference.npz"  # of the run's artifacts: how the held-out items look to this model, to compare new ones with
 OF_THE_MODEL = ("test_items", "model_bytes", "latency_ms", "latency_p95_ms", "items_per_second", "energy_wh_per_1000")
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
 CODE = ("__init__", "errors", "images", "scoring", "workspace", "registry")
@@ -190,6 +193,10 @@ def _complete_run(
     tags = {"data_version": data_version.data_version, "git_commit": commit or "none", **_prefect_run()}
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_artifacts(run_id, str(workspace.evaluation(name)), "evaluation")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / REFERENCE
+        reference(workspace, name, EmbeddingModel.open(workspace.model(name)), seed=scenario.seed).save(path)
+        client.log_artifact(run_id, str(path), path.parent.name)
     splits, settings = workspace.splits(name) / "summary.json", workspace.model(name) / "settings.json"
     client.log_text(
         run_id,
