@@ -37,7 +37,7 @@ def test_from_an_inbox_through_drift_to_a_new_version_and_then_there_is_nothing_
     assert any(reason.startswith("drift: brightness") for reason in summary["reasons"])
     assert any(reason.startswith("200 new items") for reason in summary["reasons"])
     assert summary["model_version"] == 2
-    left = [path for path in (checkout.root / "inbox" / "quickstart").glob("[0-9]/*")]
+    left = list((checkout.root / "inbox" / "quickstart").glob("[0-9]/*"))
     assert left == [] and len(list((checkout.root / "inbox/quickstart/.taken").rglob("*.png"))) == 200
     again = checkout.evergreen("retrain", "quickstart")
     assert again.status == 0 and "quickstart: nothing to do: " in again.out

@@ -51,7 +51,7 @@ def test_killed_before_the_inbox_is_cleared_the_next_run_knows_the_items_and_cle
 def test_bad_items_go_to_quarantine_and_do_not_stop_the_rest(tiny: Tiny, inbox: Path) -> None:
     put(inbox, range(500, 502))
     put(inbox, range(502, 503), "eight")
-    put(inbox, range(0, 1), "7" if digit(0)[1] != "7" else "1")
+    put(inbox, range(1), "7" if digit(0)[1] != "7" else "1")
     (inbox / "3").mkdir(exist_ok=True)
     (inbox / "3" / "broken.png").write_bytes(digit(503)[0][:40])
     (inbox / "3" / "text.jpg").write_text("no image")
