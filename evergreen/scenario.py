@@ -9,12 +9,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evergreen.errors import WrongUse
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+def known_timezone(value: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (KeyError, OSError, ValueError):  # an unknown name, a folder's, one that leaves the folder of zones
+        raise ValueError("is no time zone; expected an IANA name such as Europe/Berlin") from None
+    return value
 
 
 class Section(BaseModel):
@@ -147,7 +157,9 @@ class Retraining(Section):
     cron: str | None = Field(
         None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked"
     )
-    timezone: str = Field("UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin")
+    timezone: Annotated[str, AfterValidator(known_timezone)] = Field(
+        "UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin"
+    )
     inbox: str | None = Field(
         None, description="a folder of newly labelled images, relative to the checkout; null: inbox/ and the scenario's name"
     )
@@ -178,16 +190,61 @@ class Retraining(Section):
             raise ValueError(f"is not a cron expression: {error}") from None
         return value
 
-    @field_validator("timezone")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        from zoneinfo import ZoneInfo
 
-        try:
-            ZoneInfo(value)
-        except (KeyError, OSError, ValueError):  # an unknown name, a folder's, one that leaves the folder of zones
-            raise ValueError("is no time zone; expected an IANA name such as Europe/Berlin") from None
-        return value
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Price(Section):
+    """What running costs; at least one of the two prices."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code, such as EUR")
+    per_kwh: Positive | None = Field(None, description="of energy")
+    per_machine_hour: Positive | None = Field(None, description="of the machine that runs the stages")
+
+    @model_validator(mode="after")
+    def _any(self) -> Price:
+        if self.per_kwh is None and self.per_machine_hour is None:
+            raise ValueError("at least one of per_kwh and per_machine_hour must be given")
+        return self
+
+
+class Limits(Section):
+    """What may be spent; null: as much as it takes."""
+
+    wh: Positive | None = Field(None, description="watt-hours")
+    gco2e: Positive | None = Field(None, description="grams of CO2 equivalents")
+    money: Positive | None = Field(None, description="in price.currency")
+
+
+class Budget(Section):
+    """A run that is estimated to pass a limit is not started."""
+
+    run: Limits = Field(default_factory=lambda: Limits.model_validate({}))
+    month: Limits = Field(
+        default_factory=lambda: Limits.model_validate({}), description="all runs of the scenario in a calendar month (UTC)"
+    )
+
+
+class Start(Section):
+    """When a retraining may start, once there is a reason: at the cleanest hour before a deadline, by the grid's intensity."""
+
+    within_hours: Positive | None = Field(None, description="from when the reason was found; null: it starts at once")
+    source: Literal["csv", "electricity-maps", "great-britain"] | None = Field(
+        None, description="who tells the grid's intensity; electricity-maps wants ELECTRICITYMAPS_TOKEN in the environment"
+    )
+    file: str | None = Field(None, description="of source csv: times and intensities; relative to the checkout")
+    zone: str | None = Field(None, description="of csv and electricity-maps: the grid's name, such as DE")
+    timezone: Annotated[str, AfterValidator(known_timezone)] = Field("UTC", description="of the times in the CSV file")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Start:
+        if self.within_hours is not None and self.source is None:
+            raise ValueError("within_hours needs a source of the grid's intensity")
+        if self.source in ("csv", "electricity-maps") and self.zone is None:
+            raise ValueError(f"source {self.source} needs zone")
+        if (self.source == "csv") != (self.file is not None):
+            raise ValueError("file is given with source csv, and with no other")
+        return self
 
 
 class Scenario(Section):
@@ -206,6 +263,15 @@ class Scenario(Section):
     promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
     pool: Literal["cpu", "gpu"] = Field("cpu", description="the Prefect work pool whose workers run this scenario")
     retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
+    price: Price | None = None
+    start: Start = Field(default_factory=lambda: Start.model_validate({}))
+    budget: Budget = Field(default_factory=lambda: Budget.model_validate({}))
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> Scenario:
+        if self.price is None and (self.budget.run.money is not None or self.budget.month.money is not None):
+            raise ValueError("budget: a limit in money needs the section price")
+        return self
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Scenario:

@@ -41,6 +41,9 @@ Scenario_ = Annotated[str, typer.Argument(help="A scenario: the name of a file i
 def run(
     scenario: Scenario_ = "quickstart",
     must_promote: Annotated[bool, typer.Option("--must-promote", help="End with status 4 if the champion stays.")] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate", help="Run nothing; say what a whole run would take: time, energy, carbon, money.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -50,6 +53,15 @@ def run(
     """
     with results() as out:
         workspace, visible = _begin(debug)
+        if estimate_only:
+            from evergreen.estimate import estimate
+            from evergreen.scenario import Scenario
+            from flows.tables import show_estimate
+            from tasks.trial import trial
+
+            expected = estimate(Scenario.load(workspace.scenarios, scenario), workspace, trial)
+            print(json.dumps({"scenario": scenario, **expected.told()}), file=out) if as_json else show_estimate(expected, out)
+            return
         from flows.stages import nothing_changed
 
         summary = nothing_changed(scenario)  # no flow need start to find that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from prefect import flow
@@ -14,15 +15,16 @@ from tasks.stage import Run
 
 
 @flow(name="retraining", flow_run_name="retraining-{scenario}", persist_result=False)
-def retraining(scenario: Name) -> dict[str, Any]:
+def retraining(scenario: Name, reason_found_at: datetime | None = None) -> dict[str, Any]:
     """Take in what the inbox holds, and train again if there is a reason to. The gate decides whether the new model is better.
 
     Args:
         scenario: the name of a file in scenarios/, without its ending.
+        reason_found_at: set by a run that waits for a clean hour; its deadline is counted from then.
     """
     begin()
     with Run.of(scenario) as run:
-        summary = retraining_in_order(run)
+        summary = retraining_in_order(run, reason_found_at)
     if not summary["trained"]:
         return nothing_to_do(summary)
     publish(summary)

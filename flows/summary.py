@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.energy import Energy
+from evergreen.registry import connect
+from evergreen.waiting import provider, saved_gco2e
 from evergreen.workspace import replace_file
 from tasks.stage import Run
 
 if TYPE_CHECKING:
+    from evergreen.estimate import Estimate
     from tasks.evaluate import Evaluation
     from tasks.promote import Promotion
     from tasks.register import Registration
@@ -49,6 +54,28 @@ def conclude(
         replace_file(run.workspace.record(run.scenario.name) / "summary.json", json.dumps(summary, indent=1).encode())
         _log(run, registration, summary)
     return summary
+
+
+def estimated(expected: Estimate | None) -> dict[str, Any]:
+    """What a run's summary says of what was expected of it."""
+    return {"estimate": None if expected is None else expected.told()}
+
+
+def note_saving(run: Run, summary: dict[str, Any], reason_found_at: datetime, started_at: datetime) -> float | None:
+    """What waiting has saved, in gCO2e, also on the MLflow run; None where the run did not wait, or nobody can tell."""
+    if reason_found_at == started_at:
+        return None
+    saved = saved_gco2e(
+        provider(run.scenario, run.workspace),
+        energy_wh=summary["energy_wh"],
+        seconds=summary["seconds"],
+        reason_found_at=reason_found_at,
+        started_at=started_at,
+    )
+    if saved is not None:
+        with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
+            connect(run.workspace).MlflowClient().log_metric(summary["run_id"], "carbon_gco2e_saved_by_waiting", saved)
+    return saved
 
 
 def untrained(run: Run, reason: str) -> dict[str, Any]:
@@ -100,8 +127,6 @@ def stages_of(run: Run) -> dict[str, dict[str, Any]]:
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
     """Totals and each stage's share on the MLflow run. MLflow being away must not undo a finished run."""
-    from evergreen.registry import connect
-
     measured = {"energy_wh": summary["energy_wh"], "carbon_gco2e": summary["carbon_gco2e"], "run_seconds": summary["seconds"]}
     for name, stage in summary["stages"].items():
         if stage["state"] == "ran":

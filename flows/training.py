@@ -9,8 +9,8 @@ from prefect import flow
 
 from evergreen.scenario import Name
 from flows.attempt import begin
-from flows.stages import stages_in_order
-from flows.summary import publish
+from flows.stages import planned, stages_in_order
+from flows.summary import estimated, publish
 from tasks.stage import Run
 
 log = logging.getLogger("evergreen")
@@ -25,7 +25,8 @@ def training(scenario: Name) -> dict[str, Any]:
     """
     begin()
     with Run.of(scenario) as run:
-        summary = stages_in_order(run)
+        expected = planned(run)
+        summary = stages_in_order(run) | estimated(expected)
     publish(summary)
     return summary
 

@@ -417,4 +417,8 @@ class _Display:
             log.info("collect %s: %s items, %.0f items/s", self.name, f"{items:,}", speed)
 
 
-stage = Stage(collect, Collection, unchanged=unchanged, page=page, retries=2)
+def work(scenario: Scenario, collection: Collection) -> tuple[float, str]:
+    return float(collection.seen), "items"
+
+
+stage = Stage(collect, Collection, unchanged=unchanged, page=page, work=work, retries=2)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.dataset import batches, table
 from evergreen.decoding import decode_all
 from evergreen.errors import EvergreenError
+from evergreen.estimate import pixels_kind
 from evergreen.scenario import Scenario
 from evergreen.splits import NONE, REASONS, SPLITS, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
@@ -233,7 +234,11 @@ def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> 
     return Page(tables={"splits": rows} | ({"left out": out} if out else {}))
 
 
-stage = Stage(preprocess, Preparation, in_dvc=True, page=page)
+def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:
+    return float(preparation.items), pixels_kind(scenario)
+
+
+stage = Stage(preprocess, Preparation, in_dvc=True, page=page, work=work)
 
 if __name__ == "__main__":
     from tasks.stage import main

@@ -221,4 +221,8 @@ def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Pa
     )
 
 
-stage = Stage(validate, Validation, unchanged=unchanged, page=page)
+def work(scenario: Scenario, validation: Validation) -> tuple[float, str]:
+    return float(validation.items), "items"
+
+
+stage = Stage(validate, Validation, unchanged=unchanged, page=page, work=work)
