@@ -46,7 +46,6 @@ def start_later(scenario: str, when: datetime, reason_found_at: datetime, reason
 
 
 def _deployment_id() -> Any:
-    from prefect.runtime import flow_run
-    from prefect.runtime.deployment import get_id
+    from prefect.runtime import deployment
 
-    return get_id() if flow_run.id else None
+    return deployment.id

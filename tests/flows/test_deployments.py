@@ -126,7 +126,8 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
     up: Up, receivers: Receivers
 ) -> None:
     """A training learns for hours. Drift asks for a retraining, which waits. The worker is killed with -9: the training is marked as
-    crashed, and the retraining has its turn. It is cancelled, and leaves nothing. The next training ends well."""
+    crashed, and the retraining has its turn, and finds nothing to do. Another training is cancelled, and leaves nothing. The next one ends
+    well."""
     with epochs(up, 10_000):
         began = time.time()
         training = start(up, "training/quickstart")
@@ -142,22 +143,26 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
         before = what_counts(up)
         assert state(up, retraining) == "SCHEDULED" and trains(up, training)
 
-        began = time.time()
         next(child for child in up.process.children() if "worker" in child.cmdline()).kill()
         until(lambda: state(up, training) == "CRASHED")
         assert what_counts(up) == before
+        until(lambda: state(up, retraining) == "COMPLETED")
+        assert up.ask(f"flow_runs/{retraining}")["state"]["name"] == "Nothing to do"
+        assert what_counts(up) == before and not processes(training)
 
-        until(lambda: trains(up, retraining) and learns(up, began))
-        assert processes(retraining) and not processes(training)
-        assert up.ask(f"flow_runs/{retraining}/set_state", {"state": {"type": "CANCELLING"}})["status"] == "ACCEPT"
-        until(lambda: state(up, retraining) == "CANCELLED")
-        until(lambda: not processes(retraining), 30)
+        began = time.time()
+        cancelled = start(up, "training/quickstart")
+        until(lambda: trains(up, cancelled) and learns(up, began))
+        assert processes(cancelled)
+        assert up.ask(f"flow_runs/{cancelled}/set_state", {"state": {"type": "CANCELLING"}})["status"] == "ACCEPT"
+        until(lambda: state(up, cancelled) == "CANCELLED")
+        until(lambda: not processes(cancelled), 30)
         assert what_counts(up) == before
         assert lock_is_free(up)
     with epochs(up, 1):
         following = start(up, "training/quickstart")
         until(lambda: state(up, following) == "COMPLETED")
-    assert state(up, training) == "CRASHED" and state(up, retraining) == "CANCELLED"
+    assert state(up, training) == "CRASHED" and state(up, cancelled) == "CANCELLED"
 
     texts = until(lambda: len(receivers.received.webhooks) >= 2 and receivers.received.webhooks)
     assert any("they are darker" in told["text"] and told["resource"] == "evergreen.scenario.quickstart" for told in texts)
