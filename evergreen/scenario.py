@@ -141,6 +141,27 @@ class Promote(Section):
     )
 
 
+class Retraining(Section):
+    """What is a reason to train again. An item is new until a training, promoted or not, has ended that had it."""
+
+    inbox: str | None = Field(
+        None, description="folder of what came; relative to the checkout, or absolute; default inbox/NAME"
+    )
+    settle_seconds: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="files changed since are left: they may be half copied"
+    )
+    min_new_items: Annotated[int, Field(ge=1)] = Field(100, description="so many new or corrected items are enough")
+    max_age_days: Annotated[float, Field(gt=0)] | None = Field(
+        90.0, description="an older champion is made anew, if there is anything new to learn from; null: however old"
+    )
+    drift_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds drift, in any feature, where there is none"
+    )
+    quality_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds the quality on new items changed where it isn't"
+    )
+
+
 class Scenario(Section):
     name: Name
     description: str = ""
@@ -155,6 +176,7 @@ class Scenario(Section):
     train: Train
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
     promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
+    retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Scenario:

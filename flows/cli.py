@@ -72,6 +72,28 @@ def run(
 
 
 @app.command()
+def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
+    """Take in what lies in a scenario's inbox, and train again where there is a reason.
+
+    Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario).
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from flows.retraining import retraining
+
+        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        state: Any = retraining(scenario, return_state=True)
+        summary = state.result()
+        if as_json:
+            print(json.dumps(summary), file=out)
+        else:
+            from flows.tables import show_retraining
+
+            show_retraining(summary, workspace, out)
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],
