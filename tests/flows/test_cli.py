@@ -18,7 +18,7 @@ STAGES = ["collect", "validate", "version", "preprocess", "train", "evaluate", "
 def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout, Any]) -> None:
     done = trained[0].evergreen("--help")
     assert done.status == 0
-    for word in ("run", "new", "up", "promote", "rollback", "checkout", "doctor", "Exit status", "3 data refused"):
+    for word in ("run", "retrain", "new", "up", "promote", "rollback", "checkout", "doctor", "Exit status", "3 data refused"):
         assert word in done.out
 
 
