@@ -1,144 +1,223 @@
-"""The inbox of a scenario: `inbox/NAME/`, where people and programs put newly labelled images between two trainings.
+"""A scenario's inbox: where people and cameras put what came since.
 
-inbox/NAME/LABEL/photo.jpg     images in a folder that has the label's name, at any depth
-inbox/NAME/monday.zip          an archive (.zip, .tar, .tar.gz) of such folders
-inbox/NAME/.taken/WHEN/…       what was taken in, as it was put there; it may be deleted
+inbox/NAME/LABEL/…           images, a folder a label
+inbox/NAME/*.zip .tar(.gz)   archives of such folders
+inbox/NAME/*.csv             corrections: columns `id` and `label`, and `by` (who says so) if you like
+inbox/NAME/taken/…           what was taken in; nothing reads it, and it can be emptied at any time
 
-A file stays where it is until its items are in the data set or in quarantine, and while somebody may still be writing it.
+A file is moved to `taken` when its items are in the data set or in quarantine, and not before: whoever is killed in between
+finds it in the inbox again, and its items known. Files that may still be on their way (changed within the last seconds, hidden, or
+called `.part`, `.tmp` or the like) are left for the next time. The label `taken` can only come in an archive.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen.errors import DataRefused, WrongUse
-from evergreen.scenario import Scenario
-from evergreen.sources import Found, archive_kind, read_file, readable_name, stream
-from evergreen.workspace import Workspace
+from evergreen.sources import Found, archive_kind, read_file, readable_name, stream, walk
 
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
-SETTLED_SECONDS = 10.0  # a file that nothing was written to for so long is whole
+TAKEN = "taken"
+ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
+MAX_CSV_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A file of the inbox that is ready to be taken in.
-
-    Attributes:
-        path: inside the inbox.
-        size_bytes, changed_ns: by which one sees whether it is still the same file.
-    """
-
-    path: str
-    size_bytes: int
-    changed_ns: int
-
-
-@dataclass(frozen=True)
-class Inbox:
-    """What stands in an inbox.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the inbox.
 
     Attributes:
-        ready: files that can be taken in, by path.
-        unfinished: how many may still be being written, and are left for the next time.
-        passed_over: paths of files that are neither in a label's folder nor an archive; they stay.
+        path: where it lies.
+        name: its path inside the inbox, `/` between the parts.
+        mark: size, times and inode, when it was seen first.
     """
 
-    ready: tuple[Waiting, ...]
-    unfinished: int
-    passed_over: tuple[str, ...]
+    path: bytes
+    name: str
+    mark: tuple[int, ...]
 
-
-def folder(scenario: Scenario, workspace: Workspace) -> Path:
-    return workspace.root / Path(scenario.retraining.inbox or f"inbox/{scenario.name}").expanduser()
-
-
-def look_into(inbox: Path) -> Inbox:
-    """What is there; an inbox that nobody has made yet is empty. Hidden files and folders are not looked at.
-
-    Raises:
-        WrongUse: it is no folder, or cannot be listed.
-    """
-    ready: list[Waiting] = []
-    passed_over: list[str] = []
-    unfinished = 0
-    now_ns = time.time_ns()
-    for entry, path in _files(inbox):
-        status = entry.stat(follow_symlinks=False)
-        # The time of the last change of any kind: that of the content is kept by those who copy with times.
-        if entry.name.lower().endswith(UNFINISHED) or now_ns - status.st_ctime_ns < SETTLED_SECONDS * 1e9:
-            unfinished += 1
-        elif "/" in path or path.lower().endswith(ARCHIVES):
-            ready.append(Waiting(path, status.st_size, status.st_ctime_ns))
-        else:
-            passed_over.append(readable_name(path))
-    return Inbox(tuple(ready), unfinished, tuple(passed_over))
-
-
-def entries(inbox: Path, ready: tuple[Waiting, ...], scenario: Scenario) -> Iterator[Found]:
-    """The items of these files. A label that the scenario doesn't have is a problem of the item, which goes to quarantine: a slip
-    in one folder's name must not hold up the rest."""
-    known, rename = set(scenario.validation.labels), scenario.collect.rename
-    for number, file in enumerate(ready):
-        for found in _found(inbox, file.path):
-            match = re.fullmatch(PATTERN, found.name, re.DOTALL)
-            label = match["label"] if match else ""
-            problem, detail = found.problem, found.detail
-            if problem is None and rename.get(label, label) not in known:
-                problem, detail = "unknown-label", f"{label!r} is not one of {', '.join(scenario.validation.labels)}"
-            yield Found(found.name, found.data, found.size_bytes, problem, detail, number / len(ready))
-
-
-def clear(inbox: Path, taken: tuple[Waiting, ...], when: datetime) -> int:
-    """Move what was taken in to `.taken/WHEN`; returns how many files. One that has changed meanwhile stays for the next time."""
-    moved = 0
-    for file in taken:
-        source, target = inbox / file.path, inbox / ".taken" / f"{when:%Y%m%dT%H%M%SZ}" / file.path
+    def untouched(self) -> bool:
+        """Whether it is still what it was."""
         try:
-            status = source.lstat()
-        except FileNotFoundError:  # moved before a kill, or by somebody
-            continue
-        if (status.st_size, status.st_ctime_ns) == (file.size_bytes, file.changed_ns):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source, target)
+            return _mark(os.lstat(self.path)) == self.mark
+        except OSError:
+            return False
+
+
+@dataclass
+class Inbox:
+    """What lies in an inbox, as it was when it was looked into.
+
+    Attributes:
+        folder: its path.
+        images, archives, corrections: its files.
+        left: the files that are left for the next time, and why, by name; reading archives may add to it.
+    """
+
+    folder: Path
+    images: list[Entry] = field(default_factory=list)
+    archives: list[Entry] = field(default_factory=list)
+    corrections: list[Entry] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def look_into(cls, folder: Path, settle_seconds: float) -> Inbox:
+        """List what is there; nothing is read. A folder that doesn't exist is an empty inbox.
+
+        Args:
+            settle_seconds: a file that was changed (or moved here) within so long is left.
+
+        Raises:
+            WrongUse: a folder cannot be listed.
+        """
+        inbox, now = cls(folder), time.time()
+        if not folder.is_dir():
+            return inbox
+        for found, raw_name in walk(folder):
+            name = readable_name(raw_name)
+            if name.startswith(f"{TAKEN}/"):
+                continue
+            try:
+                status = os.lstat(found.path)
+            except FileNotFoundError:
+                continue  # renamed by whoever is copying
+            entry = Entry(found.path, name, _mark(status))
+            base = name.rsplit("/", 1)[-1].lower()
+            if base.startswith(".") or base.endswith(ON_THEIR_WAY):
+                inbox.left[name] = "its name says that it is not complete"
+            elif (
+                abs(now - status.st_ctime) < settle_seconds
+            ):  # unlike the time of change, no copying program sets this one back
+                inbox.left[name] = f"it changed within the last {settle_seconds:g} seconds"
+            elif "/" not in name and base.endswith(".csv"):
+                inbox.corrections.append(entry)
+            elif "/" not in name and _is_archive(found.path):
+                inbox.archives.append(entry)
+            else:
+                inbox.images.append(entry)
+        return inbox
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.archives) + len(self.corrections)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names, sizes and times of what is taken: sha256 (hex)."""
+        told = [(entry.name, entry.mark) for entry in (*self.images, *self.archives, *self.corrections)]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    def stream(self) -> Iterator[Found]:
+        """The images, and those inside the archives. An archive that is damaged or a trap stays in the inbox; what could be read of it
+        is known when it comes again."""
+        for entry in self.images:
+            yield read_file(entry.name, entry.path)
+        for entry in self.archives:
+            try:
+                yield from stream(Path(os.fsdecode(entry.path)))
+            except (DataRefused, WrongUse) as error:
+                self.left[entry.name] = str(error)
+
+    def put_away(self) -> int:
+        """Move what was taken in to `taken/`; returns how many files. The folders stay: somebody may be about to use them.
+
+        A file that was changed meanwhile stays, and its new content is taken the next time.
+        """
+        moved = 0
+        for entry in (*self.images, *self.archives, *self.corrections):
+            if entry.name in self.left:
+                continue
+            if not entry.untouched():
+                self.left[entry.name] = "it was changed while it was being read"
+                continue
+            relative = os.path.relpath(entry.path, os.fsencode(self.folder))
+            target = os.path.join(os.fsencode(self.folder), TAKEN.encode(), relative)
+            stem, ending = os.path.splitext(target)
+            number = 1
+            while os.path.lexists(target):  # another file of that name was taken before
+                target, number = b"%s-%d%s" % (stem, number, ending), number + 1
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(entry.path, target)
             moved += 1
-    return moved
+        return moved
 
 
-def _files(inbox: Path, below: str = "") -> Iterator[tuple[os.DirEntry[str], str]]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a file of corrections. `problem` is None, or what is wrong with the line."""
+
+    line: int
+    id: str
+    label: str
+    by: str | None
+    problem: str | None
+
+
+def read_corrections(content: bytes) -> list[Row] | str:
+    """The lines of a CSV file of corrections, or why it is none."""
+    if len(content) > MAX_CSV_BYTES:
+        return f"{len(content):,} bytes; at most {MAX_CSV_BYTES:,} are read"
     try:
-        with os.scandir(inbox / below) as listing:
-            found = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise WrongUse(
-            f"the inbox {inbox / below} cannot be listed: {error.strerror}",
-            expected="a folder with one folder a label",
-            fix="Make it a readable folder, or name another: retraining.inbox.",
-        ) from None
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(inbox, f"{below}{entry.name}/")
-        else:
-            yield entry, f"{below}{entry.name}"
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        names = [(name or "").strip().lower() for name in reader.fieldnames or []]
+        if "id" not in names or "label" not in names:
+            return f"no columns id and label in its first line ({', '.join(names)[:200] or 'nothing'})"
+        reader.fieldnames = names
+        rows = [
+            Row(
+                reader.line_num,
+                (row["id"] or "").strip().lower(),
+                (row["label"] or "").strip(),
+                (row.get("by") or "").strip() or None,
+                None,
+            )
+            for row in reader
+        ]
+    except UnicodeDecodeError:
+        return "it is not a text file in UTF-8"
+    except csv.Error as error:
+        return f"it is not CSV: {error}"
+    said: dict[str, set[str]] = {}
+    for row in rows:
+        said.setdefault(row.id, set()).add(row.label)
+    return [_judged(row, said[row.id]) for row in rows]
 
 
-def _found(inbox: Path, path: str) -> Iterator[Found]:
-    if "/" in path:
-        yield read_file(readable_name(path), os.fsencode(inbox / path))
-        return
+def said_at(entry: Entry) -> str:
+    """When a file of corrections was written, ISO 8601 in UTC, whole seconds: the same however often it is read."""
+    return datetime.fromtimestamp(entry.mark[1] // 10**9, UTC).isoformat(timespec="seconds")
+
+
+def _judged(row: Row, labels: set[str]) -> Row:
+    problem = None
+    if not re.fullmatch(r"[0-9a-f]{64}", row.id):
+        problem = "its id is not the sha256 (64 hex digits) of an item"
+    elif len(labels) > 1:
+        problem = f"the same file gives it several labels: {', '.join(sorted(labels))}"
+    return Row(row.line, row.id, row.label, row.by, problem)
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
+
+
+def _is_archive(path: bytes) -> bool:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
     try:
-        archive_kind(inbox / path)
-        for found in stream(inbox / path):  # the archive's name in front: an image at its root then has a label, a wrong one
-            yield Found(f"{readable_name(path)}/{found.name}", found.data, found.size_bytes, found.problem, found.detail)
-    except (DataRefused, WrongUse) as error:
-        yield Found(f"{readable_name(path)}/the archive", None, (inbox / path).stat().st_size, "unreadable", str(error))
+        archive_kind(Path(os.fsdecode(path)))
+    except WrongUse:
+        return False
+    return True

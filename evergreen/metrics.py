@@ -118,14 +118,21 @@ def interval(hits: int, items: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def difference_interval(hits: int, items: int, other_hits: int, other_items: int) -> tuple[float, float]:
-    """Within which the first true share less the second lies with 95 % confidence, of two independent samples: Newcombe's hybrid of
-    the two score intervals (1998, "Interval estimation for the difference between independent proportions", method 10)."""
-    share, other = hits / items, other_hits / other_items
-    (low, high), (other_low, other_high) = interval(hits, items), interval(other_hits, other_items)
-    below = ((share - low) ** 2 + (other_high - other) ** 2) ** 0.5
-    above = ((high - share) ** 2 + (other - other_low) ** 2) ** 0.5
-    return share - other - below, share - other + above
+def difference(
+    first_hits: int, first_items: int, second_hits: int, second_items: int, *, level: float
+) -> tuple[float, float, float]:
+    """The first share less the second, with its interval at a confidence of 1 - `level`: Newcombe's, made of the two Wilson intervals
+    (Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10). Both have items."""
+    from scipy.stats import binomtest
+
+    shares, below, above = [], [], []
+    for hits, items in ((first_hits, first_items), (second_hits, second_items)):
+        found = binomtest(hits, items).proportion_ci(confidence_level=1 - level, method="wilson")
+        shares.append(hits / items)
+        below.append(hits / items - found.low)
+        above.append(found.high - hits / items)
+    apart = shares[0] - shares[1]
+    return apart, apart - float(np.hypot(below[0], above[1])), apart + float(np.hypot(above[0], below[1]))
 
 
 def _share(hits: int, items: int) -> tuple[float | None, float | None, float | None]:

@@ -152,7 +152,8 @@ class Promote(Section):
 
 
 class Retraining(Section):
-    """When the flow `retraining` looks whether there is a reason to train again."""
+    """When the flow `retraining` looks whether there is a reason to train again, and what is one. An item is new until a training, promoted
+    or not, has ended that had it."""
 
     cron: str | None = Field(
         None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked"
@@ -161,16 +162,20 @@ class Retraining(Section):
         "UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin"
     )
     inbox: str | None = Field(
-        None, description="a folder of newly labelled images, relative to the checkout; null: inbox/ and the scenario's name"
+        None, description="folder of what came; relative to the checkout, or absolute; default inbox/NAME"
     )
-    min_new_share: Annotated[float, Field(gt=0)] | None = Field(
-        0.1, description="new items, as a share of what the champion was trained from, that are a reason; null: none is"
+    settle_seconds: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="files changed since are left: they may be half copied"
     )
-    drift_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
-        0.01, description="chance of taking new items without drift for drifted, at each look; null: not looked for"
-    )
+    min_new_items: Annotated[int, Field(ge=1)] = Field(100, description="so many new or corrected items are enough")
     max_age_days: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="age of the champion from which on any new item is a reason"
+        90.0, description="an older champion is made anew, if there is anything new to learn from; null: however old"
+    )
+    drift_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds drift, in any feature, where there is none"
+    )
+    quality_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds the quality on new items changed where it isn't"
     )
 
     @field_validator("cron")

@@ -26,7 +26,7 @@ SILENCE_SECONDS = 75  # two heartbeats and a half: with the server's own rounds,
 # States in which a run has no process, by their names: those of Prefect, and the project's own.
 AT_REST = (
     *("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended"),
-    *("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Unchanged", "Nothing to do"),
+    *("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Unchanged", "Nothing to do", "Waits"),
 )
 WATCHED = "evergreen.watched"  # the event by which a run is looked at again
 OURS: Labels = {"prefect.resource.role": "flow", "prefect.resource.name": ["training", "retraining"]}

@@ -85,25 +85,26 @@ def run(
 
 @app.command()
 def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
-    """Take in what the scenario's inbox holds, and train again if there is a reason: enough new items, drift, worse quality on them, age.
+    """Take in what lies in a scenario's inbox, and train again where there is a reason.
 
-    Put newly labelled images into inbox/SCENARIO/LABEL/, or an archive of such folders into inbox/SCENARIO/. The new model is promoted
-    only if it is better by more than chance. With no reason nothing is trained.
+    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (id, label) into inbox/SCENARIO/.
+    Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario). The new
+    model is promoted only if it is better by more than chance.
     """
     with results() as out:
         workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
         from flows.retraining import retraining
 
-        summary = retraining(scenario)
+        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        state: Any = retraining(scenario, return_state=True)
+        summary = state.result()
         if as_json:
             print(json.dumps(summary), file=out)
-        elif summary["trained"]:
-            from flows.tables import show_summary
-
-            show_summary(summary, workspace, out)
-            print(f"Trained because: {'; '.join(summary['reasons'])}.", file=out)
         else:
-            print(f"{scenario}: nothing to do: {summary['reason']}.", file=out)
+            from flows.tables import show_retraining
+
+            show_retraining(summary, workspace, out)
 
 
 @app.command()

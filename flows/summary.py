@@ -78,21 +78,6 @@ def note_saving(run: Run, summary: dict[str, Any], reason_found_at: datetime, st
     return saved
 
 
-def untrained(run: Run, reason: str) -> dict[str, Any]:
-    """The summary of a retraining in which there was nothing to train for: why, and what looking has taken."""
-    total = sum((outcome.energy for outcome in run.outcomes), start=Energy.nothing())
-    return {
-        "scenario": run.scenario.name,
-        "trained": False,
-        "reason": reason,
-        "energy_wh": total.energy_wh,
-        "energy_uncertainty_wh": total.uncertainty_wh,
-        "carbon_gco2e": carbon_gco2e(total, intensity(run.scenario.country)),
-        "seconds": sum(outcome.seconds for outcome in run.outcomes),
-        "stages": stages_of(run),
-    }
-
-
 def publish(summary: dict[str, Any]) -> None:
     """Put the run's cost on Prefect's page, a row a stage, and say it where the run has made a new champion. Called within a flow."""
     from prefect.artifacts import create_table_artifact

@@ -52,6 +52,22 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
         console.print("Nothing has changed since the last run: nothing was done.", style="bold green")
 
 
+def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
+    """What came, why there was a training or none, and the training's summary."""
+    console = Console(file=out, highlight=False)
+    console.print(f"Inbox: {summary['inbox']}.", soft_wrap=True)
+    for heading, clauses in (("Reasons to train again", summary["reasons"]), ("No reasons", summary["against"])):
+        if clauses:
+            console.print(f"{heading}:", style="bold")
+            for clause in clauses:
+                console.print(f"• {clause}", soft_wrap=True)
+    if summary["retrained"]:
+        show_summary(summary, workspace, out)
+    else:
+        state = "It waits" if summary["reasons"] else "Nothing to do"
+        console.print(f"{state} ({watt_hours(summary['energy_wh'])}).", style="bold green")
+
+
 def show_findings(findings: list[Any], out: IO[str]) -> None:
     """What `evergreen doctor` saw, a line each."""
     table = Table(show_header=True, header_style="bold")

@@ -4,12 +4,13 @@ Reads   the source, and the ids that `data/NAME` holds.
 Writes  `.evergreen/staging/NAME/00000-HASH/`, which appears whole or not at all; `quarantine/NAME/`.
 Stops   when the source is missing, no item is found in it, it is a trap, or more than `max_bad` of its items are bad.
 
+`collect_inbox` does the same with what lies in the scenario's inbox, where labels are known and nothing may be in the way of the rest.
+
 Every item ends in the batch, is already known, is an exact copy of another, or is in quarantine with its reason.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import logging
@@ -18,19 +19,20 @@ import shutil
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evergreen.dataset import Item, PartWriter, Quarantine, batches, iter_parts, known_ids, staged
+from evergreen.dataset import Item, PartWriter, Quarantine, batches, corrections, iter_parts, known_ids, staged
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import Inspection
+from evergreen.inbox import PATTERN, Inbox
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import BUILTINS, SPLITS, Found, fingerprint, locate, stream
+from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
 from tasks.stage import Page, Stage
@@ -98,34 +100,35 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
         DataRefused: it is damaged or a trap, or too much of it is bad; then nothing is staged, and quarantine tells why.
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
-    started = time.monotonic()
-    with empty_staging(scenario, workspace) as staging:
-        source = locate(scenario, workspace)
-        mark = fingerprint(source)
-        collected_at = now() if isinstance(source, Path) else BUILTINS[source]
-        with Quarantine(workspace, scenario.name) as quarantine:
-            collecting = Collecting(scenario, workspace, scenario.collect.pattern, collected_at, quarantine)
-            writing = collecting.read(stream(source), staging, progress)
-            collecting.refuse_where_due()
-            batch = collecting.keep(writing)
-    return collecting.told(str(source), mark, batch, time.monotonic() - started)
+    return _collect(scenario, workspace, lambda: locate(scenario, workspace), progress)
 
 
-@contextlib.contextmanager
-def empty_staging(scenario: Scenario, workspace: Workspace) -> Iterator[Path]:
-    """The scenario's staging folder, for one collection at a time, beside a data set that is all here. It is removed where the
-    block raises.
+def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Collection:
+    """Collect what is new among the images and archives of an inbox. A label that the scenario doesn't know is a reason for
+    quarantine, and however much is bad, the rest is taken.
 
     Raises:
-        EvergreenError: there was no room left.
+        EvergreenError: the disk is full.
     """
+    section = scenario.collect.model_copy(update={"pattern": PATTERN, "max_bad": 1.0})
+    return _collect(scenario.model_copy(update={"collect": section}), workspace, lambda: inbox, None)
+
+
+def _collect(
+    scenario: Scenario, workspace: Workspace, find: Callable[[], Source | Inbox], progress: Callable[[int], None] | None
+) -> Collection:
+    started = time.monotonic()
     staging = workspace.staging(scenario.name)
     try:
         with workspace.lock(f"collect-{scenario.name}"):
             try:
                 shutil.rmtree(staging, ignore_errors=True)
                 fetch_data(workspace, scenario.name)
-                yield staging
+                source = find()
+                mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
+                with Quarantine(workspace, scenario.name) as quarantine:
+                    collecting = _Collecting(scenario, workspace, source, quarantine)
+                    batch = collecting.run(staging, progress)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -136,10 +139,12 @@ def empty_staging(scenario: Scenario, workspace: Workspace) -> Iterator[Path]:
             f"there is no room left to collect into ({error.filename or workspace.root})",
             fix="Free some space and run the same again; nothing was half done.",
         ) from None
-
-
-def now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+    count = collecting.count
+    return Collection(
+        scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],
+        collecting.quarantined["label-conflict"], dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
+        count["bytes"], time.monotonic() - started, _batches(scenario, workspace), scenario.collect.model_dump(mode="json"),
+    )  # fmt: skip
 
 
 def _batches(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
@@ -179,17 +184,17 @@ class _Sighting:
     asked: bool = False  # whether its bytes are in the chunk's question
 
 
-class Collecting:
-    """One collection under way: `read`, then `keep`."""
+class _Collecting:
+    """One collection under way."""
 
-    def __init__(
-        self, scenario: Scenario, workspace: Workspace, pattern: str, collected_at: datetime, quarantine: Quarantine
-    ) -> None:
+    def __init__(self, scenario: Scenario, workspace: Workspace, source: Source | Inbox, quarantine: Quarantine) -> None:
         self.settings: Collect = scenario.collect
-        self.scenario, self.workspace, self.quarantine = scenario, workspace, quarantine
-        self.pattern = re.compile(pattern, re.DOTALL)
-        self.collected_at = collected_at
+        self.scenario, self.workspace, self.source, self.quarantine = scenario, workspace, source, quarantine
+        self.pattern = re.compile(self.settings.pattern, re.DOTALL)
+        self.collected_at = BUILTINS[source] if isinstance(source, str) else datetime.now(UTC).replace(microsecond=0)
         self.known = known_ids(workspace, scenario.name)  # label by id
+        # A source goes on saying what was corrected here.
+        self.former = {(bytes.fromhex(c.id), c.old_label) for c in corrections(batches(workspace, scenario.name))}
         self.pending: set[bytes] = set()  # ids that inspectors are asked about
         self.labels: dict[bytes, str] = {}  # the good ones
         self.bad: dict[bytes, tuple[str, str]] = {}  # the others: reason and detail
@@ -198,39 +203,27 @@ class Collecting:
         self.quarantined: Counter[str] = Counter()
         self.example = ""
 
-    def read(self, entries: Iterable[Found], staging: Path, progress: Callable[[int], None] | None = None) -> Path:
-        """Settle every entry; returns the folder with the new items, which is no batch yet."""
+    def run(self, staging: Path, progress: Callable[[int], None] | None) -> str | None:
+        """Returns the name of the staged folder, or None."""
         writing = staging / ".writing"
         writing.mkdir(parents=True)
         with PartWriter(writing) as writer:
-            self._read(entries, writer, progress)
-        self.hash = writer.hash
+            self._read(writer, progress)
+        name_hash = writer.hash
         if self.conflicting:
-            writing, self.hash = self._without_conflicts(writing)
-        return writing
-
-    def keep(self, writing: Path) -> str | None:
-        """Make a staged batch of what was read; returns its name, or None where nothing is new."""
+            writing, name_hash = self._without_conflicts(writing)
+        self._refuse_where_due()
         if self.count["added"] == 0:
-            shutil.rmtree(writing.parent)
+            shutil.rmtree(staging)
             return None
-        target = writing.with_name(f"{len(batches(self.workspace, self.scenario.name)):05d}-{self.hash}")
+        target = staging / f"{len(batches(self.workspace, self.scenario.name)):05d}-{name_hash}"
         writing.rename(target)
         return target.name
 
-    def told(self, source: str, mark: str, batch: str | None, seconds: float) -> Collection:
-        """What became of the items."""
-        count = self.count
-        return Collection(
-            self.scenario.name, source, mark, count["seen"], count["added"], count["known"], count["duplicates"],
-            self.quarantined["label-conflict"], dict(sorted(self.quarantined.items())), count["passed over"], batch,
-            count["bytes"], seconds, _batches(self.scenario, self.workspace), self.settings.model_dump(mode="json"),
-        )  # fmt: skip
-
-    def _read(self, entries: Iterable[Found], writer: PartWriter, progress: Callable[[int], None] | None) -> None:
+    def _read(self, writer: PartWriter, progress: Callable[[int], None] | None) -> None:
         waiting: deque[tuple[list[_Sighting], Future[list[Verdict]]]] = deque()
         with Inspectors(self.settings.max_pixels) as inspectors, _Display(self.scenario.name, progress) as display:
-            for chunk in self._chunks(entries):
+            for chunk in self._chunks():
                 waiting.append(
                     (chunk, inspectors.submit([s.found.data for s in chunk if s.asked and s.found.data is not None]))
                 )
@@ -240,10 +233,10 @@ class Collecting:
             while waiting:
                 self._settle(*waiting.popleft(), writer)
 
-    def _chunks(self, entries: Iterable[Found]) -> Iterator[list[_Sighting]]:
+    def _chunks(self) -> Iterator[list[_Sighting]]:
         chunk: list[_Sighting] = []
         size_bytes = 0
-        for found in entries:
+        for found in self.source.stream() if isinstance(self.source, Inbox) else stream(self.source):
             sighting = self._recognise(found)
             if sighting is None:
                 continue
@@ -269,7 +262,9 @@ class Collecting:
         match = self.pattern.fullmatch(found.name)
         given = match.groupdict() if match else {}
         label, split = given.get("label"), given.get("split")
-        if not label:
+        if isinstance(self.source, Inbox):
+            label = label or ""  # nothing is passed over there
+        elif not label:
             self.count["passed over"] += 1
             self.example = self.example or found.name
             return None
@@ -288,7 +283,7 @@ class Collecting:
         stored = self.known.get(sighting.id)
         if stored is None or sighting.found.problem is not None:
             return False
-        if stored == sighting.label:
+        if stored == sighting.label or (sighting.id, sighting.label) in self.former:
             self.count["known"] += 1
         else:
             self._refuse(sighting, "label-conflict", f"the data set holds the same image as {stored!r}")
@@ -313,6 +308,10 @@ class Collecting:
             self._refuse(sighting, found.problem, found.detail)
         elif id in self.bad:
             self._refuse(sighting, *self.bad[id])
+        elif isinstance(self.source, Inbox) and sighting.label not in self.scenario.validation.labels:
+            self._refuse(
+                sighting, "unknown-label", f"{sighting.label!r} is not in validate.labels" if sighting.label else "no label"
+            )
         elif id in self.conflicting:
             self._refuse(sighting, "label-conflict", "the same image has several labels")
         elif id in self.labels:
@@ -359,13 +358,10 @@ class Collecting:
         shutil.rmtree(writing)
         return again, writer.hash
 
-    def refuse_where_due(self) -> None:
-        """
-        Raises:
-            WrongUse: there was no item.
-            DataRefused: too many were bad.
-        """
+    def _refuse_where_due(self) -> None:
         seen, bad = self.count["seen"], self.quarantined.total()
+        if isinstance(self.source, Inbox):
+            return
         if seen == 0:
             raise WrongUse(
                 f"there is no item in the source of scenario {self.scenario.name}: {self.count['passed over']:,} entries, none of "

@@ -1,22 +1,18 @@
 """decide: is there a reason to train again?
 
-Reads   what `look` found, and the scenario's section `retraining`.
+Reads   what *look* saw, and the scenario's section `retraining`.
 Writes  nothing.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evergreen.metrics import difference_interval
-from evergreen.scenario import Scenario
-from evergreen.workspace import Workspace, replace_file
-from tasks.look import News
+from evergreen.metrics import difference
+from evergreen.scenario import Retraining, Scenario
+from evergreen.workspace import Workspace
+from tasks.look import Look, Quality
 from tasks.stage import Page, Stage
-
-TRIED = "retrained.json"
 
 
 @dataclass(frozen=True)
@@ -24,68 +20,71 @@ class Decision:
     """Whether to train again.
 
     Attributes:
-        reasons: to do so, in words; none: there is nothing to do.
-        otherwise: in words, why there is nothing to do; empty where there is a reason.
+        name: the scenario's.
+        reasons: for it, each a clause with its figures; none means that there is nothing to do.
+        against: what was looked at and is no reason, in the same way.
     """
 
+    name: str
     reasons: tuple[str, ...]
-    otherwise: str
+    against: tuple[str, ...]
+
+    @property
+    def due(self) -> bool:
+        return bool(self.reasons)
 
     def __str__(self) -> str:
-        return f"train again: {'; '.join(self.reasons)}." if self.reasons else f"nothing to do: {self.otherwise}."
+        if self.due:
+            return f"retraining, because {'; '.join(self.reasons)}."
+        return f"nothing to do: {'; '.join(self.against)}."
 
 
-def decide(scenario: Scenario, workspace: Workspace, news: News) -> Decision:
-    """Give every reason there is.
-
-    What was learned from already, and did not make a better champion, is no reason a second time: whatever starts the flow, a
-    schedule or drift that is seen again and again, it trains once for the same items.
-    """
-    if not news.new_items:
-        return Decision((), "nothing has come in since the champion was trained")
-    if _tried(scenario, workspace) == _mark(news):
-        return Decision((), "these items were learned from already, and the gate kept the champion")
-    reasons = tuple(_reasons(scenario, news))
-    return Decision(reasons, "" if reasons else "the new items are few, like the old ones, and predicted as well")
-
-
-def _reasons(scenario: Scenario, news: News) -> Iterator[str]:
+def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
+    """Weigh what was seen against the scenario's settings."""
     settings = scenario.retraining
-    share = news.new_items / max(news.old_items, 1)
-    if settings.min_new_share is not None and share >= settings.min_new_share:
-        yield f"{news.new_items:,} new items, {share:.1%} of the {news.old_items:,} learned from (from {settings.min_new_share:.1%} on)"
-    if news.drift is not None and news.drift.drifted:
-        yield news.drift.reason
-    low, high = difference_interval(news.right, news.looked_at, news.test_right, news.test_items)
-    if high < 0:
-        yield (
-            f"the champion gets {news.right / news.looked_at:.1%} of {news.looked_at:,} new items right, and had "
-            f"{news.test_right / news.test_items:.1%} at promotion: {-high:.1%} to {-low:.1%} less, with 95 % confidence"
-        )
-    if settings.max_age_days is not None and news.age_days >= settings.max_age_days:
-        yield f"the champion is {news.age_days:.0f} days old (from {settings.max_age_days:g} on)"
+    if seen.champion is None:
+        return Decision(scenario.name, ("there is no champion yet",), ())
+    judged = [
+        _enough(settings, seen),
+        *([(seen.drift.drifted, seen.drift.reason)] if seen.drift else []),
+        *([worse(seen.quality, settings.quality_level)] if seen.quality else []),
+        *([_old(settings, seen)] if seen.age_days is not None and settings.max_age_days is not None else []),
+    ]
+    reasons = tuple(words for holds, words in judged if holds)
+    return Decision(scenario.name, reasons, (*(words for holds, words in judged if not holds), *seen.unknown))
 
 
-def remember_tried(scenario: Scenario, workspace: Workspace, news: News) -> None:
-    """Note that a model was trained for these news, whatever the gate said of it."""
-    replace_file(workspace.record(scenario.name) / TRIED, json.dumps(_mark(news)).encode())
+def worse(quality: Quality, level: float) -> tuple[bool, str]:
+    """Whether the champion is right less often on new items than it was, by more than chance; and that in words."""
+    lost, low, high = difference(quality.right_then, quality.items_then, quality.right_now, quality.items_now, level=level)
+    words = (
+        f"{quality.right_now / quality.items_now:.1%} of {quality.items_now:,} new items are right, against "
+        f"{quality.right_then / quality.items_then:.1%} of {quality.items_then:,} test items when the champion was registered: "
+        f"{-100 * lost:+.1f} points ({1 - level:.4g} interval {-100 * high:+.1f} to {-100 * low:+.1f})"
+    )
+    return low > 0, words
 
 
-def _tried(scenario: Scenario, workspace: Workspace) -> dict[str, object] | None:
-    try:
-        tried: dict[str, object] = json.loads((workspace.record(scenario.name) / TRIED).read_text())
-    except (OSError, ValueError):
-        return None
-    return tried
+def _enough(settings: Retraining, seen: Look) -> tuple[bool, str]:
+    came = seen.new_items + seen.corrected_items
+    words = f"{seen.new_items:,} new and {seen.corrected_items:,} corrected items, where {settings.min_new_items:,} are enough"
+    return came >= settings.min_new_items, words
 
 
-def _mark(news: News) -> dict[str, object]:
-    return {"champion": news.champion, "new_batches": list(news.new_batches)}
+def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
+    assert seen.age_days is not None and settings.max_age_days is not None
+    words = f"the last training was {seen.age_days:.1f} days ago, where {settings.max_age_days:g} are allowed"
+    if seen.age_days <= settings.max_age_days:
+        return False, words
+    if not seen.new_items + seen.corrected_items:
+        return False, f"{words}, but the same data would give the same model"
+    return True, words
 
 
 def page(scenario: Scenario, workspace: Workspace, decision: Decision) -> Page:
-    """The reasons."""
-    return Page(tables={"decision": [{"reason": reason} for reason in decision.reasons or (f"none: {decision.otherwise}",)]})
+    """The reasons, and what is none."""
+    rows = [{"reason": "yes", "what": words} for words in decision.reasons]
+    return Page(tables={"decision": rows + [{"reason": "no", "what": words} for words in decision.against]})
 
 
 stage = Stage(decide, Decision, page=page)

@@ -1,7 +1,7 @@
 """register: store the model in the form in which it will run, with its card and lineage, as the challenger.
 
 Reads   the model, the evaluation, the test split, `data.dvc`, `dvc.lock`.
-Writes  metrics, pictures, card, lineage and drift's reference into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
+Writes  metrics, pictures, card and lineage into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
 Stops   when the form that will run does not predict as the Keras model does.
 
 A version that is registered already (by a run that was killed afterwards) is found by its fingerprint, and not made twice.
@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import subprocess
 import tempfile
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,10 @@ import numpy as np
 import evergreen
 from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.card import model_card
-from evergreen.drift import reference
-from evergreen.embedding import EmbeddingModel
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
+from evergreen.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry import connect, has_version, model_name, set_alias
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -42,8 +43,9 @@ from tasks.version import DataVersion
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger("evergreen")
+
 MAX_DIFFERENCE = 1e-4
-REFERENCE = "drift/reference.npz"  # of the run's artifacts: how the held-out items look to this model, to compare new ones with
 OF_THE_MODEL = ("test_items", "model_bytes", "latency_ms", "latency_p95_ms", "items_per_second", "energy_wh_per_1000")
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
 CODE = ("__init__", "errors", "images", "scoring", "workspace", "registry")
@@ -89,7 +91,7 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
         if found is None:
             run_id = _run_id(mlflow, scenario, workspace)
             _complete_run(client, run_id, scenario, workspace, data_version, evaluation)
-            found = _store(mlflow, run_id, scenario, workspace, data_version, mark)
+            found = _store(mlflow, run_id, scenario, workspace, data_version, evaluation, mark)
         version, run_id = found
         set_alias(workspace, scenario.name, "challenger", version)
     except mlflow.MlflowException as error:
@@ -193,10 +195,6 @@ def _complete_run(
     tags = {"data_version": data_version.data_version, "git_commit": commit or "none", **_prefect_run()}
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_artifacts(run_id, str(workspace.evaluation(name)), "evaluation")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / REFERENCE
-        reference(workspace, name, EmbeddingModel.open(workspace.model(name)), seed=scenario.seed).save(path)
-        client.log_artifact(run_id, str(path), path.parent.name)
     splits, settings = workspace.splits(name) / "summary.json", workspace.model(name) / "settings.json"
     client.log_text(
         run_id,
@@ -218,8 +216,36 @@ def _complete_run(
         client.log_artifact(run_id, str(record), "lineage/record")
 
 
+def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Origin:
+    """What later items will be compared with."""
+    metrics = evaluation.metrics
+    items = int(metrics["test_items"] or 0)
+    right = round((metrics["accuracy"] or 0.0) * items)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Origin(data_version.data_version, tuple(data_version.batches), at, right, items)
+
+
+def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
+    """Write the held-out items as the model sees them; False where that can't be: a model is not refused for it."""
+    from evergreen.drift import reference
+    from evergreen.embedding import EmbeddingModel
+
+    try:
+        reference(workspace, scenario.name, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
+    except EvergreenError as error:
+        log.warning("Drift will not be looked for with this model: %s", error)
+        return False
+    return True
+
+
 def _store(
-    mlflow: Any, run_id: str, scenario: Scenario, workspace: Workspace, data_version: DataVersion, mark: str
+    mlflow: Any,
+    run_id: str,
+    scenario: Scenario,
+    workspace: Workspace,
+    data_version: DataVersion,
+    evaluation: Evaluation,
+    mark: str,
 ) -> tuple[int, str]:
     """Log the pyfunc and make a version of it."""
     from mlflow.models import ModelSignature
@@ -237,7 +263,7 @@ def _store(
             ]
         ),
     )
-    package = Path(evergreen.__file__).parent
+    package, origin = Path(evergreen.__file__).parent, _origin(scenario, workspace, data_version, evaluation)
     with (
         tempfile.TemporaryDirectory() as scratch,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
@@ -247,11 +273,16 @@ def _store(
         code.mkdir()
         for module in CODE:
             (code / f"{module}.py").write_bytes((package / f"{module}.py").read_bytes())
+        artifacts = {"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")}
+        artifacts["origin"] = str(Path(scratch) / ORIGIN)
+        origin.save(Path(scratch) / ORIGIN)
+        if _reference(scenario, workspace, Path(scratch) / REFERENCE):
+            artifacts["reference"] = str(Path(scratch) / REFERENCE)
         warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving_model.py"),
-            artifacts={"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")},
+            artifacts=artifacts,
             code_paths=[str(code)],
             signature=signature,
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],

@@ -1,133 +1,266 @@
-"""look and decide: what has come in since a small real champion was trained, and whether it is a reason to train again."""
+"""What lies in the inbox, and how it compares: real digits, a real champion, real DVC and MLflow."""
 
 from __future__ import annotations
 
-import dataclasses
-import subprocess
-import sys
-from typing import Any
+import hashlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from evergreen.errors import EvergreenError, WrongUse
-from evergreen.images import decode
-from evergreen.registry import crown
-from evergreen.scenario import Scenario
-from tasks.decide import decide, remember_tried
-from tasks.look import News, look, page
-from tests.conftest import ROOT
-from tests.tasks.test_preprocess import add_batch, digit
+from evergreen.dataset import batches, corrections, known_ids, read_quarantine, table
+from evergreen.errors import DataRefused
+from evergreen.origin import ORIGIN, Origin
+from evergreen.versions import data_unchanged, data_version
+from evergreen.workspace import Workspace
+from tasks import look as look_file
+from tasks.look import Look, Taken, look, take_in
+from tasks.preprocess import preprocess
+from tests.evergreen.test_versions import change, repository
+from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
 from tests.tiny import NAME, Tiny
 
 
 @pytest.fixture
-def champion(registered: Tiny) -> Tiny:
-    """Version 1, of the digits 0 to 499, is the champion."""
-    crown(registered.workspace, NAME, 1)
-    return registered
+def small(tmp_path: Path) -> Workspace:
+    """A checkout with 200 digits and an empty inbox."""
+    workspace = repository(tmp_path / "small")
+    relax(workspace)
+    add_batch(workspace, digits(0, 200))
+    return workspace
 
 
-def arrive(tiny: Tiny, numbers: range, light: float = 1.0, label: str | None = None) -> None:
-    def items() -> Any:
-        for number in numbers:
-            image, right = digit(number)
-            dark = (decode(image, 1)[..., 0] * light).astype(np.uint8)
-            yield bytes(cv2.imencode(".png", dark)[1]), label or right, None, None
-
-    add_batch(tiny.workspace, items())
+def relax(workspace: Workspace) -> None:
+    change(workspace, "validate", min_items_per_label=5)
+    change(workspace, "retraining", settle_seconds=0)
 
 
-def with_settings(scenario: Scenario, **settings: Any) -> Scenario:
-    return scenario.model_copy(update={"retraining": scenario.retraining.model_copy(update=settings)})
+def drop(workspace: Workspace, numbers: range, label: str | None = None, darken: float = 1.0) -> None:
+    """Put digits into the inbox, by their label or another one."""
+    for number in numbers:
+        image, own = digit(number)
+        if darken != 1:
+            pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+            image = cv2.imencode(".png", (pixels * darken).astype(np.uint8))[1].tobytes()
+        path = workspace.root / "inbox" / NAME / (label or own) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
 
 
-def reasons(tiny: Tiny, **settings: Any) -> tuple[str, ...]:
-    scenario = with_settings(tiny.scenario, **settings)
-    return decide(scenario, tiny.workspace, look(scenario, tiny.workspace)).reasons
+def correct(workspace: Workspace, *lines: str, file: str = "fixes.csv") -> None:
+    path = workspace.root / "inbox" / NAME / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["id,label,by", *lines]) + "\n")
 
 
-def test_nothing_new_is_no_reason_however_old_the_champion(champion: Tiny) -> None:
-    news = look(champion.scenario, champion.workspace)
-    assert (news.new_items, news.old_items, news.champion) == (0, 500, 1)
-    decision = decide(with_settings(champion.scenario, max_age_days=1e-9), champion.workspace, news)
-    assert str(decision) == "nothing to do: nothing has come in since the champion was trained."
+def id_of(number: int) -> str:
+    return hashlib.sha256(digit(number)[0]).hexdigest()
 
 
-def test_few_items_like_the_old_ones_are_no_reason(champion: Tiny) -> None:
-    arrive(champion, range(500, 540))
-    news = look(champion.scenario, champion.workspace)
-    assert (news.new_items, news.looked_at, news.drift and news.drift.drifted) == (40, 40, False)
-    assert news.right > 25
-    assert str(decide(champion.scenario, champion.workspace, news)).startswith("nothing to do: the new items are few")
+def other(number: int) -> str:
+    """A label that is not the digit's."""
+    return str((int(digit(number)[1]) + 1) % 10)
 
 
-def test_enough_new_items_are_a_reason(champion: Tiny) -> None:
-    arrive(champion, range(500, 560))
-    assert reasons(champion, drift_alpha=None) == ("60 new items, 12.0% of the 500 learned from (from 10.0% on)",)
-    assert reasons(champion, drift_alpha=None, min_new_share=None) == ()
+def taken(workspace: Workspace) -> Taken:
+    from evergreen.scenario import Scenario
+
+    return take_in(Scenario.load(workspace.scenarios, NAME), workspace)
 
 
-def test_darkened_images_are_a_reason_in_words(champion: Tiny) -> None:
-    arrive(champion, range(500, 540), light=0.6)
-    (reason, *_) = reasons(champion)
-    assert reason.startswith("drift: brightness") and "40 new items against" in reason
-    table = page(champion.scenario, champion.workspace, look(champion.scenario, champion.workspace)).tables["drift"]
-    assert table[0]["feature"] == "brightness" and table[0]["drifted"]
+def waiting(workspace: Workspace) -> list[str]:
+    folder = workspace.root / "inbox" / NAME
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and "taken" not in p.parts)
 
 
-def test_worse_quality_on_new_items_is_a_reason_with_an_interval(champion: Tiny) -> None:
-    arrive(champion, range(500, 540), label="3")
-    (reason,) = reasons(champion, drift_alpha=None)
-    assert reason.startswith("the champion gets ") and reason.endswith("less, with 95 % confidence")
+def label_of(workspace: Workspace, number: int) -> str:
+    return known_ids(workspace, NAME)[bytes.fromhex(id_of(number))]
 
 
-def test_an_old_champion_is_a_reason_once_there_is_something_to_learn_from(champion: Tiny) -> None:
-    arrive(champion, range(500, 501))
-    assert reasons(champion, max_age_days=1e-9) == ("the champion is 0 days old (from 1e-09 on)",)
-    assert reasons(champion) == ()  # of one item no drift can be told
+def test_an_empty_inbox_changes_nothing(small: Workspace) -> None:
+    assert str(taken(small)) == "nothing came"
+    assert data_version(small) is None
 
 
-def test_the_same_news_are_acted_upon_once(champion: Tiny) -> None:
-    arrive(champion, range(500, 600))
-    news = look(champion.scenario, champion.workspace)
-    assert decide(champion.scenario, champion.workspace, news).reasons
-    remember_tried(champion.scenario, champion.workspace, news)
-    decision = decide(champion.scenario, champion.workspace, news)
-    assert str(decision) == "nothing to do: these items were learned from already, and the gate kept the champion."
-    arrive(champion, range(600, 610))
-    assert reasons(champion)  # others came
-    assert decide(champion.scenario, champion.workspace, dataclasses.replace(news, champion=2)).reasons  # another champion
+def test_new_images_become_a_part_of_a_new_data_version_and_leave_the_inbox(small: Workspace) -> None:
+    drop(small, range(195, 210))  # five of them are known
+    first = taken(small)
+    assert (first.added, first.known) == (10, 5)
+    assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 2
+    assert data_unchanged(small) and waiting(small) == []
 
 
-def test_without_a_champion_there_is_nothing_to_compare_with(registered: Tiny) -> None:
-    with pytest.raises(WrongUse, match="no version champion"):
-        look(registered.scenario, registered.workspace)
+def test_an_unknown_label_goes_to_quarantine_and_nothing_is_in_the_way_of_the_rest(small: Workspace) -> None:
+    drop(small, range(200, 203))
+    drop(small, range(203, 209), label="owl")
+    (small.root / "inbox" / NAME / "loose.png").write_bytes(digit(210)[0])
+    (small.root / "inbox" / NAME / "3" / "torn.png").parent.mkdir(exist_ok=True)
+    (small.root / "inbox" / NAME / "3" / "torn.png").write_bytes(digit(211)[0][:50])
+    result = taken(small)
+    assert result.added == 3 and result.quarantined["unknown-label"] == 7 and sum(result.quarantined.values()) == 8
+    assert {record["label"] for record in read_quarantine(small, NAME) if record["reason"] == "unknown-label"} == {"owl", ""}
+    assert waiting(small) == []
 
 
-def test_a_champion_without_a_reference_is_told(champion: Tiny) -> None:
-    arrive(champion, range(500, 540))
-    run_id = champion.client().get_model_version(f"evergreen-{NAME}", "1").run_id
-    (reference,) = champion.root.glob(f"mlruns/**/{run_id}/artifacts/drift/reference.npz")
-    reference.unlink()
-    with pytest.raises(EvergreenError, match="has no drift/reference.npz"):
-        look(champion.scenario, champion.workspace)
+def test_a_half_copied_file_is_taken_the_next_time(small: Workspace) -> None:
+    drop(small, range(200, 202))
+    half = small.root / "inbox" / NAME / digit(200)[1] / "200.png"
+    half.rename(half.with_name("200.png.part"))
+    first = taken(small)
+    assert first.added == 1 and len(first.left) == 1 and waiting(small) == ["200.png.part"]
+    half.with_name("200.png.part").rename(half)
+    assert taken(small).added == 1 and waiting(small) == []
 
 
-def test_looking_loads_no_tensorflow(champion: Tiny) -> None:
-    arrive(champion, range(500, 540))
-    code = (
-        "import sys; from pathlib import Path; from evergreen.scenario import Scenario; from evergreen.workspace import Workspace; "
-        "from tasks.look import look; from tasks.decide import decide; w = Workspace(Path(sys.argv[1])); "
-        "s = Scenario.load(w.scenarios, 'quickstart'); print(decide(s, w, look(s, w))); assert 'tensorflow' not in sys.modules"
+def test_a_correction_changes_the_label_and_keeps_the_old_one_on_record(small: Workspace) -> None:
+    part = next(batches(small, NAME)[0].iterdir())
+    before = part.read_bytes()
+    correct(small, f"{id_of(7)},{other(7)},Ada")
+    assert taken(small).corrected == 1
+    assert label_of(small, 7) == other(7)
+    (one,) = corrections(batches(small, NAME))
+    assert (one.old_label, one.by, one.source) == (digit(7)[1], "Ada", "fixes.csv")
+    assert part.read_bytes() == before and data_unchanged(small)
+    assert table(batches(small, NAME), ["label"], ())["label"].to_pylist()[7] == digit(7)[1]
+
+
+def test_the_same_correction_twice_changes_nothing_the_second_time(small: Workspace) -> None:
+    correct(small, f"{id_of(7)},{other(7)},")
+    taken(small)
+    named = data_version(small)
+    correct(small, f"{id_of(7)},{other(7)},", f"{id_of(7)},{other(7)},", file="again.csv")
+    result = taken(small)
+    assert (result.corrected, result.corrections_known) == (0, 2)
+    assert data_version(small) == named and waiting(small) == []
+
+
+def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(small: Workspace) -> None:
+    correct(small, f"{id_of(999)},3,", f"{id_of(7)},owl,", "nonsense,3,", f"{id_of(8)},1,", f"{id_of(8)},2,")
+    correct(small, f"{id_of(9)},{other(9)},", file="good.csv")
+    (small.root / "inbox" / NAME / "torn.csv").write_bytes(b"\xff\xfe\x00")
+    result = taken(small)
+    assert result.corrected == 1 and result.corrections_refused == {
+        "correction-unknown-id": 1, "correction-unknown-label": 1, "correction-unreadable": 3, "corrections-unreadable": 1,
+    }  # fmt: skip
+    assert waiting(small) == [] and len(read_quarantine(small, NAME)) == 6
+
+
+def test_an_item_and_its_correction_may_come_together(small: Workspace) -> None:
+    drop(small, range(200, 201))
+    correct(small, f"{id_of(200)},{other(200)},")
+    assert (taken(small).corrected, label_of(small, 200)) == (1, other(200))
+
+
+def test_the_source_may_go_on_saying_what_was_corrected(small: Workspace) -> None:
+    correct(small, f"{id_of(7)},{other(7)},")
+    taken(small)
+    drop(small, range(7, 8))
+    result = taken(small)
+    assert (result.known, result.quarantined) == (1, {})
+
+
+def test_no_item_changes_its_split_by_a_correction_or_by_new_items(small: Workspace) -> None:
+    preprocess(scenario(), small)
+    before = {row["id"]: row for row in rows(small)}
+    correct(small, *[f"{id_of(number)},{other(number)}," for number in range(60)])
+    drop(small, range(200, 230))
+    taken(small)
+    preprocess(scenario(), small)
+    after = {row["id"]: row for row in rows(small)}
+    assert len(after) == 230
+    assert all(after[id]["split"] == row["split"] for id, row in before.items())
+    assert after[id_of(5)]["label"] == other(5)
+
+
+def test_data_that_are_refused_stay_in_the_inbox_and_the_data_set_as_it_was(small: Workspace) -> None:
+    change(small, "validate", max_brightness_shift=0.05)
+    drop(small, range(200, 220), darken=0.2)
+    with pytest.raises(DataRefused, match="brightness"):
+        taken(small)
+    assert len(waiting(small)) == 20 and len(batches(small, NAME)) == 1
+    assert not small.staging(NAME).exists()
+
+
+@pytest.mark.parametrize("where", ["validate", "version", "put_away"])
+def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happened(
+    small: Workspace, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(small, range(200, 210))
+    correct(small, f"{id_of(7)},{other(7)},", f"{id_of(205)},{other(205)},")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if where == "put_away":
+            patch.setattr("evergreen.inbox.Inbox.put_away", killed)
+        elif where == "version":  # the batches are in place, and DVC has not heard of them
+            patch.setattr("tasks.version.add_data", killed)
+        else:
+            patch.setattr(look_file, "validate", killed)
+        with pytest.raises(Killed):
+            taken(small)
+    assert len(waiting(small)) == 11
+    taken(small)
+    assert waiting(small) == [] and data_unchanged(small)
+    assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 3 and len(corrections(batches(small, NAME))) == 2
+    assert (label_of(small, 7), label_of(small, 205)) == (other(7), other(205))
+
+
+def looked(tiny: Tiny) -> Look:
+    return look(tiny.scenario, tiny.workspace)
+
+
+def again(tiny: Tiny) -> int:
+    """Put the champion's test digits into the inbox, packed otherwise: new items in which nothing has drifted; returns how many."""
+    labels = known_ids(tiny.workspace, NAME)
+    for place, image in enumerate(tiny.images):
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+        path = tiny.root / "inbox" / NAME / labels[hashlib.sha256(image).digest()] / f"again-{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+    return len(tiny.images)
+
+
+def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None:
+    relax(registered.workspace)
+    assert looked(registered).champion is None
+    registered.promote()
+    calm = looked(registered)
+    assert (calm.champion, calm.new_items, calm.quality, calm.drift, calm.unknown) == (1, 0, None, None, ())
+    assert calm.age_days is not None and 0 <= calm.age_days < 1
+    repacked = again(registered)
+    correct(registered.workspace, f"{id_of(7)},{other(7)},")
+    seen = looked(registered)
+    assert (seen.new_items, seen.corrected_items) == (repacked, 1)
+    assert seen.drift is not None and not seen.drift.drifted, str(seen.drift)
+    assert seen.quality is not None and seen.quality.items_now == repacked
+    assert seen.quality.right_now == seen.quality.right_then  # they look the same to the champion
+    assert (seen.quality.right_then, seen.quality.items_then) == (
+        round(registered.evaluation.metrics["accuracy"] * len(registered.images)),
+        len(registered.images),
     )
-    done = subprocess.run([sys.executable, "-c", code, str(champion.root)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("nothing to do")
 
 
-def test_news_read_as_a_sentence() -> None:
-    assert str(News(2, 3.0, 500, 40, ("00001-a",), None, 40, 38, 100, 97)) == (
-        "40 items are new to version 2, which was trained from 500, 3.0 days ago; it gets 38 of 40 right."
-    )
+def test_the_origin_and_the_reference_travel_with_the_version(registered: Tiny) -> None:
+    from evergreen.drift import Observations
+    from evergreen.registry import download
+
+    artifacts = download(registered.workspace, NAME, "1") / "artifacts"
+    origin = Origin.load(artifacts / ORIGIN)
+    assert origin is not None and origin.batches == registered.data_version.batches
+    known = Observations.load(artifacts / "reference.npz")
+    assert len(known) > 100 and len(known.labels) == 10
+
+
+def test_a_champion_without_an_origin_is_said_not_guessed(registered: Tiny) -> None:
+    from evergreen.registry import download
+
+    registered.promote()
+    (download(registered.workspace, NAME, "1") / "artifacts" / ORIGIN).unlink()
+    seen = looked(registered)
+    assert seen.age_days is None and seen.drift is None and "without its origin" in seen.unknown[0]
