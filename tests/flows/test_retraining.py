@@ -33,6 +33,7 @@ class Unseen(Run):
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What would be emitted to Prefect."""
     seen: list[dict[str, Any]] = []
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # without a server nobody is told
     monkeypatch.setattr("prefect.events.emit_event", lambda **event: seen.append(event))
     return seen
 
@@ -87,8 +88,10 @@ def test_darkened_digits_are_drift_which_is_a_reason_in_words_and_announced_once
         with pytest.raises(RuntimeError, match="retraining, because drift: brightness.*moved by more than chance"):
             retrain(crowned)
     assert [event["event"] for event in events] == ["evergreen.drift"]
-    assert events[0]["resource"] == {"prefect.resource.id": f"evergreen.scenario.{NAME}"}
-    assert "brightness" in events[0]["payload"]["reason"]
+    resource = events[0]["resource"]
+    assert resource["prefect.resource.id"] == f"evergreen.scenario.{NAME}"
+    assert resource["evergreen.retraining"] == "under way"  # which starts no other one
+    assert "brightness" in events[0]["payload"]["message"]
     assert aliases(crowned.workspace, NAME) == {"champion": 1, "challenger": 1}
 
 
