@@ -149,6 +149,12 @@ class Promote(Section):
     gain_per_doubling: Share = Field(
         0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
     )
+    slices: tuple[Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"], ...] = Field(
+        (), description="columns of the items: for no value of one may the challenger be worse by more than chance"
+    )
+    min_slice_items: Annotated[int, Field(ge=1)] = Field(
+        30, description="test items of a slice, below which it is told but not judged"
+    )
 
 
 class Retraining(Section):
