@@ -6,26 +6,31 @@ Run: python -m bench.gate [--json]
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 
 import numpy as np
 
-from evergreen.gate import decide
+from evergreen.gate import Paired, decide
 from evergreen.metrics import interval
+from evergreen.scenario import Promote
 
 ALPHA = 0.05
 LABELS = 10
 DIFFER = 0.06  # share of items that just one of two models gets right: an assumption, not a measurement
 
 
-def promoted(gain: float, items: int, pairs: int, random: np.random.Generator) -> int:
-    """Of so many pairs, in how many `decide` promotes a challenger that is truly better by `gain`, without an energy term."""
+def promoted(metric: str, gain: float, items: int, pairs: int, random: np.random.Generator) -> int:
+    """Of so many pairs, in how many `decide` promotes a challenger that is truly better by `gain`, without an energy term. Who is wrong names
+    any other label."""
+    settings = Promote.model_validate({"metric": metric, "alpha": ALPHA})
     labels, names, times = np.arange(items) % LABELS, [str(place) for place in range(LABELS)], 0
-    for _ in range(pairs):
+    for number in range(pairs):
         drawn = random.random(items)
         only_challenger, only_champion = drawn < (DIFFER + gain) / 2, drawn > 1 - (DIFFER - gain) / 2
-        verdict = decide(~only_challenger, ~only_champion, labels, names, alpha=ALPHA, energy_ratio=None, gain_per_doubling=0.0)
-        times += verdict.promote
+        wrong = (labels + random.integers(1, LABELS, items)) % LABELS
+        champion, challenger = (np.where(missed, wrong, labels) for missed in (only_challenger, only_champion))
+        times += decide(Paired(labels, champion, challenger, names), settings, None, seed=number).promote
     return times
 
 
@@ -35,18 +40,29 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     arguments = parser.parse_args()
     random, rows = np.random.default_rng(2026), []
-    for items in (1000, 10_000):
-        for gain in (0.0, 0.01, 0.02):
-            times = promoted(gain, items, arguments.pairs, random)
-            low, high = interval(times, arguments.pairs)
-            rows.append({"items": items, "gain": gain, "pairs": arguments.pairs, "promoted": times, "low": low, "high": high})
+    for metric, items, gain in itertools.product(("accuracy", "f1_macro"), (1000, 10_000), (0.0, 0.01, 0.02)):
+        times = promoted(metric, gain, items, arguments.pairs, random)
+        low, high = interval(times, arguments.pairs)
+        rows.append(
+            {
+                "metric": metric,
+                "items": items,
+                "gain": gain,
+                "pairs": arguments.pairs,
+                "promoted": times,
+                "low": low,
+                "high": high,
+            }
+        )
     if arguments.json:
         print(json.dumps(rows))
         return
-    print("| test items | true gain | promoted (95 %) |\n|---|---|---|")
+    print("| metric | test items | true gain | promoted (95 %) |\n|---|---|---|---|")
     for row in rows:
         share = row["promoted"] / row["pairs"]
-        print(f"| {row['items']:,} | {row['gain']:.0%} | {share:.1%} ({row['low']:.1%} to {row['high']:.1%}) |")
+        print(
+            f"| {row['metric']} | {row['items']:,} | {row['gain']:.0%} | {share:.1%} ({row['low']:.1%} to {row['high']:.1%}) |"
+        )
 
 
 if __name__ == "__main__":

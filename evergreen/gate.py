@@ -1,16 +1,62 @@
-"""The gate that a challenger must pass to take the champion's place: better on the same items by more than chance, worse for no
-label, and worth the energy."""
+"""The gate that a challenger must pass to take the champion's place: better on the same items by more than chance, or as good for clearly less
+energy; worse for no label and no slice; and worth the energy.
+
+**Better**: by accuracy, McNemar's exact one-sided test (1947): only items on which the two differ tell them apart, and if neither is better, each
+of those is as likely a gain as a loss. By macro F1, which no such test knows, the paired bootstrap (Efron and Tibshirani 1993; for classifiers on
+the same items Koehn 2004): the items are drawn anew 2,000 times with both models' predictions, and p is the share of draws in which the challenger
+is no better. Ties keep the champion.
+
+**Guards**: for no label, and for no value of the columns that the scenario slices by, may the champion be better by McNemar's test, at alpha over
+all these guards together (Holm).
+
+**Energy**: a challenger that takes more must gain `gain_per_doubling` for each doubling. One that takes `cheaper` times the champion's or less is
+promoted where it is not worse: where with a confidence of 1 - alpha it loses less than `margin` (non-inferiority, by the same bootstrap), and the champion
+is not better by McNemar's test.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from evergreen.metrics import interval
 from evergreen.multiple import holm
+from evergreen.scenario import Promote
+
+DRAWS = 2_000
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What two models make of the same items.
+
+    Attributes:
+        labels: int `(items,)`, the right ones' places in `names`.
+        champion, challenger: int `(items,)`, the predicted ones' places; -1 for a label that is not in `names`.
+        names: of the labels.
+        columns: a value for each item, by the column's name: the slices besides the labels.
+    """
+
+    labels: np.ndarray
+    champion: np.ndarray
+    challenger: np.ndarray
+    names: Sequence[str]
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def champion_right(self) -> np.ndarray:
+        """bool `(items,)`."""
+        right: np.ndarray = self.champion == self.labels
+        return right
+
+    @property
+    def challenger_right(self) -> np.ndarray:
+        """bool `(items,)`."""
+        right: np.ndarray = self.challenger == self.labels
+        return right
 
 
 @dataclass(frozen=True)
@@ -22,7 +68,9 @@ class Verdict:
         reason: in a sentence for people.
         gained: items that only the challenger got right.
         lost: items that only the champion got right.
-        p_value: chance of so many gains or more among these items if neither were better.
+        p_value: chance of so large a gain or a larger one if neither were better, by the scenario's metric.
+        f1_gain, f1_low, f1_high: of macro F1, with its 95 % interval by the paired bootstrap.
+        slices: the guards.
     """
 
     promote: bool
@@ -30,6 +78,9 @@ class Verdict:
     gained: int
     lost: int
     p_value: float
+    f1_gain: float
+    f1_low: float
+    f1_high: float
     slices: tuple[Slice, ...] = ()
 
 
@@ -57,54 +108,53 @@ class Slice:
     p_value_worse: float | None
 
 
-def decide(
-    champion: np.ndarray,
-    challenger: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    *,
-    alpha: float,
-    energy_ratio: float | None,
-    gain_per_doubling: float,
-    columns: Mapping[str, Sequence[str]] | None = None,
-    min_slice_items: int = 1,
-) -> Verdict:
-    """Compare two models on the same items.
-
-    The test is McNemar's (1947) in its exact, one-sided form: only items on which the two differ tell them apart, and if neither is
-    better, each of those is as likely a gain as a loss. Ties keep the champion. For no label may the champion be better by the
-    same test, nor for any value of `columns`: at `alpha` over all these guards together (Holm). A challenger that takes more energy must earn it: for each doubling,
-    its accuracy must be higher by `gain_per_doubling`. One that takes less gets nothing for it: quality comes first.
+def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, seed: int = 0) -> Verdict:
+    """Compare two models on the same items, as the head of this file says.
 
     Args:
-        champion, challenger: bool `(items,)`: which got the item right.
-        labels: int `(items,)`, places in `names`.
-        alpha: chance of promoting a model that is no better.
+        settings: the scenario's section `promote`.
         energy_ratio: of a prediction, challenger to champion; None where it couldn't be measured, and doesn't count.
-        gain_per_doubling: share of items.
-        columns: a value for each item, by the column's name: the slices besides the labels.
-        min_slice_items: slices of `columns` with fewer are in the table, but not judged.
+        seed: of the bootstrap's draws.
     """
+    champion, challenger, items = paired.champion_right, paired.challenger_right, len(paired.labels)
     gained, lost = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
-    p_value = chance(gained, lost)
-    items = len(labels)
-
-    of_labels = [_slice("label", name, labels == place, champion, challenger, 1) for place, name in enumerate(names)]
-    guards = _together(of_labels + _slices(columns or {}, champion, challenger, min_slice_items))
+    gains = bootstrap(paired, seed)
+    by_f1 = settings.metric == "f1_macro"
+    p_value = float((1 + (gains.f1_macro <= 0).sum()) / (1 + DRAWS)) if by_f1 else chance(gained, lost)
+    of_labels = [
+        _slice("label", name, paired.labels == place, champion, challenger, 1) for place, name in enumerate(paired.names)
+    ]
+    guards = _together(of_labels + _slices(paired.columns, champion, challenger, settings.min_slice_items))
 
     def verdict(promote: bool, reason: str) -> Verdict:
-        return Verdict(promote, reason, gained, lost, p_value, tuple(guards))
+        f1_low, f1_high = (float(edge) for edge in np.quantile(gains.f1_macro, [0.025, 0.975]))
+        return Verdict(promote, reason, gained, lost, p_value, gains.f1_gain, f1_low, f1_high, tuple(guards))
 
+    gain = gains.f1_gain if by_f1 else (gained - lost) / items
     told = f"{gained} of {items:,} test items gained, {lost} lost, p = {p_value:.3g}"
-    if p_value > alpha:
-        return verdict(False, f"not better than the champion by more than chance ({told}, needed {alpha:g})")
-    worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= alpha]
+    if by_f1:
+        told = f"macro F1 {100 * gain:+.2f} points, {told}"
+    is_better = p_value <= settings.alpha
+    is_cheaper = energy_ratio is not None and settings.cheaper is not None and energy_ratio <= settings.cheaper
+    loses_at_most = -float(np.quantile(gains.f1_macro if by_f1 else gains.accuracy, settings.alpha))
+    as_good = loses_at_most < settings.margin and chance(lost, gained) > settings.alpha
+    if not is_better and not (is_cheaper and as_good):
+        also = f"; it takes {energy_ratio:.2g} times the energy, but may lose {loses_at_most:.2%}" if is_cheaper else ""
+        return verdict(False, f"not better than the champion by more than chance ({told}, needed {settings.alpha:g}{also})")
+    worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= settings.alpha]
     if worse:
         first = min(worse, key=lambda guard: guard.p_value_worse or 0.0)
         which = f'{first.column} "{first.value}"'
-        return verdict(False, f"better over all ({told}), but worse for the {which}: {first.gained} gained, {first.lost} lost")
-    needed = gain_per_doubling * math.log2(energy_ratio) if energy_ratio is not None and energy_ratio > 1 else 0.0
-    gain = (gained - lost) / items
+        return verdict(
+            False,
+            f"{'better' if is_better else 'as good'} over all ({told}), but worse for the {which}: {first.gained} gained, {first.lost} lost",
+        )
+    if not is_better:
+        return verdict(
+            True,
+            f"as good as the champion ({told}; it loses less than {settings.margin:.2%}) at {energy_ratio:.2g} times the energy",
+        )
+    needed = settings.gain_per_doubling * math.log2(energy_ratio) if energy_ratio is not None and energy_ratio > 1 else 0.0
     if gain < needed:
         return verdict(
             False,
@@ -112,6 +162,43 @@ def decide(
         )
     energy = "" if energy_ratio is None else f", at {energy_ratio:.2g} times the energy"
     return verdict(True, f"better than the champion by more than chance ({told}{energy})")
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Challenger less champion, in draws of the items with replacement.
+
+    Attributes:
+        accuracy, f1_macro: float64 `(DRAWS,)`.
+        f1_gain: of macro F1 on the items themselves.
+    """
+
+    accuracy: np.ndarray
+    f1_macro: np.ndarray
+    f1_gain: float
+
+
+def bootstrap(paired: Paired, seed: int) -> Gains:
+    """Draw the items anew, each with both predictions. What a draw needs of an item is its label and what the two make of it, so that
+    counts of these combinations are drawn, not items."""
+    combinations, counts = np.unique(np.stack([paired.labels, paired.champion, paired.challenger]), axis=1, return_counts=True)
+    labels, *predicted = combinations
+    occurring = np.unique(labels)
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
+    drawn = np.concatenate([counts[None], drawn])  # the first is of the items themselves
+
+    def f1_macro(made: np.ndarray) -> np.ndarray:
+        is_label, is_predicted = ((told[:, None] == occurring).astype(float) for told in (labels, made))
+        right = drawn @ (is_label * is_predicted)
+        total = drawn @ is_label + drawn @ is_predicted
+        f1 = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
+        mean: np.ndarray = f1.mean(axis=1)
+        return mean
+
+    champion, challenger = predicted
+    accuracy = drawn @ ((challenger == labels).astype(float) - (champion == labels)) / counts.sum()
+    f1 = f1_macro(challenger) - f1_macro(champion)
+    return Gains(accuracy[1:], f1[1:], float(f1[0]))
 
 
 def chance(gained: int, lost: int) -> float:

@@ -145,9 +145,18 @@ class Evaluate(Section):
 
 
 class Promote(Section):
+    metric: Literal["accuracy", "f1_macro"] = Field(
+        "accuracy", description="by which a challenger must be better; f1_macro counts every label alike, however rare"
+    )
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="chance of promoting a model that is no better")
     gain_per_doubling: Share = Field(
         0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
+    )
+    cheaper: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.7, description="share of the champion's energy from which down an equally good challenger is promoted; null: never"
+    )
+    margin: Annotated[float, Field(gt=0, le=0.1)] = Field(
+        0.005, description="of the metric; who surely loses less than this counts as equally good"
     )
     slices: tuple[Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"], ...] = Field(
         (), description="columns of the items: for no value of one may the challenger be worse by more than chance"

@@ -16,7 +16,7 @@ import numpy as np
 
 from evergreen.dataset import batches, iter_images, table
 from evergreen.feed import Split, label_names
-from evergreen.gate import Verdict, decide
+from evergreen.gate import Paired, Verdict, decide
 from evergreen.registry import aliases, crown, download, find_version, model_name, moving_aliases
 from evergreen.scenario import Scenario
 from evergreen.scoring import Model
@@ -108,20 +108,17 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
     names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
     place = {id: row for row, id in enumerate(test_ids(workspace, name))}
     models = [Model.open(download(workspace, name, str(version)) / "artifacts") for version in (champion, challenger)]
-    right = [np.zeros(len(test), bool) for _ in models]
+    predicted = [np.full(len(test), -1) for _ in models]
+    places = [np.array([names.index(label) if label in names else -1 for label in model.labels]) for model in models]
     sample: list[bytes] = []
     stored = iter_images(batches(workspace, name), place)
     while chunk := list(islice(stored, 1024)):
         rows, images = [place[id] for id, _ in chunk], [image for _, image in chunk]
-        actual = np.array(names, object)[test.labels[rows]]
-        for model, hits in zip(models, right, strict=True):
-            hits[rows] = np.array(model.labels, object)[model.encoded_probabilities(images).argmax(axis=1)] == actual
+        for model, found, place_of in zip(models, predicted, places, strict=True):
+            found[rows] = place_of[model.encoded_probabilities(images).argmax(axis=1)]
         sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
-    return decide(
-        right[0], right[1], test.labels.astype(int), names, alpha=scenario.promote.alpha, energy_ratio=_energy_ratio(models, sample),
-        gain_per_doubling=scenario.promote.gain_per_doubling, columns=_columns(scenario, workspace, place),
-        min_slice_items=scenario.promote.min_slice_items,
-    )  # fmt: skip
+    paired = Paired(test.labels.astype(int), predicted[0], predicted[1], names, _columns(scenario, workspace, place))
+    return decide(paired, scenario.promote, _energy_ratio(models, sample), seed=scenario.seed)
 
 
 def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:

@@ -9,7 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.gate import Verdict, chance, decide
+from evergreen.gate import Paired, Verdict, bootstrap, chance, decide
+from evergreen.metrics import quality
+from evergreen.scenario import Promote
+
+
+def settings(**told: Any) -> Promote:
+    return Promote.model_validate(told)
+
+
+def compared(
+    champion: np.ndarray,
+    challenger: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    energy_ratio: float | None = None,
+    **told: Any,
+) -> Verdict:
+    """The verdict, given which items (bool) each gets right; the wrong label is always the next one."""
+    columns = told.pop("columns", {})
+    predicted = [np.where(right, labels, (labels + 1) % len(names)) if len(names) > 1 else np.where(right, labels, -1)
+                 for right in (champion, challenger)]  # fmt: skip
+    return decide(Paired(labels, *predicted, names, columns), settings(**told), energy_ratio)
 
 
 def judged(*counts: tuple[int, int], items: int = 1000, alpha: float = 0.05, **settings: Any) -> Verdict:
@@ -22,8 +43,7 @@ def judged(*counts: tuple[int, int], items: int = 1000, alpha: float = 0.05, **s
         champion[at : at + gained] = False
         challenger[at + gained : at + gained + lost] = False
         at += gained + lost
-    settings = {"energy_ratio": None, "gain_per_doubling": 0.01} | settings
-    return decide(champion, challenger, labels, names, alpha=alpha, **settings)
+    return compared(champion, challenger, labels, names, alpha=alpha, **{"gain_per_doubling": 0.01} | settings)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +101,41 @@ def test_each_doubling_of_the_energy_must_be_earned(gained: int, ratio: float | 
         assert f"at {ratio:.2g} times the energy a gain of" in verdict.reason
 
 
+def test_at_equal_quality_the_cheaper_one_wins_and_the_reason_says_so() -> None:
+    verdict = judged((3, 3), energy_ratio=0.6, items=10_000)
+    assert verdict.promote and "as good as the champion" in verdict.reason and "at 0.6 times the energy" in verdict.reason
+    assert not judged((3, 3), energy_ratio=0.8, items=10_000).promote  # not clearly cheaper
+    assert not judged((3, 3), energy_ratio=0.6, items=10_000, cheaper=None).promote
+    assert not judged((3, 3), energy_ratio=None, items=10_000).promote
+
+
 def test_less_energy_makes_up_for_no_quality() -> None:
-    assert not judged((3, 3), energy_ratio=0.01).promote
+    few = judged((3, 3), energy_ratio=0.01, items=500)  # of so few it may lose more than half a percent
+    assert not few.promote and "it takes 0.01 times the energy, but may lose" in few.reason
+    assert not judged((0, 8), energy_ratio=0.01, items=10_000).promote  # little, but surely
+    assert not judged((50, 50), (0, 9), energy_ratio=0.01, items=10_000, margin=0.1).promote  # worse for a label
+
+
+def test_by_macro_f1_a_rare_label_counts_like_a_common_one() -> None:
+    """40 of 50 items of a rare label gained, 45 of 5,000 of a common one lost: accuracy knows no difference."""
+    labels = np.repeat([0, 1], [5000, 50])
+    champion, challenger = np.ones(5050, bool), np.ones(5050, bool)
+    champion[5000:5040], challenger[:45] = False, False
+    by_accuracy = compared(champion, challenger, labels, ["common", "rare"])
+    assert not by_accuracy.promote and by_accuracy.f1_gain > 0.1 and by_accuracy.f1_low > 0
+    by_f1 = compared(champion, challenger, labels, ["common", "rare"], metric="f1_macro")
+    assert by_f1.p_value < 0.01 and not by_f1.promote and 'worse for the label "common"' in by_f1.reason  # the guard holds
+    assert compared(champion, np.ones(5050, bool), labels, ["common", "rare"], metric="f1_macro").promote
+    assert not compared(np.ones(5050, bool), np.ones(5050, bool), labels, ["common", "rare"], metric="f1_macro").promote
+
+
+def test_the_bootstraps_macro_f1_is_that_of_the_evaluation() -> None:
+    random = np.random.default_rng(0)
+    labels, one, other = (random.integers(0, 4, 300) for _ in range(3))
+    figures = [quality(labels, np.eye(4)[made])["f1_macro"] for made in (one, other)]
+    gains = bootstrap(Paired(labels, one, other, list("abcd")), seed=1)
+    assert gains.f1_gain == pytest.approx(figures[1] - figures[0])
+    assert abs(gains.f1_macro.mean() - gains.f1_gain) < 0.02 and gains.accuracy.shape == gains.f1_macro.shape
 
 
 PAIRS = st.integers(1, 60).flatmap(
@@ -97,9 +150,9 @@ RATIOS = st.none() | st.floats(0.01, 100)
 @given(PAIRS, st.floats(1e-6, 0.499), RATIOS, st.floats(0, 0.1))
 def test_of_two_models_at_most_one_replaces_the_other(pair: Any, alpha: float, ratio: float | None, gain: float) -> None:
     one, other, labels = map(np.array, pair)
-    settings: dict[str, Any] = {"alpha": alpha, "gain_per_doubling": gain}
-    there = decide(one, other, labels, ["a", "b", "c"], energy_ratio=ratio, **settings)
-    back = decide(other, one, labels, ["a", "b", "c"], energy_ratio=ratio and 1 / ratio, **settings)
+    told: dict[str, Any] = {"alpha": alpha, "gain_per_doubling": gain}
+    there = compared(one, other, labels, ["a", "b", "c"], ratio, **told)
+    back = compared(other, one, labels, ["a", "b", "c"], ratio and 1 / ratio, **told)
     assert not (there.promote and back.promote)
     assert (there.gained, there.lost) == (back.lost, back.gained)
 
@@ -107,16 +160,15 @@ def test_of_two_models_at_most_one_replaces_the_other(pair: Any, alpha: float, r
 @given(PAIRS, RATIOS)
 def test_who_is_promoted_is_better_on_these_items_and_the_reason_is_one_line(pair: Any, ratio: float | None) -> None:
     one, other, labels = map(np.array, pair)
-    verdict = decide(one, other, labels, ["a", "b", "c"], alpha=0.05, energy_ratio=ratio, gain_per_doubling=0.01)
-    assert not verdict.promote or other.sum() > one.sum()
+    verdict = compared(one, other, labels, ["a", "b", "c"], ratio, gain_per_doubling=0.01)
+    assert not verdict.promote or other.sum() > one.sum() or (ratio is not None and ratio <= 0.7)
     assert 0 <= verdict.p_value <= 1 and "\n" not in verdict.reason
 
 
 @given(PAIRS)
 def test_a_model_never_replaces_itself(pair: Any) -> None:
     one, _, labels = map(np.array, pair)
-    settings: dict[str, Any] = {"alpha": 0.499, "energy_ratio": 1.0, "gain_per_doubling": 0.0}
-    assert not decide(one, one, labels, ["a", "b", "c"], **settings).promote
+    assert not compared(one, one, labels, ["a", "b", "c"], 1.0, alpha=0.499, gain_per_doubling=0.0).promote
 
 
 def sliced(lost: int, items: int = 400, **settings: Any) -> Verdict:
@@ -125,8 +177,7 @@ def sliced(lost: int, items: int = 400, **settings: Any) -> Verdict:
     champion[:60] = False
     challenger[items - lost :] = False
     cameras = ["a"] * (items - 40) + ["b"] * 40
-    settings = {"alpha": 0.05, "energy_ratio": None, "gain_per_doubling": 0.0, "columns": {"camera": cameras}} | settings
-    return decide(champion, challenger, np.arange(items) % 2, ["x", "y"], **settings)
+    return compared(champion, challenger, np.arange(items) % 2, ["x", "y"], columns={"camera": cameras}, **settings)
 
 
 def test_a_model_that_is_worse_for_one_slice_is_not_promoted() -> None:
@@ -149,6 +200,5 @@ def test_of_a_thousand_pairs_that_are_equally_good_no_more_than_alpha_are_promot
     for _ in range(1000):
         hard = random.random(500) < 0.2  # the two differ on some of these only, and either way as often
         one, other = (~hard | (random.random(500) < 0.5) for _ in range(2))
-        settings: dict[str, Any] = {"alpha": alpha, "energy_ratio": None, "gain_per_doubling": 0.0}
-        promoted += decide(one, other, labels, ["x", "y"], **settings).promote
+        promoted += compared(one, other, labels, ["x", "y"], alpha=alpha).promote
     assert 0 < promoted <= 1000 * alpha
