@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/mypy
 
 test: lint  ## set up where needed; lint, type check and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 bench: $(VENV)/.installed-dev  ## print the performance table, each figure beside its rival (long)
 	$(BIN)/python -m bench

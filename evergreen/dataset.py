@@ -1,6 +1,7 @@
 """The data set on disk: Parquet parts, one row an item, and the quarantine beside it. docs/architecture.md lists the columns.
 
-`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there.
+`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there. A batch may hold
+`corrections.jsonl` in place of parts: other labels for items that came before, which are applied whenever labels are read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PART_BYTES = 32 * 2**20  # of encoded images in one part, about
 ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
+CORRECTIONS = "corrections.jsonl"
 KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
 
 
@@ -39,6 +41,27 @@ class Item:
     source: str
     collected_at: datetime
     inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Another label for an item of the data set. Parts never change, so that the label it had stays on record there and here.
+
+    Attributes:
+        id: the item's.
+        label: from now on.
+        old_label: until then.
+        by: who said so; None where that isn't told.
+        at: when, ISO 8601 in UTC, whole seconds.
+        source: the file that said so.
+    """
+
+    id: str
+    label: str
+    old_label: str
+    by: str | None
+    at: str
+    source: str
 
 
 @cache
@@ -73,7 +96,7 @@ def batches(workspace: Workspace, name: str) -> list[Path]:
 
 
 def staged(workspace: Workspace, name: str) -> list[Path]:
-    """The batch folders that were collected but are not in the data set yet: none, or one."""
+    """The batch folders that were collected but are not in the data set yet: items, corrections, both or none."""
     return _batches(workspace.staging(name))
 
 
@@ -86,27 +109,67 @@ def parts(folders: Iterable[Path]) -> list[Path]:
     return [part for folder in folders for part in sorted(folder.glob("part-*.parquet"))]
 
 
-def iter_parts(folders: Iterable[Path], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def corrections(folders: Iterable[Path]) -> list[Correction]:
+    """The corrections of these batch folders, in the order of their arrival: of several for one item the last one holds."""
+    files = [folder / CORRECTIONS for folder in folders]
+    return [Correction(**json.loads(line)) for file in files if file.is_file() for line in file.read_bytes().splitlines()]
+
+
+def write_corrections(folder: Path, new: Iterable[Correction]) -> str:
+    """Write the corrections of one batch folder, which exists and is empty; the same ones give the same bytes.
+
+    Returns:
+        A hash of them: 12 hex digits.
+    """
+    content = b"".join(json.dumps(asdict(one), ensure_ascii=False).encode() + b"\n" for one in new)
+    with open(folder / CORRECTIONS, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def iter_parts(
+    folders: Iterable[Path], columns: list[str] | None = None, correcting: Iterable[Path] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Stream the rows of these batch folders, a few MB of encoded images at a time, in the order of their arrival.
 
     Args:
         columns: only these; default all.
+        correcting: batch folders whose corrections are applied; by default these themselves. None of them (`()`): labels as collected.
     """
     import pyarrow.parquet as pq
 
+    folders = list(folders)
+    labels = {one.id: one.label for one in corrections(folders if correcting is None else correcting)}
+    if columns is not None and "label" not in columns:
+        labels = {}
+    read = ["id", *columns] if labels and columns is not None and "id" not in columns else columns
     for part in parts(folders):
         with pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, columns=columns).to_batches()
+                for rows in file.read_row_group(group, columns=read).to_batches():
+                    yield _corrected(rows, labels).select(columns or rows.schema.names) if labels else rows
 
 
-def table(folders: Iterable[Path], columns: list[str] | None = None) -> pa.Table:
-    """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item)."""
+def _corrected(rows: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch:
+    """The rows with these labels, by id, in place of theirs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    place = rows.schema.get_field_index("label")
+    others = pa.array(labels.values(), pa.string()).take(pc.index_in(rows["id"], pa.array(labels, pa.string())))
+    return rows.set_column(place, rows.schema.field(place), pc.coalesce(others, rows["label"]))
+
+
+def table(folders: Iterable[Path], columns: list[str] | None = None, correcting: Iterable[Path] | None = None) -> pa.Table:
+    """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item).
+    `correcting` as in `iter_parts`."""
     import pyarrow as pa
 
     columns = columns or [name for name in schema().names if name != "image"]
     wanted = pa.schema([schema().field(name) for name in columns])
-    return pa.Table.from_batches(list(iter_parts(folders, columns)), schema=wanted)
+    return pa.Table.from_batches(list(iter_parts(folders, columns, correcting)), schema=wanted)
 
 
 def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:

@@ -39,6 +39,7 @@ import numpy as np
 
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.feed import Split
+from evergreen.multiple import holm
 from evergreen.workspace import Workspace, replace_file
 
 if TYPE_CHECKING:
@@ -261,16 +262,6 @@ def compare(known: Observations, new: Observations, *, alpha: float, seed: int =
         surest = min(features, key=lambda feature: feature.p_value_together)
         reason = f"no drift: nothing moved by more than chance ({compared}; the surest is {surest.name}, p = {surest.p_value_together:.2g})"
     return Drift(bool(moved), alpha, len(new), len(known), reason, features)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value with all of them in view: those at most `alpha` hold together at that level, under any dependence (Holm 1979, "A
-    simple sequentially rejective multiple test procedure"; SciPy has only procedures for the false discovery rate)."""
-    order = np.argsort(p_values)
-    stepped = np.asarray(p_values)[order] * (len(p_values) - np.arange(len(p_values)))
-    together = np.empty(len(p_values))
-    together[order] = np.minimum(1, np.maximum.accumulate(stepped))
-    return [float(p_value) for p_value in together]
 
 
 def held_out(workspace: Workspace, name: str) -> pa.Table:

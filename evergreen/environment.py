@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -81,6 +82,8 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     if servers:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
         os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
+    if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
+        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     return servers
 
 
@@ -96,7 +99,8 @@ def import_tensorflow() -> None:
             import tensorflow  # noqa: F401
         except BaseException:
             held.seek(0)
-            os.write(kept, held.read())
+            with contextlib.suppress(OSError):  # where nobody reads it any more, the error itself must still be heard of
+                os.write(kept, held.read())
             raise
         finally:
             os.dup2(kept, 2)

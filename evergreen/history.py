@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.carbon import carbon_gco2e, intensity
-from evergreen.dataset import batches, iter_parts, read_quarantine, table
+from evergreen.dataset import batches, corrections, iter_parts, read_quarantine, table
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.images import BadImage, decode
+from evergreen.ledger import Cost
+from evergreen.ledger import read as read_ledger
 from evergreen.registry import champion_notes, connect, model_name
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 OF_THE_MODEL = ("preprocess", "train", "evaluate")  # the stages that made it
-MONEY = re.compile(r"cost_([a-z]{3})")  # a metric of the run: cost_eur
 THUMBNAIL_SIDE = 64  # pixels, of the longer side
 THUMBNAILS = 8  # of a data version, and of the quarantine
 MAX_PIXELS = 16_000_000  # of an image that a thumbnail is made of
-READABLE = ("duplicate", "conflicting-label", "unknown-label", "too-small")  # refused for other things than their bytes
+READABLE = ("label-conflict", "unknown-label")  # refused for other things than their bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Version:
         test_items: in that split.
         energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; where that isn't known, of the stages.
         carbon_gco2e: of that energy.
-        money, currency: what the run cost, where a price was known.
+        money: what that energy and time cost at the scenario's price of today, in its currency.
         energy_wh_per_1000: of predictions.
         promoted, reason: what the gate said in its run.
         saved_by_waiting_gco2e, saved_by_warm_start_wh: against a start at once, and from scratch.
@@ -78,7 +78,6 @@ class Version:
     seconds: float | None
     carbon_gco2e: float | None
     money: float | None
-    currency: str | None
     energy_wh_per_1000: float | None
     promoted: bool | None
     reason: str | None
@@ -115,7 +114,7 @@ class DataState:
         model_versions: that learned from it.
         at: when the first of these was registered.
         items, added: by label, in all and against the state before; None where some batch is not in `data/` any more.
-        relabelled: items whose label a later batch corrected.
+        relabelled: items whose label its corrections changed.
         thumbnails: of a few added ones.
     """
 
@@ -138,7 +137,8 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class History:
-    """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version."""
+    """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version; `spent` is what all stages of all
+    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's."""
 
     scenario: str
     champion: int | None
@@ -148,6 +148,8 @@ class History:
     data: tuple[DataState, ...]
     quarantined: Quarantined
     unfinished: int
+    spent: Cost | None
+    currency: str | None
 
     def version(self, number: int | None) -> Version | None:
         return next((version for version in self.versions if version.version == number), None)
@@ -157,9 +159,7 @@ class History:
         points = [(v.version, v.accuracy, v.energy_wh_per_1000) for v in self.versions]
         known = [(number, good, wh) for number, good, wh in points if good is not None and wh is not None]
         return [
-            number
-            for number, good, wh in known
-            if not any(g >= good and w <= wh and (g > good or w < wh) for _, g, w in known)
+            number for number, good, wh in known if not any(g >= good and w <= wh and (g > good or w < wh) for _, g, w in known)
         ]
 
 
@@ -179,7 +179,9 @@ def read_history(scenario: Scenario, workspace: Workspace) -> History:
         versions = tuple(_version(mlflow, scenario, version, runs.get(version.run_id or "")) for version in found)
         events = _events(found, versions, named)
     except mlflow.MlflowException as error:
-        raise EvergreenError(f"MLflow's records can't be read: {error}", fix="See that MLflow answers, and try again.") from None
+        raise EvergreenError(
+            f"MLflow's records can't be read: {error}", fix="See that MLflow answers, and try again."
+        ) from None
     ended = {run_id for run_id, run in runs.items() if run.info.status in ("FINISHED", "FAILED", "KILLED")}
     aliases = {alias: int(number) for alias, number in named.items()}
     return History(
@@ -191,7 +193,14 @@ def read_history(scenario: Scenario, workspace: Workspace) -> History:
         data=_data_states(workspace, name, versions),
         quarantined=_quarantined(workspace, name),
         unfinished=len(ended - {version.run_id for version in found}),
+        spent=_known_sum([entry.cost for entry in read_ledger(workspace, name)]),
+        currency=scenario.price.currency if scenario.price else None,
     )
+
+
+def _known_sum(costs: Sequence[Cost]) -> Cost | None:
+    """Together; with an unknown part a figure is unknown."""
+    return sum(costs[1:], start=costs[0]) if costs else None
 
 
 def _runs(client: Any, experiment_id: str) -> dict[str, Run]:
@@ -216,11 +225,11 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         summary = {}
     energy = _energy(summary, records, found, metrics)
     carbon = summary.get("carbon_gco2e") if _trained(summary) else None
-    if carbon is None:
-        with contextlib.suppress(WrongUse):
-            carbon = carbon_gco2e(energy, intensity(scenario.country))
-    prices = {match[1].upper(): value for key, value in metrics.items() if (match := MONEY.fullmatch(key))}
-    currency, money = next(iter(sorted(prices.items())), (None, None))
+    money = None
+    with contextlib.suppress(WrongUse):  # nothing is known of the country's grid
+        cost = Cost.of(scenario, energy.seconds, energy.energy_wh, energy.uncertainty_wh)
+        carbon = cost.carbon_gco2e if carbon is None else carbon
+        money = cost.money if energy.seconds else None
     of_data = records.get("stage-version", {}).get("result", {}).get("batches")
     test_items = metrics.get("test_items")
     return Version(
@@ -241,7 +250,6 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         seconds=energy.seconds or None,
         carbon_gco2e=carbon,
         money=money,
-        currency=currency,
         energy_wh_per_1000=metrics.get("energy_wh_per_1000"),
         promoted=summary.get("promoted"),
         reason=summary.get("reason"),
@@ -261,9 +269,7 @@ class _Fetch:
             return None
         try:
             return Path(
-                self._mlflow.artifacts.download_artifacts(
-                    run_id=self._run_id, artifact_path=path, dst_path=str(self._scratch)
-                )
+                self._mlflow.artifacts.download_artifacts(run_id=self._run_id, artifact_path=path, dst_path=str(self._scratch))
             )
         except (self._mlflow.MlflowException, OSError) as error:
             log.debug("run %s has no %s: %s", self._run_id, path, error)
@@ -365,12 +371,13 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
         relabelled = 0
         if complete:
             assert labels is not None
-            rows = table(fresh, ["id", "label"])
-            for id, label in zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True):
-                if id not in labels:
-                    added[label] += 1
-                relabelled += labels.get(id, label) != label
-                labels[id] = label
+            rows = table(fresh, ["id", "label"], correcting=())
+            new = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+            added = Counter(new.values())
+            labels |= new
+            for correction in corrections(fresh):
+                relabelled += labels.get(correction.id) != correction.label
+                labels[correction.id] = correction.label
         else:
             labels = None
         states.append(
@@ -381,16 +388,16 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
                 items=dict(sorted(Counter(labels.values()).items())) if labels is not None else None,
                 added=dict(sorted(added.items())) if complete else None,
                 relabelled=relabelled if complete else None,
-                thumbnails=_new_thumbnails(fresh),
+                thumbnails=_new_thumbnails(fresh, [folders[batch] for batch in names if batch in folders]),
             )
         )
         known = names
     return tuple(states)
 
 
-def _new_thumbnails(folders: Sequence[Path]) -> tuple[Thumbnail, ...]:
+def _new_thumbnails(folders: Sequence[Path], correcting: Sequence[Path]) -> tuple[Thumbnail, ...]:
     """A few items of the first row group (4 MB), as many labels as can be."""
-    for batch in iter_parts(folders, ["label", "source", "image"]):
+    for batch in iter_parts(folders, ["label", "source", "image"], correcting):
         labels = batch["label"].to_pylist()
         return tuple(
             Thumbnail(_thumbnail(batch["image"][row].as_py()), labels[row], batch["source"][row].as_py())

@@ -9,12 +9,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evergreen.errors import WrongUse
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+def known_timezone(value: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (KeyError, OSError, ValueError):  # an unknown name, a folder's, one that leaves the folder of zones
+        raise ValueError("is no time zone; expected an IANA name such as Europe/Berlin") from None
+    return value
 
 
 class Section(BaseModel):
@@ -139,6 +149,113 @@ class Promote(Section):
     gain_per_doubling: Share = Field(
         0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
     )
+    slices: tuple[Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"], ...] = Field(
+        (), description="columns of the items: for no value of one may the challenger be worse by more than chance"
+    )
+    min_slice_items: Annotated[int, Field(ge=1)] = Field(
+        30, description="test items of a slice, below which it is told but not judged"
+    )
+
+
+class Retraining(Section):
+    """When the flow `retraining` looks whether there is a reason to train again, and what is one. An item is new until a training, promoted
+    or not, has ended that had it."""
+
+    cron: str | None = Field(
+        None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked"
+    )
+    timezone: Annotated[str, AfterValidator(known_timezone)] = Field(
+        "UTC", description="the IANA name of the zone that `cron` is meant in, such as Europe/Berlin"
+    )
+    inbox: str | None = Field(
+        None, description="folder of what came; relative to the checkout, or absolute; default inbox/NAME"
+    )
+    settle_seconds: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="files changed since are left: they may be half copied"
+    )
+    min_new_items: Annotated[int, Field(ge=1)] = Field(100, description="so many new or corrected items are enough")
+    max_age_days: Annotated[float, Field(gt=0)] | None = Field(
+        90.0, description="an older champion is made anew, if there is anything new to learn from; null: however old"
+    )
+    drift_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds drift, in any feature, where there is none"
+    )
+    quality_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.01, description="chance that one look finds the quality on new items changed where it isn't"
+    )
+
+    @field_validator("cron")
+    @classmethod
+    def _comes(cls, value: str | None) -> str | None:
+        from datetime import UTC, datetime
+
+        from cronsim import CronSim, CronSimError
+
+        if value is None:
+            return None
+        if len(value.split()) != 5:
+            raise ValueError("must have five fields: minute, hour, day of month, month, day of week")
+        try:
+            CronSim(value, datetime.now(UTC))
+        except CronSimError as error:
+            raise ValueError(f"is not a cron expression: {error}") from None
+        return value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Price(Section):
+    """What running costs; at least one of the two prices."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code, such as EUR")
+    per_kwh: Positive | None = Field(None, description="of energy")
+    per_machine_hour: Positive | None = Field(None, description="of the machine that runs the stages")
+
+    @model_validator(mode="after")
+    def _any(self) -> Price:
+        if self.per_kwh is None and self.per_machine_hour is None:
+            raise ValueError("at least one of per_kwh and per_machine_hour must be given")
+        return self
+
+
+class Limits(Section):
+    """What may be spent; null: as much as it takes."""
+
+    wh: Positive | None = Field(None, description="watt-hours")
+    gco2e: Positive | None = Field(None, description="grams of CO2 equivalents")
+    money: Positive | None = Field(None, description="in price.currency")
+
+
+class Budget(Section):
+    """A run that is estimated to pass a limit is not started."""
+
+    run: Limits = Field(default_factory=lambda: Limits.model_validate({}))
+    month: Limits = Field(
+        default_factory=lambda: Limits.model_validate({}), description="all runs of the scenario in a calendar month (UTC)"
+    )
+
+
+class Start(Section):
+    """When a retraining may start, once there is a reason: at the cleanest hour before a deadline, by the grid's intensity."""
+
+    within_hours: Positive | None = Field(None, description="from when the reason was found; null: it starts at once")
+    source: Literal["csv", "electricity-maps", "great-britain"] | None = Field(
+        None, description="who tells the grid's intensity; electricity-maps wants ELECTRICITYMAPS_TOKEN in the environment"
+    )
+    file: str | None = Field(None, description="of source csv: times and intensities; relative to the checkout")
+    zone: str | None = Field(None, description="of csv and electricity-maps: the grid's name, such as DE")
+    timezone: Annotated[str, AfterValidator(known_timezone)] = Field("UTC", description="of the times in the CSV file")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Start:
+        if self.within_hours is not None and self.source is None:
+            raise ValueError("within_hours needs a source of the grid's intensity")
+        if self.source in ("csv", "electricity-maps") and self.zone is None:
+            raise ValueError(f"source {self.source} needs zone")
+        if (self.source == "csv") != (self.file is not None):
+            raise ValueError("file is given with source csv, and with no other")
+        return self
 
 
 class Scenario(Section):
@@ -155,6 +272,17 @@ class Scenario(Section):
     train: Train
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
     promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
+    pool: Literal["cpu", "gpu"] = Field("cpu", description="the Prefect work pool whose workers run this scenario")
+    retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
+    price: Price | None = None
+    start: Start = Field(default_factory=lambda: Start.model_validate({}))
+    budget: Budget = Field(default_factory=lambda: Budget.model_validate({}))
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> Scenario:
+        if self.price is None and (self.budget.run.money is not None or self.budget.month.money is not None):
+            raise ValueError("budget: a limit in money needs the section price")
+        return self
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Scenario:

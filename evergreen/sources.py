@@ -146,7 +146,7 @@ def fingerprint(source: Source) -> str:
     if not isinstance(source, Path):
         digest.update(f"builtin {source}".encode())
     elif source.is_dir():
-        for entry, name in _walk(source):
+        for entry, name in walk(source):
             status = entry.stat(follow_symlinks=False)
             digest.update(b"%s\0%d %d %o\n" % (name, status.st_size, status.st_mtime_ns, status.st_mode))
     else:
@@ -186,7 +186,7 @@ def _plain_png(grey: Any) -> bytes:
     )
 
 
-def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
+def walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
     """Everything below a folder but the folders themselves, sorted by name within each; links to folders are not entered.
 
     Raises:
@@ -213,7 +213,7 @@ def _walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
 
 def _stream_folder(folder: Path) -> Iterator[Found]:
     root = os.path.realpath(os.fsencode(folder)) + b"/"
-    for entry, raw_name in _walk(folder):
+    for entry, raw_name in walk(folder):
         name, path = readable_name(raw_name), entry.path
         if entry.is_symlink():
             path = os.path.realpath(path)
@@ -223,10 +223,10 @@ def _stream_folder(folder: Path) -> Iterator[Found]:
             if not os.path.isfile(path):
                 yield Found(name, None, 0, "link", "a link to no file")
                 continue
-        yield _read_file(name, path)
+        yield read_file(name, path)
 
 
-def _read_file(name: str, path: bytes) -> Found:
+def read_file(name: str, path: bytes) -> Found:
     """Never waits: a pipe is opened without blocking, and not read."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):

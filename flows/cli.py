@@ -41,6 +41,9 @@ Scenario_ = Annotated[str, typer.Argument(help="A scenario: the name of a file i
 def run(
     scenario: Scenario_ = "quickstart",
     must_promote: Annotated[bool, typer.Option("--must-promote", help="End with status 4 if the champion stays.")] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate", help="Run nothing; say what a whole run would take: time, energy, carbon, money.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -50,6 +53,15 @@ def run(
     """
     with results() as out:
         workspace, visible = _begin(debug)
+        if estimate_only:
+            from evergreen.estimate import estimate
+            from evergreen.scenario import Scenario
+            from flows.tables import show_estimate
+            from tasks.trial import trial
+
+            expected = estimate(Scenario.load(workspace.scenarios, scenario), workspace, trial)
+            print(json.dumps({"scenario": scenario, **expected.told()}), file=out) if as_json else show_estimate(expected, out)
+            return
         from flows.stages import nothing_changed
 
         summary = nothing_changed(scenario)  # no flow need start to find that
@@ -69,6 +81,30 @@ def run(
             show_summary(summary, workspace, out)
     if must_promote and not summary["promoted"]:
         raise NotPromoted(f"{scenario} was not promoted: {summary['reason']}")
+
+
+@app.command()
+def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
+    """Take in what lies in a scenario's inbox, and train again where there is a reason.
+
+    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (id, label) into inbox/SCENARIO/.
+    Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario). The new
+    model is promoted only if it is better by more than chance.
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from flows.retraining import retraining
+
+        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        state: Any = retraining(scenario, return_state=True)
+        summary = state.result()
+        if as_json:
+            print(json.dumps(summary), file=out)
+        else:
+            from flows.tables import show_retraining
+
+            show_retraining(summary, workspace, out)
 
 
 @app.command()
@@ -113,6 +149,18 @@ def up(
 
 
 @app.command()
+def deploy(as_json: Json = False, debug: Debug = False) -> None:
+    """Write prefect.yaml from the scenarios, and deploy it to the Prefect server that is up, or that PREFECT_API_URL names."""
+    with results() as out:
+        workspace, visible = _begin(debug)
+        from flows.deploy import declare
+        from flows.deploy import deploy as deploy_
+
+        told = deploy_(workspace) if visible else [*declare(workspace), "No Prefect server is up: nothing was deployed."]
+        print(json.dumps({"told": told}) if as_json else "\n".join(told), file=out)
+
+
+@app.command()
 def promote(
     scenario: Scenario_,
     version: Annotated[int | None, typer.Option(min=1, help="A model version; without it, the challenger.")] = None,
@@ -127,6 +175,10 @@ def promote(
         from tasks.promote import promote_version
 
         promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
+        if promotion.promoted:
+            from flows.events import emit_promotion
+
+            emit_promotion(scenario, promotion.model_version, promotion.reason)
         _say(out, as_json, promotion)
 
 

@@ -1,4 +1,4 @@
-"""Adding a scenario: its file, and its name in `dvc.yaml`."""
+"""Adding a scenario: its file, its name in `dvc.yaml`, and its deployments in `prefect.yaml`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 from pathlib import Path
 
 from evergreen.workspace import Workspace, replace_file
+from flows.deploy import declare
 
 
 def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
-    """Write `scenarios/NAME.yaml` and add NAME to the matrix of `dvc.yaml`, whose comments and order stay.
+    """Write `scenarios/NAME.yaml` and add NAME to the matrix of `dvc.yaml`, whose comments and order stay;
+    `prefect.yaml` is written anew.
 
     Returns:
         The scenario's file.
@@ -28,4 +30,5 @@ def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
         replace_file(workspace.root / "dvc.yaml", buffer.getvalue())
     path = workspace.scenarios / f"{name}.yaml"
     replace_file(path, text.encode())
+    declare(workspace)
     return path

@@ -18,9 +18,11 @@ import psutil
 from evergreen.environment import Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.workspace import Workspace
+from flows.attempt import end_with_parent
 
 LOOPBACK = "127.0.0.1"
-WORK_POOL = "cpu"
+WORKER = "worker-"  # with its pool: the name of its process and log
+STARTS_A_MINUTE = 3  # a worker that ends more often than that by itself would go on doing so
 
 
 @dataclass
@@ -31,10 +33,13 @@ class Processes:
     environment: dict[str, str]
     directory: Path
     started: dict[str, psutil.Popen] = field(default_factory=dict)
+    commands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    started_again: list[float] = field(default_factory=list)  # when, by the monotonic clock
 
     def start(self, name: str, *command: str) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
-        with open(self.logs / f"{name}.log", "wb") as log:
+        self.commands[name] = command
+        with open(self.logs / f"{name}.log", "ab" if name in self.started else "wb") as log:
             self.started[name] = psutil.Popen(
                 [sys.executable, "-m", *command],
                 env=self.environment,
@@ -43,7 +48,7 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,  # also where `evergreen up` has no chance to clean up (kill -9)
             )
 
     def wait_until(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 180) -> None:
@@ -61,6 +66,17 @@ class Processes:
         log = self.logs / f"{name}.log"
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
         raise EvergreenError(f"{name} did not start: {' / '.join(last)}", fix=f"Its whole log is {log}.")
+
+    def start_again(self, name: str) -> None:
+        """
+        Raises:
+            EvergreenError: there have been too many such starts.
+        """
+        now = time.monotonic()
+        self.started_again = [*(at for at in self.started_again if at > now - 60), now]
+        if len(self.started_again) > STARTS_A_MINUTE:
+            raise EvergreenError(f"{name} ends by itself again and again", fix=f"Its log is {self.logs / f'{name}.log'}.")
+        self.start(name, *self.commands[name])
 
     def first_ended(self) -> str | None:
         return next((name for name, process in self.started.items() if process.poll() is not None), None)
@@ -133,11 +149,23 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
             env=processes.environment,
             cwd=workspace.root,
             check=True,
-            timeout=180,
+            timeout=360,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=sys.stderr,
         )
-        processes.start("worker", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--with-healthcheck")
+        for pool in _pools(workspace, say):
+            processes.start(
+                f"{WORKER}{pool}",
+                "prefect",
+                "worker",
+                "start",
+                "--pool",
+                pool,
+                "--type",
+                "process",
+                "--name",
+                f"evergreen-{pool}",
+            )
         urls.write(workspace)
         yield processes
     except subprocess.CalledProcessError as error:
@@ -145,6 +173,20 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
     finally:
         (workspace.private / "up.json").unlink(missing_ok=True)
         processes.end()
+
+
+def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
+    """The work pools that this machine can serve: `cpu`, and `gpu` where a scenario asks for it and there is a graphics card."""
+    from evergreen.energy import available_methods
+    from flows.deploy import scenarios
+
+    wanting = [scenario.name for scenario in scenarios(workspace)[0] if scenario.pool == "gpu"]
+    if not wanting:
+        return ["cpu"]
+    if "nvml" in available_methods():
+        return ["cpu", "gpu"]
+    say(f"No graphics card here: runs of {', '.join(wanting)} wait for a worker of the pool gpu on another machine.")
+    return ["cpu"]
 
 
 def artifact_root() -> str:
@@ -178,14 +220,6 @@ def _refuse_taken(name: str, option: str, port: int) -> None:
             ) from None
 
 
-def _end_with_parent() -> None:
-    """Linux ends this child when `evergreen up` dies without a chance to clean up (kill -9)."""
-    with contextlib.suppress(Exception):
-        import ctypes
-
-        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
-
-
 def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
     """Run the three until Ctrl-C or SIGTERM, and end them.
 
@@ -207,7 +241,15 @@ def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
                 print(f"Prefect  http://{LOOPBACK}:{prefect_port}   runs and deployments")
                 print(f"MLflow   http://{LOOPBACK}:{mlflow_port}   metrics and registered models")
                 print("Ctrl-C ends both and the worker.", flush=True)
-                while (ended := processes.first_ended()) is None:
+                while True:
+                    ended = processes.first_ended()
+                    if ended and ended.startswith(WORKER):
+                        say(
+                            f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes."
+                        )
+                        processes.start_again(ended)
+                    elif ended:
+                        break
                     time.sleep(0.5)
             raise EvergreenError(f"{ended} ended by itself", fix=f"Its log is {processes.logs / f'{ended}.log'}.")
         finally:

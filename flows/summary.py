@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.energy import Energy
+from evergreen.registry import connect
+from evergreen.waiting import provider, saved_gco2e
 from evergreen.workspace import replace_file
-from tasks.stage import Outcome, Run
+from tasks.stage import Run
 
 if TYPE_CHECKING:
+    from evergreen.estimate import Estimate
     from tasks.evaluate import Evaluation
     from tasks.promote import Promotion
     from tasks.register import Registration
@@ -43,7 +48,7 @@ def conclude(
         "intensity_gco2e_per_kwh": grid.gco2e_per_kwh,
         "intensity_source": f"{grid.source}, {grid.year}",
         "seconds": sum(outcome.seconds for outcome in run.outcomes),
-        "stages": {outcome.stage: _stage(outcome) for outcome in run.outcomes},
+        "stages": stages_of(run),
     }
     if any(outcome.state == "ran" for outcome in run.outcomes):
         replace_file(run.workspace.record(run.scenario.name) / "summary.json", json.dumps(summary, indent=1).encode())
@@ -51,10 +56,36 @@ def conclude(
     return summary
 
 
+def estimated(expected: Estimate | None) -> dict[str, Any]:
+    """What a run's summary says of what was expected of it."""
+    return {"estimate": None if expected is None else expected.told()}
+
+
+def note_saving(run: Run, summary: dict[str, Any], reason_found_at: datetime, started_at: datetime) -> float | None:
+    """What waiting has saved, in gCO2e, also on the MLflow run; None where the run did not wait, or nobody can tell."""
+    if reason_found_at == started_at:
+        return None
+    saved = saved_gco2e(
+        provider(run.scenario, run.workspace),
+        energy_wh=summary["energy_wh"],
+        seconds=summary["seconds"],
+        reason_found_at=reason_found_at,
+        started_at=started_at,
+    )
+    if saved is not None:
+        with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
+            connect(run.workspace).MlflowClient().log_metric(summary["run_id"], "carbon_gco2e_saved_by_waiting", saved)
+    return saved
+
+
 def publish(summary: dict[str, Any]) -> None:
-    """Put the run's cost on Prefect's page, a row a stage. Called within a flow."""
+    """Put the run's cost on Prefect's page, a row a stage, and say it where the run has made a new champion. Called within a flow."""
     from prefect.artifacts import create_table_artifact
 
+    from flows.events import emit_promotion
+
+    if summary["promoted"] and summary["stages"]["promote"]["state"] == "ran":
+        emit_promotion(summary["scenario"], summary["model_version"], summary["reason"])
     rows = [{"stage": name, **stage} for name, stage in summary["stages"].items()]
     rows.append({"stage": "all", "state": "", "seconds": summary["seconds"], "energy_wh": summary["energy_wh"]})
     carbon = summary["carbon_gco2e"]
@@ -65,14 +96,22 @@ def publish(summary: dict[str, Any]) -> None:
         log.warning("The cost could not be shown on Prefect's page (%s).", error)
 
 
-def _stage(outcome: Outcome) -> dict[str, Any]:
-    return {"state": outcome.state, "seconds": outcome.seconds, "energy_wh": outcome.energy.energy_wh}
+def stages_of(run: Run) -> dict[str, dict[str, Any]]:
+    """State, seconds and energy by stage; a stage that a flow has called twice has both together."""
+    stages: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(outcome.stage for outcome in run.outcomes):
+        calls = [outcome for outcome in run.outcomes if outcome.stage == name]
+        spent = sum((outcome.energy for outcome in calls), start=Energy.nothing())
+        stages[name] = {
+            "state": "ran" if any(outcome.state == "ran" for outcome in calls) else "unchanged",
+            "seconds": sum(outcome.seconds for outcome in calls),
+            "energy_wh": spent.energy_wh,
+        }
+    return stages
 
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
     """Totals and each stage's share on the MLflow run. MLflow being away must not undo a finished run."""
-    from evergreen.registry import connect
-
     measured = {"energy_wh": summary["energy_wh"], "carbon_gco2e": summary["carbon_gco2e"], "run_seconds": summary["seconds"]}
     for name, stage in summary["stages"].items():
         if stage["state"] == "ran":

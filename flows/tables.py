@@ -8,6 +8,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.table import Table
 
+from evergreen.estimate import Estimate
 from evergreen.workspace import Workspace
 
 
@@ -35,6 +36,8 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
         if carbon is None
         else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})",
     )
+    if summary.get("estimate"):
+        result.add_row("estimated", _estimated(summary))
     result.add_row("data version", summary["data_version"])
     result.add_row("model version", f"evergreen-{summary['scenario']} version {summary['model_version']}")
     result.add_row("promoted", f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}")
@@ -47,6 +50,22 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
     console.print("  Prefect, MLflow evergreen up   (then open the links that it prints)")
     if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
         console.print("Nothing has changed since the last run: nothing was done.", style="bold green")
+
+
+def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
+    """What came, why there was a training or none, and the training's summary."""
+    console = Console(file=out, highlight=False)
+    console.print(f"Inbox: {summary['inbox']}.", soft_wrap=True)
+    for heading, clauses in (("Reasons to train again", summary["reasons"]), ("No reasons", summary["against"])):
+        if clauses:
+            console.print(f"{heading}:", style="bold")
+            for clause in clauses:
+                console.print(f"• {clause}", soft_wrap=True)
+    if summary["retrained"]:
+        show_summary(summary, workspace, out)
+    else:
+        state = "It waits" if summary["reasons"] else "Nothing to do"
+        console.print(f"{state} ({watt_hours(summary['energy_wh'])}).", style="bold green")
 
 
 def show_findings(findings: list[Any], out: IO[str]) -> None:
@@ -76,3 +95,28 @@ def _shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _estimated(summary: dict[str, Any]) -> str:
+    told = summary["estimate"]
+    off = summary["seconds"] / told["seconds"] - 1 if told["seconds"] else 0.0
+    return f"{told['seconds']:.1f} s, {watt_hours(told['energy_wh'])}; it took {summary['seconds']:.1f} s ({off:+.0%})"
+
+
+def show_estimate(expected: Estimate, out: IO[str]) -> None:
+    """What a run is expected to take, by stage and in all."""
+    console = Console(file=out, highlight=False)
+    table = Table(title="If every stage has to run", title_justify="left", header_style="bold")
+    for heading, side in (("stage", "left"), ("seconds", "right"), ("energy", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, (seconds, energy_wh) in expected.stages.items():
+        table.add_row(name, f"{seconds:.1f}", watt_hours(energy_wh))
+    console.print(table)
+    cost, least, most = expected.cost, expected.least, expected.most
+    console.print(f"time    {cost.seconds:.0f} s ({least.seconds:.0f} to {most.seconds:.0f})")
+    console.print(f"energy  {watt_hours(cost.energy_wh, cost.energy_uncertainty_wh)}")
+    console.print("carbon  unknown" if cost.carbon_gco2e is None else f"carbon  {cost.carbon_gco2e:.3g} gCO2e")
+    console.print("money   no price in the scenario" if cost.money is None else f"money   {cost.money:.3g} {expected.currency}")
+    console.print(f"From: {expected.basis}.")
+    if expected.missing:
+        console.print(f"Not counted, as they never ran here: {', '.join(expected.missing)}.")

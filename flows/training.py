@@ -7,22 +7,26 @@ from typing import Any
 
 from prefect import flow
 
-from flows.stages import stages_in_order
-from flows.summary import publish
+from evergreen.scenario import Name
+from flows.attempt import begin
+from flows.stages import planned, stages_in_order
+from flows.summary import estimated, publish
 from tasks.stage import Run
 
 log = logging.getLogger("evergreen")
 
 
 @flow(name="training", flow_run_name="training-{scenario}", persist_result=False)
-def training(scenario: str) -> dict[str, Any]:
+def training(scenario: Name) -> dict[str, Any]:
     """Collect, check and version a scenario's images, train and evaluate a model on them, and promote it if it is better.
 
     Args:
         scenario: the name of a file in scenarios/, without its ending.
     """
+    begin()
     with Run.of(scenario) as run:
-        summary = stages_in_order(run)
+        expected = planned(run)
+        summary = stages_in_order(run) | estimated(expected)
     publish(summary)
     return summary
 

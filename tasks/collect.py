@@ -4,6 +4,8 @@ Reads   the source, and the ids that `data/NAME` holds.
 Writes  `.evergreen/staging/NAME/00000-HASH/`, which appears whole or not at all; `quarantine/NAME/`.
 Stops   when the source is missing, no item is found in it, it is a trap, or more than `max_bad` of its items are bad.
 
+`collect_inbox` does the same with what lies in the scenario's inbox, where labels are known and nothing may be in the way of the rest.
+
 Every item ends in the batch, is already known, is an exact copy of another, or is in quarantine with its reason.
 """
 
@@ -24,9 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evergreen.dataset import Item, PartWriter, Quarantine, batches, iter_parts, known_ids, staged
+from evergreen.dataset import Item, PartWriter, Quarantine, batches, corrections, iter_parts, known_ids, staged
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import Inspection
+from evergreen.inbox import PATTERN, Inbox
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
@@ -97,6 +100,23 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
         DataRefused: it is damaged or a trap, or too much of it is bad; then nothing is staged, and quarantine tells why.
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
+    return _collect(scenario, workspace, lambda: locate(scenario, workspace), progress)
+
+
+def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Collection:
+    """Collect what is new among the images and archives of an inbox. A label that the scenario doesn't know is a reason for
+    quarantine, and however much is bad, the rest is taken.
+
+    Raises:
+        EvergreenError: the disk is full.
+    """
+    section = scenario.collect.model_copy(update={"pattern": PATTERN, "max_bad": 1.0})
+    return _collect(scenario.model_copy(update={"collect": section}), workspace, lambda: inbox, None)
+
+
+def _collect(
+    scenario: Scenario, workspace: Workspace, find: Callable[[], Source | Inbox], progress: Callable[[int], None] | None
+) -> Collection:
     started = time.monotonic()
     staging = workspace.staging(scenario.name)
     try:
@@ -104,8 +124,8 @@ def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], 
             try:
                 shutil.rmtree(staging, ignore_errors=True)
                 fetch_data(workspace, scenario.name)
-                source = locate(scenario, workspace)
-                mark = fingerprint(source)
+                source = find()
+                mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
                 with Quarantine(workspace, scenario.name) as quarantine:
                     collecting = _Collecting(scenario, workspace, source, quarantine)
                     batch = collecting.run(staging, progress)
@@ -135,7 +155,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> boo
     """Whether the source, the settings and what they gave are as they were."""
     return (
         last.settings == scenario.collect.model_dump(mode="json")
-        and last.batches == _batches(scenario, workspace)
+        and set(last.batches) <= set(_batches(scenario, workspace))  # more may have come in by the inbox
         and last.fingerprint == fingerprint(locate(scenario, workspace))
     )
 
@@ -167,12 +187,14 @@ class _Sighting:
 class _Collecting:
     """One collection under way."""
 
-    def __init__(self, scenario: Scenario, workspace: Workspace, source: Source, quarantine: Quarantine) -> None:
+    def __init__(self, scenario: Scenario, workspace: Workspace, source: Source | Inbox, quarantine: Quarantine) -> None:
         self.settings: Collect = scenario.collect
         self.scenario, self.workspace, self.source, self.quarantine = scenario, workspace, source, quarantine
         self.pattern = re.compile(self.settings.pattern, re.DOTALL)
-        self.collected_at = datetime.now(UTC).replace(microsecond=0) if isinstance(source, Path) else BUILTINS[source]
+        self.collected_at = BUILTINS[source] if isinstance(source, str) else datetime.now(UTC).replace(microsecond=0)
         self.known = known_ids(workspace, scenario.name)  # label by id
+        # A source goes on saying what was corrected here.
+        self.former = {(bytes.fromhex(c.id), c.old_label) for c in corrections(batches(workspace, scenario.name))}
         self.pending: set[bytes] = set()  # ids that inspectors are asked about
         self.labels: dict[bytes, str] = {}  # the good ones
         self.bad: dict[bytes, tuple[str, str]] = {}  # the others: reason and detail
@@ -214,7 +236,7 @@ class _Collecting:
     def _chunks(self) -> Iterator[list[_Sighting]]:
         chunk: list[_Sighting] = []
         size_bytes = 0
-        for found in stream(self.source):
+        for found in self.source.stream() if isinstance(self.source, Inbox) else stream(self.source):
             sighting = self._recognise(found)
             if sighting is None:
                 continue
@@ -240,7 +262,9 @@ class _Collecting:
         match = self.pattern.fullmatch(found.name)
         given = match.groupdict() if match else {}
         label, split = given.get("label"), given.get("split")
-        if not label:
+        if isinstance(self.source, Inbox):
+            label = label or ""  # nothing is passed over there
+        elif not label:
             self.count["passed over"] += 1
             self.example = self.example or found.name
             return None
@@ -259,7 +283,7 @@ class _Collecting:
         stored = self.known.get(sighting.id)
         if stored is None or sighting.found.problem is not None:
             return False
-        if stored == sighting.label:
+        if stored == sighting.label or (sighting.id, sighting.label) in self.former:
             self.count["known"] += 1
         else:
             self._refuse(sighting, "label-conflict", f"the data set holds the same image as {stored!r}")
@@ -284,6 +308,10 @@ class _Collecting:
             self._refuse(sighting, found.problem, found.detail)
         elif id in self.bad:
             self._refuse(sighting, *self.bad[id])
+        elif isinstance(self.source, Inbox) and sighting.label not in self.scenario.validation.labels:
+            self._refuse(
+                sighting, "unknown-label", f"{sighting.label!r} is not in validate.labels" if sighting.label else "no label"
+            )
         elif id in self.conflicting:
             self._refuse(sighting, "label-conflict", "the same image has several labels")
         elif id in self.labels:
@@ -332,6 +360,8 @@ class _Collecting:
 
     def _refuse_where_due(self) -> None:
         seen, bad = self.count["seen"], self.quarantined.total()
+        if isinstance(self.source, Inbox):
+            return
         if seen == 0:
             raise WrongUse(
                 f"there is no item in the source of scenario {self.scenario.name}: {self.count['passed over']:,} entries, none of "
@@ -383,4 +413,8 @@ class _Display:
             log.info("collect %s: %s items, %.0f items/s", self.name, f"{items:,}", speed)
 
 
-stage = Stage(collect, Collection, unchanged=unchanged, page=page, retries=2)
+def work(scenario: Scenario, collection: Collection) -> tuple[float, str]:
+    return float(collection.seen), "items"
+
+
+stage = Stage(collect, Collection, unchanged=unchanged, page=page, work=work, retries=2)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.dataset import batches, iter_images
 from evergreen.energy import Meter
 from evergreen.errors import EvergreenError
+from evergreen.estimate import network_kind
 from evergreen.feed import Split, label_names
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
@@ -185,7 +186,11 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
     )
 
 
-stage = Stage(evaluate, Evaluation, in_dvc=True, page=page)
+def work(scenario: Scenario, evaluation: Evaluation) -> tuple[float, str]:
+    return float(evaluation.items), network_kind(scenario)
+
+
+stage = Stage(evaluate, Evaluation, in_dvc=True, page=page, work=work)
 
 if __name__ == "__main__":
     from tasks.stage import main

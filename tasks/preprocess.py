@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import batches, table
+from evergreen.dataset import batches, parts, table
 from evergreen.decoding import decode_all
 from evergreen.errors import EvergreenError
+from evergreen.estimate import pixels_kind
 from evergreen.scenario import Scenario
 from evergreen.splits import NONE, REASONS, SPLITS, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
@@ -78,8 +79,9 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
     import numpy as np
     import pyarrow as pa
 
-    settings, folders = scenario.preprocess, batches(workspace, scenario.name)
-    rows = table(folders, ["id", "label", "group", "split", *(["source"] if settings.group else [])])
+    settings, known = scenario.preprocess, batches(workspace, scenario.name)
+    folders = [folder for folder in known if parts([folder])]  # the others hold corrections
+    rows = table(folders, ["id", "label", "group", "split", *(["source"] if settings.group else [])], known)
     if not rows.num_rows:
         raise EvergreenError(
             f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
@@ -88,6 +90,8 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         named = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
         rows = rows.drop_columns("source").set_column(rows.column_names.index("group"), "group", pa.array(named, pa.string()))
     labels = _places(rows["label"], scenario.validation.labels)
+    # Splits were dealt by the labels of then, and an item never changes its split: not by being corrected either.
+    collected = _places_or_none(table(folders, ["label"], ())["label"], scenario.validation.labels).astype(np.int32)
     shape = (settings.height, settings.width, settings.channels)
     with replace_folder(workspace.splits(scenario.name)) as folder, contextlib.ExitStack() as scratch:
         pixels, looks = folder / ".pixels", folder / ".looks"
@@ -96,7 +100,7 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None)
         items = Items(
             keys=_keys(rows["id"]),
-            labels=labels,
+            labels=np.where(collected == NONE, labels, collected),
             groups=_numbered(rows["group"]),
             given=_places_or_none(rows["split"], SPLITS).astype(np.int8),
             looks=LooksFile(looks) if settings.look_alikes else None,
@@ -233,7 +237,11 @@ def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> 
     return Page(tables={"splits": rows} | ({"left out": out} if out else {}))
 
 
-stage = Stage(preprocess, Preparation, in_dvc=True, page=page)
+def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:
+    return float(preparation.items), pixels_kind(scenario)
+
+
+stage = Stage(preprocess, Preparation, in_dvc=True, page=page, work=work)
 
 if __name__ == "__main__":
     from tasks.stage import main

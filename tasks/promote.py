@@ -8,13 +8,13 @@ Both models predict the same test items, from encoded bytes, as they do in use; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from evergreen.dataset import batches, iter_images
+from evergreen.dataset import batches, iter_images, table
 from evergreen.feed import Split, label_names
 from evergreen.gate import Verdict, decide
 from evergreen.registry import aliases, crown, download, find_version, model_name, moving_aliases
@@ -38,6 +38,7 @@ class Promotion:
         champion: the version in use now.
         previous: the one that was; None where there was none, or it still is.
         settings: the scenario's section `promote`.
+        slices: both models by label and by the scenario's slices (`evergreen.gate.Slice`); empty where nothing was compared.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Promotion:
     champion: int
     previous: int | None
     settings: dict[str, Any]
+    slices: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         done = f"version {self.model_version} is the champion" if self.promoted else f"version {self.champion} stays champion"
@@ -79,20 +81,21 @@ def promote_version(scenario: Scenario, workspace: Workspace, version: int | Non
     with moving_aliases(workspace, name):
         champion = aliases(workspace, name).get("champion")
         passes, reason = True, "there was no champion yet"
+        slices: list[dict[str, Any]] = []
         if force:
             reason = "it was asked for, whatever the gate says"
         elif champion == challenger:
             reason = "it is already"
         elif champion is not None:
             verdict = compare(scenario, workspace, champion, challenger)
-            passes, reason = verdict.promote, verdict.reason
+            passes, reason, slices = verdict.promote, verdict.reason, [asdict(one) for one in verdict.slices]
         if passes:
             crown(workspace, name, challenger)
     now = challenger if passes else champion
     assert now is not None
     previous = champion if passes and champion != challenger else None
     settings = scenario.promote.model_dump(mode="json")
-    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings)
+    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings, slices)
 
 
 def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger: int) -> Verdict:
@@ -116,8 +119,25 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
         sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
     return decide(
         right[0], right[1], test.labels.astype(int), names, alpha=scenario.promote.alpha, energy_ratio=_energy_ratio(models, sample),
-        gain_per_doubling=scenario.promote.gain_per_doubling,
+        gain_per_doubling=scenario.promote.gain_per_doubling, columns=_columns(scenario, workspace, place),
+        min_slice_items=scenario.promote.min_slice_items,
     )  # fmt: skip
+
+
+def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
+    """The values of the columns that the scenario slices by, in the order of the test split; of a time, its day."""
+    wanted = scenario.promote.slices
+    if not wanted:
+        return {}
+    found: dict[str, list[str]] = {column: [""] * len(place) for column in wanted}
+    for row in table(batches(workspace, scenario.name), ["id", *wanted]).to_pylist():
+        if row["id"] in place:
+            for column in wanted:
+                value = row[column]
+                found[column][place[row["id"]]] = (
+                    "none" if value is None else f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
+                )
+    return found
 
 
 def _energy_ratio(models: list[Model], images: list[bytes]) -> float | None:
@@ -139,7 +159,8 @@ def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page
         "champion": promotion.champion,
         "because": promotion.reason,
     }
-    return Page(tables={"promotion": [row]})
+    slices = {"slices": promotion.slices} if promotion.slices else {}
+    return Page(tables={"promotion": [row], **slices})
 
 
 stage = Stage(promote, Promotion, unchanged=unchanged, page=page, retries=2)

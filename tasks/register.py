@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import subprocess
 import tempfile
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from evergreen.card import model_card
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
+from evergreen.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry import connect, has_version, model_name, set_alias
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -39,6 +42,8 @@ from tasks.version import DataVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger("evergreen")
 
 MAX_DIFFERENCE = 1e-4
 OF_THE_MODEL = ("test_items", "model_bytes", "latency_ms", "latency_p95_ms", "items_per_second", "energy_wh_per_1000")
@@ -86,7 +91,7 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
         if found is None:
             run_id = _run_id(mlflow, scenario, workspace)
             _complete_run(client, run_id, scenario, workspace, data_version, evaluation)
-            found = _store(mlflow, run_id, scenario, workspace, data_version, mark)
+            found = _store(mlflow, run_id, scenario, workspace, data_version, evaluation, mark)
         version, run_id = found
         set_alias(workspace, scenario.name, "challenger", version)
     except mlflow.MlflowException as error:
@@ -211,8 +216,36 @@ def _complete_run(
         client.log_artifact(run_id, str(record), "lineage/record")
 
 
+def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Origin:
+    """What later items will be compared with."""
+    metrics = evaluation.metrics
+    items = int(metrics["test_items"] or 0)
+    right = round((metrics["accuracy"] or 0.0) * items)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Origin(data_version.data_version, tuple(data_version.batches), at, right, items)
+
+
+def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
+    """Write the held-out items as the model sees them; False where that can't be: a model is not refused for it."""
+    from evergreen.drift import reference
+    from evergreen.embedding import EmbeddingModel
+
+    try:
+        reference(workspace, scenario.name, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
+    except EvergreenError as error:
+        log.warning("Drift will not be looked for with this model: %s", error)
+        return False
+    return True
+
+
 def _store(
-    mlflow: Any, run_id: str, scenario: Scenario, workspace: Workspace, data_version: DataVersion, mark: str
+    mlflow: Any,
+    run_id: str,
+    scenario: Scenario,
+    workspace: Workspace,
+    data_version: DataVersion,
+    evaluation: Evaluation,
+    mark: str,
 ) -> tuple[int, str]:
     """Log the pyfunc and make a version of it."""
     from mlflow.models import ModelSignature
@@ -230,7 +263,7 @@ def _store(
             ]
         ),
     )
-    package = Path(evergreen.__file__).parent
+    package, origin = Path(evergreen.__file__).parent, _origin(scenario, workspace, data_version, evaluation)
     with (
         tempfile.TemporaryDirectory() as scratch,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
@@ -240,11 +273,16 @@ def _store(
         code.mkdir()
         for module in CODE:
             (code / f"{module}.py").write_bytes((package / f"{module}.py").read_bytes())
+        artifacts = {"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")}
+        artifacts["origin"] = str(Path(scratch) / ORIGIN)
+        origin.save(Path(scratch) / ORIGIN)
+        if _reference(scenario, workspace, Path(scratch) / REFERENCE):
+            artifacts["reference"] = str(Path(scratch) / REFERENCE)
         warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving_model.py"),
-            artifacts={"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")},
+            artifacts=artifacts,
             code_paths=[str(code)],
             signature=signature,
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],

@@ -13,10 +13,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from evergreen.energy import Energy, Meter
+from evergreen.errors import WrongUse
+from evergreen.ledger import Cost, Entry, device, note
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file
 
@@ -54,6 +57,7 @@ class Stage:
         unchanged: for the stages that DVC doesn't own: the same arguments and the last result; True if running again
             would give that result.
         page: the result's tables and links.
+        work: how much work the result is, and of which kind (see `evergreen.ledger.Entry`); by it the next run's cost is estimated.
         retries: how often Prefect tries again; only for what talks to the outside world.
         timeout_seconds: Prefect ends the stage after so long.
     """
@@ -63,6 +67,7 @@ class Stage:
     in_dvc: bool = False
     unchanged: Callable[..., bool] = lambda *_: False
     page: Callable[[Scenario, Workspace, Any], Page] = lambda *_: Page()
+    work: Callable[[Scenario, Any], tuple[float, str]] = lambda *_: (1.0, "")
     retries: int = 0
     timeout_seconds: float = 24 * 3600
 
@@ -107,17 +112,23 @@ class Stage:
             by_dvc: DVC has called: it has looked whether the stage is unchanged, and will commit it.
         """
         meter, started = Meter(), time.monotonic()
-        with meter:
-            result, outputs = None if by_dvc else self.recall(scenario, workspace, *earlier), ""
-            state: Literal["ran", "unchanged"] = "ran" if result is None else "unchanged"
-            if result is None:
-                self._memory(scenario, workspace).unlink(missing_ok=True)
-                result = self.function(scenario, workspace, *earlier)
-                if self.in_dvc and not by_dvc:
-                    from evergreen.versions import commit_stage
+        state: Literal["ran", "unchanged"] = "unchanged"
+        result, outputs = None, ""
+        try:
+            with meter:
+                result = None if by_dvc else self.recall(scenario, workspace, *earlier)
+                if result is None:
+                    state = "ran"
+                    self._memory(scenario, workspace).unlink(missing_ok=True)
+                    result = self.function(scenario, workspace, *earlier)
+                    if self.in_dvc and not by_dvc:
+                        from evergreen.versions import commit_stage
 
-                    outputs = commit_stage(workspace, self.name, scenario.name)
-        outcome = Outcome(self.name, state, time.monotonic() - started, meter.spent(), result)
+                        outputs = commit_stage(workspace, self.name, scenario.name)
+        finally:
+            outcome = Outcome(self.name, state, time.monotonic() - started, meter.spent(), result)
+            if state == "ran":
+                self._account(scenario, workspace, outcome)
         if state == "ran":
             self._remember(scenario, workspace, outcome, outputs)
         log.info("%-10s %s %s", self.name, result, "" if state == "ran" else "(unchanged)")
@@ -158,6 +169,16 @@ class Stage:
             "energy": asdict(outcome.energy),
         }
         replace_file(self._memory(scenario, workspace), json.dumps(memory, indent=1, default=str).encode())
+
+    def _account(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
+        """A line in the ledger, whether or not the stage has come to its end: what is spent is spent."""
+        energy, done = outcome.energy, outcome.result
+        work, kind = (None, "") if done is None else self.work(scenario, done)
+        try:
+            cost = Cost.of(scenario, outcome.seconds, energy.energy_wh, energy.uncertainty_wh)
+            note(workspace, scenario.name, Entry(self.name, _now(), device(), work, kind, cost))
+        except (OSError, WrongUse) as error:  # books that can't be kept must not undo work that is done
+            log.warning("What %s took could not be written into the ledger (%s).", self.name, error)
 
     def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
         from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -208,6 +229,10 @@ class Rehearsal(Run):
             raise WouldRun(stage.name)
         self.outcomes.append(Outcome(stage.name, "unchanged", time.monotonic() - started, meter.spent(), result))
         return result
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _key(scenario: Scenario, title: str) -> str:

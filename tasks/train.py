@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evergreen.budget import training_limit_wh
 from evergreen.errors import EvergreenError
+from evergreen.estimate import training_kind
 from evergreen.feed import Split, label_names, ordered_batches, steps_per_epoch, training_batches
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario, Train
@@ -145,7 +147,7 @@ class Fitting:
         self.checkpoint, self.tracker, self.spent_wh = checkpoint, tracker, spent_wh
         self.started, self.looked_at_energy = time.monotonic(), 0.0
         self.progress, self.best = Progress(), []  # type: Progress, list[np.ndarray]
-        self.precision = precision(scenario.train)
+        self.precision, self.limit_wh = precision(scenario.train), training_limit_wh(scenario)
 
     def run(self) -> None:
         import keras
@@ -164,9 +166,10 @@ class Fitting:
             log.info("train: going on after epoch %d of an earlier attempt", len(progress.history))
         self.before = (self.progress.seconds, self.progress.energy_wh)
         self.progress.run_id = self.tracker.begin(self.progress.run_id, self.parameters())
-        if settings.max_wh is not None and self.energy_wh() is None:
+        if self.limit_wh is not None and self.energy_wh() is None:
             raise EvergreenError(
-                "the energy budget cannot be kept: energy can't be measured here", fix="Take max_wh out; max_seconds works."
+                "the energy budget cannot be kept: energy can't be measured here",
+                fix="Take train.max_wh and budget.run out; train.max_seconds works.",
             )
         if self.progress.stopped:  # killed after its last epoch
             return
@@ -259,9 +262,9 @@ class Fitting:
         settings, now = self.scenario.train, time.monotonic()
         if settings.max_seconds is not None and self.seconds() >= settings.max_seconds:
             self._stop("seconds")
-        if settings.max_wh is not None and now - self.looked_at_energy >= 1:
+        if self.limit_wh is not None and now - self.looked_at_energy >= 1:
             self.looked_at_energy = now
-            if (self.energy_wh() or 0) >= settings.max_wh:
+            if (self.energy_wh() or 0) >= self.limit_wh:
                 self._stop("energy")
 
     def _epoch_ends(self, epoch: int, logs: dict[str, float]) -> None:
@@ -512,7 +515,11 @@ def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
     return Page(tables={"epochs": rows})
 
 
-stage = Stage(train, Training, in_dvc=True, page=page)
+def work(scenario: Scenario, training: Training) -> tuple[float, str]:
+    return float(training.epochs * training.train_items), training_kind(scenario)
+
+
+stage = Stage(train, Training, in_dvc=True, page=page, work=work)
 
 if __name__ == "__main__":
     from tasks.stage import main

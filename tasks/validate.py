@@ -113,8 +113,10 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
 
     columns = [column for column in schema().names if column != "image"]
     try:
-        old = [pa.Table.from_batches([rows]) for rows in iter_parts(batches(workspace, scenario.name), columns)]
-        new = [pa.Table.from_batches([rows]) for rows in iter_parts(staged(workspace, scenario.name), columns)]
+        in_place, waiting = batches(workspace, scenario.name), staged(workspace, scenario.name)
+        everything = [*in_place, *waiting]  # staged corrections are of items that are in place
+        old = [pa.Table.from_batches([rows]) for rows in iter_parts(in_place, columns, everything)]
+        new = [pa.Table.from_batches([rows]) for rows in iter_parts(waiting, columns, everything)]
         if not old and not new:
             raise DataRefused(f"there is no item in the data set {scenario.name}", fix="Collect some first.")
         old_items = sum(len(rows) for rows in old)
@@ -221,4 +223,8 @@ def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Pa
     )
 
 
-stage = Stage(validate, Validation, unchanged=unchanged, page=page)
+def work(scenario: Scenario, validation: Validation) -> tuple[float, str]:
+    return float(validation.items), "items"
+
+
+stage = Stage(validate, Validation, unchanged=unchanged, page=page, work=work)

@@ -20,6 +20,16 @@ os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no te
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run beside each other, those of a file stay together, and those that share the servers of `evergreen up`. The long
+    ones, with whole processes, come first, so that none is left to the end alone."""
+    for item in items:
+        servers = "up" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("up" if servers else item.path.relative_to(ROOT).as_posix()))
+    items.sort(key=lambda item: "flows" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def captured_stream_stays_open() -> None:
     """TensorFlow's logger holds the standard error it was born with, here pytest's, and closes it when Prefect sets up logging

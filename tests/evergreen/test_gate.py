@@ -117,3 +117,38 @@ def test_a_model_never_replaces_itself(pair: Any) -> None:
     one, _, labels = map(np.array, pair)
     settings: dict[str, Any] = {"alpha": 0.499, "energy_ratio": 1.0, "gain_per_doubling": 0.0}
     assert not decide(one, one, labels, ["a", "b", "c"], **settings).promote
+
+
+def sliced(lost: int, items: int = 400, **settings: Any) -> Verdict:
+    """60 gained on camera "a"; on camera "b", 40 items, `lost` lost."""
+    champion, challenger = np.ones(items, bool), np.ones(items, bool)
+    champion[:60] = False
+    challenger[items - lost :] = False
+    cameras = ["a"] * (items - 40) + ["b"] * 40
+    settings = {"alpha": 0.05, "energy_ratio": None, "gain_per_doubling": 0.0, "columns": {"camera": cameras}} | settings
+    return decide(champion, challenger, np.arange(items) % 2, ["x", "y"], **settings)
+
+
+def test_a_model_that_is_worse_for_one_slice_is_not_promoted() -> None:
+    """Four guards: 4 × 1/2**7 is at most 0.05, 4 × 1/2**6 is not; of the labels, each alone has gained."""
+    verdict = sliced(7)
+    assert not verdict.promote and 'worse for the camera "b": 0 gained, 7 lost' in verdict.reason
+    assert sliced(6).promote
+
+
+def test_a_slice_with_too_few_items_is_told_but_not_judged() -> None:
+    verdict = sliced(7, min_slice_items=41)
+    (b,) = (one for one in verdict.slices if (one.column, one.value) == ("camera", "b"))
+    assert verdict.promote and b.p_value_worse is None and (b.items, b.champion, b.challenger) == (40, 1, 33 / 40)
+    assert b.challenger_low is not None and b.challenger_low < 33 / 40
+
+
+def test_of_a_thousand_pairs_that_are_equally_good_no_more_than_alpha_are_promoted() -> None:
+    random, alpha, promoted = np.random.default_rng(1), 0.05, 0
+    labels = np.arange(500) % 2
+    for _ in range(1000):
+        hard = random.random(500) < 0.2  # the two differ on some of these only, and either way as often
+        one, other = (~hard | (random.random(500) < 0.5) for _ in range(2))
+        settings: dict[str, Any] = {"alpha": alpha, "energy_ratio": None, "gain_per_doubling": 0.0}
+        promoted += decide(one, other, labels, ["x", "y"], **settings).promote
+    assert 0 < promoted <= 1000 * alpha

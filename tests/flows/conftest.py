@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 
 from evergreen.workspace import Workspace
 from tests.conftest import ROOT
+from tests.flows.receivers import Receivers
 
 BIN = Path(sys.executable).parent
 HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
@@ -113,6 +115,18 @@ class Up:
     process: psutil.Popen
     prefect_url: str
     mlflow_url: str
+    told: dict[str, str] = field(default_factory=dict)  # what its environment said besides
+
+    def ask(self, path: str, question: dict[str, Any] | None = None, method: str | None = None) -> Any:
+        """What Prefect's server answers: to a GET, or to a POST (or another method) of the question."""
+        request = urllib.request.Request(
+            f"{self.prefect_url}/api/{path}",
+            data=None if question is None else json.dumps(question).encode(),
+            headers={"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.loads(response.read() or b"null")
 
 
 def free_port() -> int:
@@ -121,28 +135,36 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int) -> Up:
+def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int, **environment: str) -> Up:
     """Start `evergreen up` and wait until it prints its links."""
     log = checkout.root / "up.log"
     with open(log, "wb") as output:
         process = psutil.Popen(
             [sys.executable, "-m", "flows.cli", "up", "--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)],
-            cwd=checkout.root, env=checkout.environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            cwd=checkout.root, env=checkout.environment | environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     until = time.monotonic() + 240
     while b"Ctrl-C" not in log.read_bytes():
         assert process.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-    return Up(checkout, process, f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}")
+    return Up(checkout, process, f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}", environment)
 
 
 @pytest.fixture(scope="session")
-def up(trained: tuple[Checkout, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def receivers() -> Iterator[Receivers]:
+    """What the servers of `up` tell people comes in here."""
+    listening = Receivers()
+    yield listening
+    listening.stop()
+
+
+@pytest.fixture(scope="session")
+def up(trained: tuple[Checkout, Any], receivers: Receivers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """The servers over a copy of the trained clone; at the end, Ctrl-C, and nothing may be left of them."""
     copy = trained[0].copy(tmp_path_factory.mktemp("up") / "clone")
-    running = start_up(copy, free_port(), free_port())
-    family = running.process.children(recursive=True)
+    running = start_up(copy, free_port(), free_port(), **receivers.environment)
     yield running
+    family = running.process.children(recursive=True)
     running.process.send_signal(signal.SIGINT)
     running.process.wait(60)
     left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

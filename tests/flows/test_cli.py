@@ -18,7 +18,19 @@ STAGES = ["collect", "validate", "version", "preprocess", "train", "evaluate", "
 def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout, Any]) -> None:
     done = trained[0].evergreen("--help")
     assert done.status == 0
-    for word in ("run", "new", "up", "promote", "rollback", "checkout", "doctor", "Exit status", "3 data refused"):
+    for word in (
+        "run",
+        "new",
+        "up",
+        "retrain",
+        "deploy",
+        "promote",
+        "rollback",
+        "checkout",
+        "doctor",
+        "Exit status",
+        "3 data refused",
+    ):
         assert word in done.out
 
 
@@ -100,6 +112,7 @@ def test_a_model_that_is_no_better_stays_challenger_and_what_was_done_can_be_und
     assert summary["promoted"] is False and summary["model_version"] == 2
     assert summary["stages"]["collect"]["state"] == summary["stages"]["preprocess"]["state"] == "unchanged"
     assert summary["stages"]["train"]["state"] == "ran"
+    assert summary["estimate"]["seconds"] > 0 and "the last one like it on this machine" in summary["estimate"]["basis"]
     assert [path.read_bytes() for path in kept] != before
 
     promoted = checkout.evergreen("promote", "quickstart", "--version", "2", "--force", "--json")
@@ -110,6 +123,21 @@ def test_a_model_that_is_no_better_stays_challenger_and_what_was_done_can_be_und
     assert again.status == 0, again.err
     assert again.json["model_version"] == 1
     assert [path.read_bytes() for path in kept] == before
+
+
+def test_an_estimate_says_what_a_run_would_take_and_runs_nothing(checkout: Checkout) -> None:
+    checkout.change("quickstart", "seed: ", "price: {currency: EUR, per_machine_hour: 3.6}\nseed: ")
+    before = {path: path.stat().st_mtime_ns for path in checkout.root.rglob("*") if path.is_file() and ".pyc" not in path.name}
+    done = checkout.evergreen("run", "--estimate", "--json")
+    assert done.status == 0, done.err
+    told = done.json
+    assert told["seconds_least"] < told["seconds"] < told["seconds_most"] and told["energy_wh"] > 0 and told["carbon_gco2e"] > 0
+    assert told["money"] == pytest.approx(told["seconds"] / 1000) and told["currency"] == "EUR"
+    assert set(told["stages"]) == {"collect", "validate", "version", "preprocess", "train", "evaluate", "register", "promote"}
+    after = {path: path.stat().st_mtime_ns for path in checkout.root.rglob("*") if path.is_file() and ".pyc" not in path.name}
+    assert after == before
+    table = checkout.evergreen("run", "--estimate")
+    assert "If every stage has to run" in table.out and "EUR" in table.out
 
 
 def test_data_that_fails_validation_ends_with_status_3_and_changes_nothing(checkout: Checkout) -> None:

@@ -569,4 +569,7 @@ def test_it_is_unchanged_until_source_settings_or_batches_change(workspace: Work
     (folder / "cat" / "new.png").unlink()
     assert unchanged(scenario(), workspace, collection)
     (workspace.data("pets") / "00001-cccccccccccc").mkdir()
+    assert unchanged(scenario(), workspace, collection)  # what came in another way takes nothing away
+    (first, _) = batches(workspace, "pets")
+    first.rename(first.with_name("00000-bbbbbbbbbbbb"))
     assert not unchanged(scenario(), workspace, collection)

@@ -140,3 +140,13 @@ def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
     assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
     (row,) = page(registered.scenario, registered.workspace, promotion).tables["promotion"]
     assert (row["considered"], row["promoted"], row["champion"]) == (1, True, 1)
+
+
+def test_the_slices_of_the_scenario_stand_in_the_verdict_and_on_the_page(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    settings = rivals.scenario.promote.model_copy(update={"slices": ("format", "collected_at")})
+    promotion = promote(rivals.scenario.model_copy(update={"promote": settings}), rivals.workspace, rivals.register_confused())
+    for column in ("label", "format", "collected_at"):
+        assert sum(row["items"] for row in promotion.slices if row["column"] == column) == rivals.evaluation.items
+    assert page(rivals.scenario, rivals.workspace, promotion).tables["slices"] == promotion.slices
+    assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion

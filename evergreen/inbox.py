@@ -1,0 +1,223 @@
+"""A scenario's inbox: where people and cameras put what came since.
+
+inbox/NAME/LABEL/…           images, a folder a label
+inbox/NAME/*.zip .tar(.gz)   archives of such folders
+inbox/NAME/*.csv             corrections: columns `id` and `label`, and `by` (who says so) if you like
+inbox/NAME/taken/…           what was taken in; nothing reads it, and it can be emptied at any time
+
+A file is moved to `taken` when its items are in the data set or in quarantine, and not before: whoever is killed in between
+finds it in the inbox again, and its items known. Files that may still be on their way (changed within the last seconds, hidden, or
+called `.part`, `.tmp` or the like) are left for the next time. The label `taken` can only come in an archive.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from evergreen.errors import DataRefused, WrongUse
+from evergreen.sources import Found, archive_kind, read_file, readable_name, stream, walk
+
+PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
+TAKEN = "taken"
+ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
+MAX_CSV_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the inbox.
+
+    Attributes:
+        path: where it lies.
+        name: its path inside the inbox, `/` between the parts.
+        mark: size, times and inode, when it was seen first.
+    """
+
+    path: bytes
+    name: str
+    mark: tuple[int, ...]
+
+    def untouched(self) -> bool:
+        """Whether it is still what it was."""
+        try:
+            return _mark(os.lstat(self.path)) == self.mark
+        except OSError:
+            return False
+
+
+@dataclass
+class Inbox:
+    """What lies in an inbox, as it was when it was looked into.
+
+    Attributes:
+        folder: its path.
+        images, archives, corrections: its files.
+        left: the files that are left for the next time, and why, by name; reading archives may add to it.
+    """
+
+    folder: Path
+    images: list[Entry] = field(default_factory=list)
+    archives: list[Entry] = field(default_factory=list)
+    corrections: list[Entry] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def look_into(cls, folder: Path, settle_seconds: float) -> Inbox:
+        """List what is there; nothing is read. A folder that doesn't exist is an empty inbox.
+
+        Args:
+            settle_seconds: a file that was changed (or moved here) within so long is left.
+
+        Raises:
+            WrongUse: a folder cannot be listed.
+        """
+        inbox, now = cls(folder), time.time()
+        if not folder.is_dir():
+            return inbox
+        for found, raw_name in walk(folder):
+            name = readable_name(raw_name)
+            if name.startswith(f"{TAKEN}/"):
+                continue
+            try:
+                status = os.lstat(found.path)
+            except FileNotFoundError:
+                continue  # renamed by whoever is copying
+            entry = Entry(found.path, name, _mark(status))
+            base = name.rsplit("/", 1)[-1].lower()
+            if base.startswith(".") or base.endswith(ON_THEIR_WAY):
+                inbox.left[name] = "its name says that it is not complete"
+            elif (
+                abs(now - status.st_ctime) < settle_seconds
+            ):  # unlike the time of change, no copying program sets this one back
+                inbox.left[name] = f"it changed within the last {settle_seconds:g} seconds"
+            elif "/" not in name and base.endswith(".csv"):
+                inbox.corrections.append(entry)
+            elif "/" not in name and _is_archive(found.path):
+                inbox.archives.append(entry)
+            else:
+                inbox.images.append(entry)
+        return inbox
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.archives) + len(self.corrections)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names, sizes and times of what is taken: sha256 (hex)."""
+        told = [(entry.name, entry.mark) for entry in (*self.images, *self.archives, *self.corrections)]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    def stream(self) -> Iterator[Found]:
+        """The images, and those inside the archives. An archive that is damaged or a trap stays in the inbox; what could be read of it
+        is known when it comes again."""
+        for entry in self.images:
+            yield read_file(entry.name, entry.path)
+        for entry in self.archives:
+            try:
+                yield from stream(Path(os.fsdecode(entry.path)))
+            except (DataRefused, WrongUse) as error:
+                self.left[entry.name] = str(error)
+
+    def put_away(self) -> int:
+        """Move what was taken in to `taken/`; returns how many files. The folders stay: somebody may be about to use them.
+
+        A file that was changed meanwhile stays, and its new content is taken the next time.
+        """
+        moved = 0
+        for entry in (*self.images, *self.archives, *self.corrections):
+            if entry.name in self.left:
+                continue
+            if not entry.untouched():
+                self.left[entry.name] = "it was changed while it was being read"
+                continue
+            relative = os.path.relpath(entry.path, os.fsencode(self.folder))
+            target = os.path.join(os.fsencode(self.folder), TAKEN.encode(), relative)
+            stem, ending = os.path.splitext(target)
+            number = 1
+            while os.path.lexists(target):  # another file of that name was taken before
+                target, number = b"%s-%d%s" % (stem, number, ending), number + 1
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(entry.path, target)
+            moved += 1
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a file of corrections. `problem` is None, or what is wrong with the line."""
+
+    line: int
+    id: str
+    label: str
+    by: str | None
+    problem: str | None
+
+
+def read_corrections(content: bytes) -> list[Row] | str:
+    """The lines of a CSV file of corrections, or why it is none."""
+    if len(content) > MAX_CSV_BYTES:
+        return f"{len(content):,} bytes; at most {MAX_CSV_BYTES:,} are read"
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        names = [(name or "").strip().lower() for name in reader.fieldnames or []]
+        if "id" not in names or "label" not in names:
+            return f"no columns id and label in its first line ({', '.join(names)[:200] or 'nothing'})"
+        reader.fieldnames = names
+        rows = [
+            Row(
+                reader.line_num,
+                (row["id"] or "").strip().lower(),
+                (row["label"] or "").strip(),
+                (row.get("by") or "").strip() or None,
+                None,
+            )
+            for row in reader
+        ]
+    except UnicodeDecodeError:
+        return "it is not a text file in UTF-8"
+    except csv.Error as error:
+        return f"it is not CSV: {error}"
+    said: dict[str, set[str]] = {}
+    for row in rows:
+        said.setdefault(row.id, set()).add(row.label)
+    return [_judged(row, said[row.id]) for row in rows]
+
+
+def said_at(entry: Entry) -> str:
+    """When a file of corrections was written, ISO 8601 in UTC, whole seconds: the same however often it is read."""
+    return datetime.fromtimestamp(entry.mark[1] // 10**9, UTC).isoformat(timespec="seconds")
+
+
+def _judged(row: Row, labels: set[str]) -> Row:
+    problem = None
+    if not re.fullmatch(r"[0-9a-f]{64}", row.id):
+        problem = "its id is not the sha256 (64 hex digits) of an item"
+    elif len(labels) > 1:
+        problem = f"the same file gives it several labels: {', '.join(sorted(labels))}"
+    return Row(row.line, row.id, row.label, row.by, problem)
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
+
+
+def _is_archive(path: bytes) -> bool:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    try:
+        archive_kind(Path(os.fsdecode(path)))
+    except WrongUse:
+        return False
+    return True

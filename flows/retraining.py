@@ -1,0 +1,131 @@
+"""The retraining flow: look → decide → wait → train. Is there a reason to train again, and if so, the training's stages.
+
+A drift must not start retrainings again and again. So (1) an item is new until one retraining that had it has ended, promoted or
+not: what the gate refused is not tried again with the same items; and (2) a drift is announced once for one champion and one data
+version, before the training: a training that fails is tried again by the schedule, not by its own event.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow
+
+from evergreen.energy import Energy
+from evergreen.estimate import Estimate
+from evergreen.origin import Attempt
+from evergreen.scenario import Name
+from evergreen.waiting import provider, when
+from evergreen.workspace import replace_file
+from flows.attempt import begin
+from flows.events import emit_drift
+from flows.stages import planned, stages_in_order
+from flows.summary import estimated, note_saving, publish
+from flows.waiting import can_wait, start_later
+from tasks import decide, look
+from tasks.decide import Decision
+from tasks.look import Look
+from tasks.stage import Run
+
+log = logging.getLogger("evergreen")
+
+
+@flow(name="retraining", flow_run_name="retraining-{scenario}", persist_result=False)
+def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
+    """Take in what came since, and where there is a reason, train a scenario's model again and promote it if it is better.
+
+    Args:
+        scenario: the name of a file in scenarios/, without its ending.
+        reason_found_at: set by a run that waits for a clean hour; its deadline is counted from then.
+    """
+    from prefect.states import Completed
+
+    begin()
+    with Run.of(scenario) as run:
+        summary = retrain_where_due(run, reason_found_at)
+    if summary["retrained"]:
+        publish(summary)
+        return summary
+    name = "Waits" if summary["reasons"] else "Nothing to do"
+    return Completed(name=name, message="; ".join(summary["against"]), data=summary)
+
+
+def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> dict[str, Any]:
+    """Look, decide, wait for a clean hour, and train where there is a reason; the summary, with `retrained`, `reasons`, `against` in it."""
+    seen = run(look.stage)
+    decision = run(decide.stage, seen)
+    announce(run, seen)
+    if not decision.due:
+        return untrained(run, seen, decision)
+    expected, now = planned(run), datetime.now(UTC)
+    wanted_at = reason_found_at or now
+    waits = put_off(run, expected, wanted_at, now)
+    if waits is not None:
+        return untrained(run, seen, replace(decision, against=(waits,)))
+    summary = stages_in_order(run) | estimated(expected)
+    note(run)
+    saved = note_saving(run, summary, wanted_at, now)
+    return {**summary, **_told(seen, decision), "retrained": True, "carbon_gco2e_saved_by_waiting": saved}
+
+
+def put_off(run: Run, expected: Estimate | None, reason_found_at: datetime, now: datetime) -> str | None:
+    """Schedule the start for a cleaner hour, if there is one before the deadline and the run is of a deployment; why, in words."""
+    seconds = None if expected is None else expected.cost.seconds
+    source = provider(run.scenario, run.workspace)
+    start = when(run.scenario, source, seconds=seconds, reason_found_at=reason_found_at, now=now)
+    log.info("%s", start.reason)
+    if start.now:
+        return None
+    assert start.ask_again_at is not None
+    if not can_wait():
+        log.info("Only a run of the deployment retraining/%s can wait for that: it starts now.", run.scenario.name)
+        return None
+    scheduled = start_later(run.scenario.name, start.ask_again_at, reason_found_at, start.reason)
+    return start.reason if scheduled else None
+
+
+def announce(run: Run, seen: Look) -> None:
+    """Emit the event of a drift, once for what was seen."""
+    told = run.workspace.record(run.scenario.name) / "drift.json"
+    sight = json.dumps({"champion": seen.champion, "batches": seen.batches}).encode()
+    if seen.drift is None or not seen.drift.drifted or (told.exists() and told.read_bytes() == sight):
+        return
+    replace_file(told, sight)
+    emit_drift(run.scenario.name, seen.drift, acted_upon=True)  # drift is a reason: this very run trains
+
+
+def untrained(run: Run, seen: Look, decision: Decision) -> dict[str, Any]:
+    """The summary of a run that found no reason, or waits."""
+    spent = sum((outcome.energy for outcome in run.outcomes), start=Energy.nothing())
+    return {
+        "scenario": run.scenario.name,
+        "energy_wh": spent.energy_wh,
+        "energy_methods": list(spent.methods),
+        "seconds": sum(outcome.seconds for outcome in run.outcomes),
+        **_told(seen, decision),
+        "retrained": False,
+    }
+
+
+def note(run: Run) -> None:
+    """Write down that this retraining has ended, and what it had."""
+    from evergreen.dataset import batches
+    from evergreen.registry import aliases
+
+    name = run.scenario.name
+    champion = aliases(run.workspace, name)["champion"]
+    had = tuple(folder.name for folder in batches(run.workspace, name))
+    Attempt(champion, had, datetime.now(UTC).isoformat(timespec="seconds")).save(look.attempt_file(run.workspace, name))
+
+
+def _told(seen: Look, decision: Decision) -> dict[str, Any]:
+    return {
+        "reasons": list(decision.reasons),
+        "against": list(decision.against),
+        "inbox": str(seen.taken),
+        "drift": None if seen.drift is None else seen.drift.drifted,
+    }

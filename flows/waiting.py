@@ -1,0 +1,51 @@
+"""Waiting as Prefect does it: a run that is scheduled for later, and no process that sleeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime
+from typing import Any
+
+log = logging.getLogger("evergreen")
+
+
+def can_wait() -> bool:
+    """Whether this run is of a deployment on a server, which can start it again later."""
+    return _deployment_id() is not None and "PREFECT_API_URL" in os.environ
+
+
+def start_later(scenario: str, when: datetime, reason_found_at: datetime, reason: str) -> str | None:
+    """Schedule another run of this run's deployment, which will look, decide and plan anew.
+
+    Args:
+        when: it starts.
+        reason_found_at: what its deadline is counted from.
+
+    Returns:
+        The new run's name; None where the server can't be told, so that the training must start now.
+    """
+    from prefect import get_client
+    from prefect.states import Scheduled
+
+    deployment_id = _deployment_id()
+    assert deployment_id is not None
+    try:
+        with get_client(sync_client=True) as client:
+            run = client.create_flow_run_from_deployment(
+                deployment_id,
+                parameters={"scenario": scenario, "reason_found_at": reason_found_at.isoformat()},
+                state=Scheduled(scheduled_time=when, message=reason),
+                name=f"retraining-{scenario}-waits",
+                idempotency_key=f"{scenario}-{when.isoformat(timespec='minutes')}",  # a retry schedules no second one
+            )
+    except Exception as error:  # whatever is wrong with the server, the training must not be lost
+        log.warning("The start could not be put off (%s): it starts now.", error)
+        return None
+    return str(run.name)
+
+
+def _deployment_id() -> Any:
+    from prefect.runtime import deployment
+
+    return deployment.id

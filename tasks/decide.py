@@ -1,0 +1,90 @@
+"""decide: is there a reason to train again?
+
+Reads   what *look* saw, and the scenario's section `retraining`.
+Writes  nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evergreen.metrics import difference
+from evergreen.scenario import Retraining, Scenario
+from evergreen.workspace import Workspace
+from tasks.look import Look, Quality
+from tasks.stage import Page, Stage
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to train again.
+
+    Attributes:
+        name: the scenario's.
+        reasons: for it, each a clause with its figures; none means that there is nothing to do.
+        against: what was looked at and is no reason, in the same way.
+    """
+
+    name: str
+    reasons: tuple[str, ...]
+    against: tuple[str, ...]
+
+    @property
+    def due(self) -> bool:
+        return bool(self.reasons)
+
+    def __str__(self) -> str:
+        if self.due:
+            return f"retraining, because {'; '.join(self.reasons)}."
+        return f"nothing to do: {'; '.join(self.against)}."
+
+
+def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
+    """Weigh what was seen against the scenario's settings."""
+    settings = scenario.retraining
+    if seen.champion is None:
+        return Decision(scenario.name, ("there is no champion yet",), ())
+    judged = [
+        _enough(settings, seen),
+        *([(seen.drift.drifted, seen.drift.reason)] if seen.drift else []),
+        *([worse(seen.quality, settings.quality_level)] if seen.quality else []),
+        *([_old(settings, seen)] if seen.age_days is not None and settings.max_age_days is not None else []),
+    ]
+    reasons = tuple(words for holds, words in judged if holds)
+    return Decision(scenario.name, reasons, (*(words for holds, words in judged if not holds), *seen.unknown))
+
+
+def worse(quality: Quality, level: float) -> tuple[bool, str]:
+    """Whether the champion is right less often on new items than it was, by more than chance; and that in words."""
+    lost, low, high = difference(quality.right_then, quality.items_then, quality.right_now, quality.items_now, level=level)
+    words = (
+        f"{quality.right_now / quality.items_now:.1%} of {quality.items_now:,} new items are right, against "
+        f"{quality.right_then / quality.items_then:.1%} of {quality.items_then:,} test items when the champion was registered: "
+        f"{-100 * lost:+.1f} points ({1 - level:.4g} interval {-100 * high:+.1f} to {-100 * low:+.1f})"
+    )
+    return low > 0, words
+
+
+def _enough(settings: Retraining, seen: Look) -> tuple[bool, str]:
+    came = seen.new_items + seen.corrected_items
+    words = f"{seen.new_items:,} new and {seen.corrected_items:,} corrected items, where {settings.min_new_items:,} are enough"
+    return came >= settings.min_new_items, words
+
+
+def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
+    assert seen.age_days is not None and settings.max_age_days is not None
+    words = f"the last training was {seen.age_days:.1f} days ago, where {settings.max_age_days:g} are allowed"
+    if seen.age_days <= settings.max_age_days:
+        return False, words
+    if not seen.new_items + seen.corrected_items:
+        return False, f"{words}, but the same data would give the same model"
+    return True, words
+
+
+def page(scenario: Scenario, workspace: Workspace, decision: Decision) -> Page:
+    """The reasons, and what is none."""
+    rows = [{"reason": "yes", "what": words} for words in decision.reasons]
+    return Page(tables={"decision": rows + [{"reason": "no", "what": words} for words in decision.against]})
+
+
+stage = Stage(decide, Decision, page=page)

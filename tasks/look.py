@@ -1,0 +1,304 @@
+"""look: take in what came since, and compare it with what the champion was trained on.
+
+Reads   the scenario's inbox, the data set, the champion with its origin and reference, the last retraining's record.
+Writes  `data/NAME` and `data.dvc`, `quarantine/NAME/`; moves what it took to the inbox's `taken/`.
+Stops   when what came does not pass the scenario's expectations: then data set and inbox are as they were.
+
+Needs no TensorFlow: the champion is asked through ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from evergreen.dataset import (
+    Correction,
+    Quarantine,
+    batches,
+    corrections,
+    iter_images,
+    iter_parts,
+    staged,
+    table,
+    write_corrections,
+)
+from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, observe
+from evergreen.errors import EvergreenError
+from evergreen.inbox import Entry, Inbox, Row, read_corrections, said_at
+from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin
+from evergreen.scenario import Scenario
+from evergreen.versions import fetch_data
+from evergreen.workspace import Workspace
+from tasks.collect import collect_inbox
+from tasks.stage import Page, Stage
+from tasks.validate import validate
+from tasks.version import version
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of an inbox.
+
+    Attributes:
+        added: new items.
+        known: items that the data set has already, and copies.
+        quarantined: items for each reason.
+        corrected: items that have another label now.
+        corrections_known: corrections that say what is so already.
+        corrections_refused: lines (or files) for each reason; they are in quarantine.
+        left: files that stay for the next time, and why.
+    """
+
+    added: int = 0
+    known: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    corrected: int = 0
+    corrections_known: int = 0
+    corrections_refused: dict[str, int] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        refused = Counter(self.quarantined) + Counter(self.corrections_refused)
+        counts = {
+            "new items": self.added, "known": self.known, "corrected": self.corrected, "corrections known": self.corrections_known,
+            **{f"in quarantine as {reason}": count for reason, count in sorted(refused.items())}, "left for next time": len(self.left),
+        }  # fmt: skip
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing came"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How often the champion was right: on the test split when it was registered, and on new items by the labels that they came with."""
+
+    right_then: int
+    items_then: int
+    right_now: int
+    items_now: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to decide on.
+
+    Attributes:
+        name: the scenario's.
+        taken: what became of the inbox.
+        champion: the version in use, or None.
+        age_days: since it was registered, or since a later retraining that left it in its place; None where that isn't known.
+        new_items, corrected_items: that neither the champion nor such a retraining had.
+        quality, drift: of the new items (of many, the newest 4,000); None where they can't be told.
+        unknown: why not, in words.
+        batches: names of the data set's batch folders.
+    """
+
+    name: str
+    taken: Taken
+    champion: int | None
+    age_days: float | None
+    new_items: int
+    corrected_items: int
+    quality: Quality | None
+    drift: Drift | None
+    unknown: tuple[str, ...]
+    batches: tuple[str, ...]
+
+    def __str__(self) -> str:
+        since = f"{self.new_items:,} new and {self.corrected_items:,} corrected items since the last training"
+        drift = f"; {self.drift.reason}" if self.drift else ""
+        return f"inbox: {self.taken}; {since}{drift}."
+
+
+def look(scenario: Scenario, workspace: Workspace) -> Look:
+    """Take in what came, and see what is new to the champion.
+
+    Raises:
+        DataRefused: what came does not pass the scenario's expectations.
+        EvergreenError: the champion's files can't be read, the disk is full, or DVC can't take what came.
+    """
+    fetch_data(workspace, scenario.name)
+    return _compared(scenario, workspace, take_in(scenario, workspace))
+
+
+def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
+    """The scenario's inbox."""
+    named = scenario.retraining.inbox
+    return workspace.root / (Path(named).expanduser() if named else Path("inbox") / scenario.name)
+
+
+def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
+    """Make what lies in the inbox part of the data set, and then move it away. Whoever is killed in between, and does the same again,
+    ends as if nothing had happened.
+
+    Raises: as `look`.
+    """
+    inbox = Inbox.look_into(inbox_of(scenario, workspace), scenario.retraining.settle_seconds)
+    if not len(inbox):
+        return Taken(left=inbox.left)
+    try:
+        collection = collect_inbox(scenario, workspace, inbox)
+        correcting = _Correcting(scenario, workspace)
+        correcting.stage(inbox.corrections)
+        if staged(workspace, scenario.name):
+            # Copies and conflicts are in quarantine, each by itself: they are no reason to refuse the others.
+            validate(scenario, workspace, replace(collection, duplicates=0, conflicts=0))
+    except BaseException:
+        shutil.rmtree(workspace.staging(scenario.name), ignore_errors=True)
+        raise
+    if batches(workspace, scenario.name) or staged(workspace, scenario.name):
+        version(scenario, workspace, collection)
+    inbox.put_away()
+    return Taken(
+        collection.added, collection.known + collection.duplicates, collection.quarantined, correcting.count["corrected"],
+        correcting.count["known"], dict(sorted(correcting.refused.items())), inbox.left,
+    )  # fmt: skip
+
+
+class _Correcting:
+    """Corrections on their way into the data set."""
+
+    def __init__(self, scenario: Scenario, workspace: Workspace) -> None:
+        self.scenario, self.workspace = scenario, workspace
+        self.folders = [*batches(workspace, scenario.name), *staged(workspace, scenario.name)]
+        self.said = {(one.id, one.label, one.at, one.source) for one in corrections(self.folders)}
+        self.new: list[Correction] = []
+        self.count: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+
+    def stage(self, entries: list[Entry]) -> None:
+        """Stage a batch of those that change a label; later files have the last word."""
+        if not entries:
+            return
+        files = [
+            (entry, Path(os.fsdecode(entry.path)).read_bytes()) for entry in sorted(entries, key=lambda e: (said_at(e), e.name))
+        ]
+        read = [(entry, content, read_corrections(content)) for entry, content in files]
+        labels = self._labels_of({row.id for _, _, rows in read if isinstance(rows, list) for row in rows})
+        with Quarantine(self.workspace, self.scenario.name) as quarantine:
+            for entry, content, rows in read:
+                if isinstance(rows, str):
+                    self.refused["corrections-unreadable"] += 1
+                    quarantine.add(
+                        entry.name, "corrections-unreadable", rows, id=hashlib.sha256(content).hexdigest(), data=content, label=None,
+                        size_bytes=len(content), collected_at=datetime.now(UTC),
+                    )  # fmt: skip
+                    continue
+                for row in dict.fromkeys(rows):
+                    self._note(entry, row, labels, quarantine)
+        if self.new:
+            writing = self.workspace.staging(self.scenario.name) / ".corrections"
+            writing.mkdir(parents=True)
+            mark = write_corrections(writing, self.new)
+            writing.rename(writing.with_name(f"{len(self.folders):05d}-{mark}"))
+
+    def _labels_of(self, ids: set[str]) -> dict[str, str]:
+        labels = {}
+        for rows in iter_parts(self.folders, ["id", "label"]):
+            for id, label in zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True):
+                if id in ids:
+                    labels[id] = label
+        return labels
+
+    def _note(self, entry: Entry, row: Row, labels: dict[str, str], quarantine: Quarantine) -> None:
+        label = self.scenario.collect.rename.get(row.label, row.label)
+        problem = ("correction-unreadable", row.problem) if row.problem else self._unknown(row.id, label, labels)
+        if problem:
+            self.refused[problem[0]] += 1
+            quarantine.add(
+                f"{entry.name}, line {row.line}", *problem, id=row.id or None, data=None, label=row.label, size_bytes=0,
+                collected_at=datetime.now(UTC),
+            )  # fmt: skip
+        elif labels[row.id] == label or (row.id, label, said_at(entry), entry.name) in self.said:
+            self.count["known"] += 1
+        else:
+            self.count["corrected"] += 1
+            self.new.append(Correction(row.id, label, labels[row.id], row.by, said_at(entry), entry.name))
+            labels[row.id] = label
+
+    def _unknown(self, id: str, label: str, labels: dict[str, str]) -> tuple[str, str] | None:
+        if id not in labels:
+            return "correction-unknown-id", "the data set has no such item"
+        if label not in self.scenario.validation.labels:
+            return "correction-unknown-label", f"{label!r} is not in validate.labels"
+        return None
+
+
+def attempt_file(workspace: Workspace, name: str) -> Path:
+    """Where the last retraining is noted."""
+    return workspace.record(name) / "retraining.json"
+
+
+def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
+    from evergreen.registry import aliases, download
+
+    name, folders = scenario.name, batches(workspace, scenario.name)
+    names = tuple(folder.name for folder in folders)
+    champion = aliases(workspace, name).get("champion")
+    if champion is None:
+        items = table(folders, ["id"]).num_rows
+        return Look(name, taken, None, None, items, 0, None, None, ("there is no champion yet",), names)
+    artifacts = download(workspace, name, str(champion)) / "artifacts"
+    origin, attempt = Origin.load(artifacts / ORIGIN), Attempt.load(attempt_file(workspace, name))
+    if attempt is not None and attempt.champion != champion:
+        attempt = None
+    had = {*(origin.batches if origin else ()), *(attempt.batches if attempt else ())}
+    new = [folder for folder in folders if folder.name not in had]
+    rows = table(new, ["id", "label"], folders)
+    labels = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    corrected = {one.id for one in corrections(new)} - labels.keys()
+    newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
+    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest)
+    since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
+    age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
+    return Look(name, taken, champion, age, len(labels), len(corrected), quality, drift, unknown, names)
+
+
+def _asked(
+    scenario: Scenario, artifacts: Path, origin: Origin | None, folders: list[Path], labels: dict[str, str]
+) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
+    """What the champion makes of new items, whose labels are given by id; and what can't be told, in words."""
+    from evergreen.embedding import EmbeddingModel
+
+    if origin is None:
+        return None, None, ("the champion was registered without its origin: all items count as new, its age is not known",)
+    if not labels:
+        return None, None, ()
+    order: list[str] = []
+
+    def images() -> Iterator[bytes]:
+        for id, image in iter_images(folders, labels):
+            order.append(id)
+            yield image
+
+    try:
+        seen = observe(EmbeddingModel.open(artifacts), images())
+    except EvergreenError as error:
+        return None, None, (f"the champion can't be asked about new items: {error}",)
+    right = sum(seen.labels[place] == labels[id] for place, id in zip(seen.predicted.tolist(), order, strict=True))
+    quality = Quality(origin.right, origin.items, right, len(order)) if origin.items else None
+    if not (artifacts / REFERENCE).is_file():
+        return quality, None, ("drift is not known: the champion was registered without a reference",)
+    try:
+        drift = compare(Observations.load(artifacts / REFERENCE), seen, alpha=scenario.retraining.drift_level)
+    except EvergreenError as error:
+        return quality, None, (f"drift is not known: {error}",)
+    return quality, drift, ()
+
+
+def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
+    """What came, and how it compares."""
+    tables = {"inbox": [{"inbox": str(seen.taken)}]}
+    if seen.taken.left:
+        tables["left in the inbox"] = [{"file": file, "because": why} for file, why in seen.taken.left.items()]
+    if seen.drift:
+        tables["drift"] = [{"feature": one.name, "drift": str(one.drifted), "found": one.reason} for one in seen.drift.features]
+    return Page(tables=tables)
+
+
+stage = Stage(look, Look, page=page)

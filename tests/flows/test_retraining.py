@@ -1,0 +1,113 @@
+"""Retraining from end to end with the tiny model; and through Prefect, by its command, where nothing is to do."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from evergreen.registry import aliases
+from flows.retraining import retrain_where_due
+from tasks.stage import Run, Stage
+from tests.evergreen.test_versions import change
+from tests.flows.conftest import Checkout
+from tests.tasks.test_look import correct, drop, id_of, other, relax
+from tests.tasks.test_preprocess import digit
+from tests.tiny import NAME, Tiny
+
+
+@dataclass
+class Unseen(Run):
+    """A pass over the real stages that no Prefect hears of."""
+
+    def __call__(self, stage: Stage, *earlier: Any) -> Any:
+        outcome = stage.perform(self.scenario, self.workspace, *earlier)
+        self.outcomes.append(outcome)
+        return outcome.result
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What would be emitted to Prefect."""
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # without a server nobody is told
+    monkeypatch.setattr("prefect.events.emit_event", lambda **event: seen.append(event))
+    return seen
+
+
+@pytest.fixture
+def crowned(registered: Tiny, events: list[dict[str, Any]]) -> Tiny:
+    """A champion, and a source of thirty digits that it knows."""
+    registered.promote()
+    relax(registered.workspace)
+    for number in range(30):
+        image, label = digit(number)
+        path = registered.root / "source" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    change(registered.workspace, "collect", builtin=None, path="source")
+    change(registered.workspace, "retraining", min_new_items=60)
+    return registered
+
+
+def retrain(tiny: Tiny) -> dict[str, Any]:
+    return retrain_where_due(Unseen(tiny.scenario, tiny.workspace))
+
+
+def test_nothing_new_is_nothing_to_do(crowned: Tiny, events: list[dict[str, Any]]) -> None:
+    summary = retrain(crowned)
+    assert summary["retrained"] is False and summary["reasons"] == [] and events == []
+    assert "0 new and 0 corrected items" in summary["against"][0]
+
+
+def test_new_digits_are_learned_once(crowned: Tiny) -> None:
+    drop(crowned.workspace, range(500, 570))
+    correct(crowned.workspace, f"{id_of(3)},{other(3)},")
+    summary = retrain(crowned)
+    assert summary["retrained"] and "70 new and 1 corrected items" in summary["reasons"][0]
+    assert list(summary["stages"])[:3] == ["look", "decide", "collect"] and summary["stages"]["train"]["state"] == "ran"
+    assert summary["model_version"] == 2
+    # The gate may keep the champion: the same items are no reason again.
+    again = retrain(crowned)
+    assert again["retrained"] is False and "0 new and 0 corrected items" in again["against"][0]
+
+
+def test_darkened_digits_are_drift_which_is_a_reason_in_words_and_announced_once(
+    crowned: Tiny, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(crowned.workspace, range(500, 550), darken=0.55)  # fewer than are enough
+
+    def failing(run: Run) -> None:
+        raise RuntimeError(str(run.outcomes[-1].result))
+
+    monkeypatch.setattr("flows.retraining.stages_in_order", failing)
+    for _ in range(2):  # a training that fails is tried again, and its drift not announced again
+        with pytest.raises(RuntimeError, match="retraining, because drift: brightness.*moved by more than chance"):
+            retrain(crowned)
+    assert [event["event"] for event in events] == ["evergreen.drift"]
+    resource = events[0]["resource"]
+    assert resource["prefect.resource.id"] == f"evergreen.scenario.{NAME}"
+    assert resource["evergreen.retraining"] == "under way"  # which starts no other one
+    assert "brightness" in events[0]["payload"]["message"]
+    assert aliases(crowned.workspace, NAME) == {"champion": 1, "challenger": 1}
+
+
+@pytest.mark.slow
+def test_the_command_says_nothing_to_do_without_tensorflow_and_for_under_a_watt_hour(checkout: Checkout) -> None:
+    program = (
+        "import sys; sys.argv[0] = 'evergreen'; from flows.cli import main\n"
+        "try: main()\n"
+        "finally: print('TensorFlow', 'tensorflow' in sys.modules, file=sys.stderr)"
+    )
+    done = checkout.run(sys.executable, "-c", program, "retrain", "quickstart", "--json")
+    assert done.status == 0, done.err
+    assert done.json["retrained"] is False and done.json["reasons"] == []
+    assert done.json["energy_wh"] is None or done.json["energy_wh"] < 1
+    assert "TensorFlow False" in done.err
+    (database,) = checkout.workspace.private.rglob("prefect.db")
+    with sqlite3.connect(database) as prefect:
+        states = prefect.execute("SELECT state_type, state_name FROM flow_run WHERE name = 'retraining-quickstart'").fetchall()
+    assert states == [("COMPLETED", "Nothing to do")]

@@ -1,0 +1,266 @@
+"""What lies in the inbox, and how it compares: real digits, a real champion, real DVC and MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from evergreen.dataset import batches, corrections, known_ids, read_quarantine, table
+from evergreen.errors import DataRefused
+from evergreen.origin import ORIGIN, Origin
+from evergreen.versions import data_unchanged, data_version
+from evergreen.workspace import Workspace
+from tasks import look as look_file
+from tasks.look import Look, Taken, look, take_in
+from tasks.preprocess import preprocess
+from tests.evergreen.test_versions import change, repository
+from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
+from tests.tiny import NAME, Tiny
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Workspace:
+    """A checkout with 200 digits and an empty inbox."""
+    workspace = repository(tmp_path / "small")
+    relax(workspace)
+    add_batch(workspace, digits(0, 200))
+    return workspace
+
+
+def relax(workspace: Workspace) -> None:
+    change(workspace, "validate", min_items_per_label=5)
+    change(workspace, "retraining", settle_seconds=0)
+
+
+def drop(workspace: Workspace, numbers: range, label: str | None = None, darken: float = 1.0) -> None:
+    """Put digits into the inbox, by their label or another one."""
+    for number in numbers:
+        image, own = digit(number)
+        if darken != 1:
+            pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+            image = cv2.imencode(".png", (pixels * darken).astype(np.uint8))[1].tobytes()
+        path = workspace.root / "inbox" / NAME / (label or own) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+
+
+def correct(workspace: Workspace, *lines: str, file: str = "fixes.csv") -> None:
+    path = workspace.root / "inbox" / NAME / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["id,label,by", *lines]) + "\n")
+
+
+def id_of(number: int) -> str:
+    return hashlib.sha256(digit(number)[0]).hexdigest()
+
+
+def other(number: int) -> str:
+    """A label that is not the digit's."""
+    return str((int(digit(number)[1]) + 1) % 10)
+
+
+def taken(workspace: Workspace) -> Taken:
+    from evergreen.scenario import Scenario
+
+    return take_in(Scenario.load(workspace.scenarios, NAME), workspace)
+
+
+def waiting(workspace: Workspace) -> list[str]:
+    folder = workspace.root / "inbox" / NAME
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and "taken" not in p.parts)
+
+
+def label_of(workspace: Workspace, number: int) -> str:
+    return known_ids(workspace, NAME)[bytes.fromhex(id_of(number))]
+
+
+def test_an_empty_inbox_changes_nothing(small: Workspace) -> None:
+    assert str(taken(small)) == "nothing came"
+    assert data_version(small) is None
+
+
+def test_new_images_become_a_part_of_a_new_data_version_and_leave_the_inbox(small: Workspace) -> None:
+    drop(small, range(195, 210))  # five of them are known
+    first = taken(small)
+    assert (first.added, first.known) == (10, 5)
+    assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 2
+    assert data_unchanged(small) and waiting(small) == []
+
+
+def test_an_unknown_label_goes_to_quarantine_and_nothing_is_in_the_way_of_the_rest(small: Workspace) -> None:
+    drop(small, range(200, 203))
+    drop(small, range(203, 209), label="owl")
+    (small.root / "inbox" / NAME / "loose.png").write_bytes(digit(210)[0])
+    (small.root / "inbox" / NAME / "3" / "torn.png").parent.mkdir(exist_ok=True)
+    (small.root / "inbox" / NAME / "3" / "torn.png").write_bytes(digit(211)[0][:50])
+    result = taken(small)
+    assert result.added == 3 and result.quarantined["unknown-label"] == 7 and sum(result.quarantined.values()) == 8
+    assert {record["label"] for record in read_quarantine(small, NAME) if record["reason"] == "unknown-label"} == {"owl", ""}
+    assert waiting(small) == []
+
+
+def test_a_half_copied_file_is_taken_the_next_time(small: Workspace) -> None:
+    drop(small, range(200, 202))
+    half = small.root / "inbox" / NAME / digit(200)[1] / "200.png"
+    half.rename(half.with_name("200.png.part"))
+    first = taken(small)
+    assert first.added == 1 and len(first.left) == 1 and waiting(small) == ["200.png.part"]
+    half.with_name("200.png.part").rename(half)
+    assert taken(small).added == 1 and waiting(small) == []
+
+
+def test_a_correction_changes_the_label_and_keeps_the_old_one_on_record(small: Workspace) -> None:
+    part = next(batches(small, NAME)[0].iterdir())
+    before = part.read_bytes()
+    correct(small, f"{id_of(7)},{other(7)},Ada")
+    assert taken(small).corrected == 1
+    assert label_of(small, 7) == other(7)
+    (one,) = corrections(batches(small, NAME))
+    assert (one.old_label, one.by, one.source) == (digit(7)[1], "Ada", "fixes.csv")
+    assert part.read_bytes() == before and data_unchanged(small)
+    assert table(batches(small, NAME), ["label"], ())["label"].to_pylist()[7] == digit(7)[1]
+
+
+def test_the_same_correction_twice_changes_nothing_the_second_time(small: Workspace) -> None:
+    correct(small, f"{id_of(7)},{other(7)},")
+    taken(small)
+    named = data_version(small)
+    correct(small, f"{id_of(7)},{other(7)},", f"{id_of(7)},{other(7)},", file="again.csv")
+    result = taken(small)
+    assert (result.corrected, result.corrections_known) == (0, 2)
+    assert data_version(small) == named and waiting(small) == []
+
+
+def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(small: Workspace) -> None:
+    correct(small, f"{id_of(999)},3,", f"{id_of(7)},owl,", "nonsense,3,", f"{id_of(8)},1,", f"{id_of(8)},2,")
+    correct(small, f"{id_of(9)},{other(9)},", file="good.csv")
+    (small.root / "inbox" / NAME / "torn.csv").write_bytes(b"\xff\xfe\x00")
+    result = taken(small)
+    assert result.corrected == 1 and result.corrections_refused == {
+        "correction-unknown-id": 1, "correction-unknown-label": 1, "correction-unreadable": 3, "corrections-unreadable": 1,
+    }  # fmt: skip
+    assert waiting(small) == [] and len(read_quarantine(small, NAME)) == 6
+
+
+def test_an_item_and_its_correction_may_come_together(small: Workspace) -> None:
+    drop(small, range(200, 201))
+    correct(small, f"{id_of(200)},{other(200)},")
+    assert (taken(small).corrected, label_of(small, 200)) == (1, other(200))
+
+
+def test_the_source_may_go_on_saying_what_was_corrected(small: Workspace) -> None:
+    correct(small, f"{id_of(7)},{other(7)},")
+    taken(small)
+    drop(small, range(7, 8))
+    result = taken(small)
+    assert (result.known, result.quarantined) == (1, {})
+
+
+def test_no_item_changes_its_split_by_a_correction_or_by_new_items(small: Workspace) -> None:
+    preprocess(scenario(), small)
+    before = {row["id"]: row for row in rows(small)}
+    correct(small, *[f"{id_of(number)},{other(number)}," for number in range(60)])
+    drop(small, range(200, 230))
+    taken(small)
+    preprocess(scenario(), small)
+    after = {row["id"]: row for row in rows(small)}
+    assert len(after) == 230
+    assert all(after[id]["split"] == row["split"] for id, row in before.items())
+    assert after[id_of(5)]["label"] == other(5)
+
+
+def test_data_that_are_refused_stay_in_the_inbox_and_the_data_set_as_it_was(small: Workspace) -> None:
+    change(small, "validate", max_brightness_shift=0.05)
+    drop(small, range(200, 220), darken=0.2)
+    with pytest.raises(DataRefused, match="brightness"):
+        taken(small)
+    assert len(waiting(small)) == 20 and len(batches(small, NAME)) == 1
+    assert not small.staging(NAME).exists()
+
+
+@pytest.mark.parametrize("where", ["validate", "version", "put_away"])
+def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happened(
+    small: Workspace, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(small, range(200, 210))
+    correct(small, f"{id_of(7)},{other(7)},", f"{id_of(205)},{other(205)},")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if where == "put_away":
+            patch.setattr("evergreen.inbox.Inbox.put_away", killed)
+        elif where == "version":  # the batches are in place, and DVC has not heard of them
+            patch.setattr("tasks.version.add_data", killed)
+        else:
+            patch.setattr(look_file, "validate", killed)
+        with pytest.raises(Killed):
+            taken(small)
+    assert len(waiting(small)) == 11
+    taken(small)
+    assert waiting(small) == [] and data_unchanged(small)
+    assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 3 and len(corrections(batches(small, NAME))) == 2
+    assert (label_of(small, 7), label_of(small, 205)) == (other(7), other(205))
+
+
+def looked(tiny: Tiny) -> Look:
+    return look(tiny.scenario, tiny.workspace)
+
+
+def again(tiny: Tiny) -> int:
+    """Put the champion's test digits into the inbox, packed otherwise: new items in which nothing has drifted; returns how many."""
+    labels = known_ids(tiny.workspace, NAME)
+    for place, image in enumerate(tiny.images):
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+        path = tiny.root / "inbox" / NAME / labels[hashlib.sha256(image).digest()] / f"again-{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes())
+    return len(tiny.images)
+
+
+def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None:
+    relax(registered.workspace)
+    assert looked(registered).champion is None
+    registered.promote()
+    calm = looked(registered)
+    assert (calm.champion, calm.new_items, calm.quality, calm.drift, calm.unknown) == (1, 0, None, None, ())
+    assert calm.age_days is not None and 0 <= calm.age_days < 1
+    repacked = again(registered)
+    correct(registered.workspace, f"{id_of(7)},{other(7)},")
+    seen = looked(registered)
+    assert (seen.new_items, seen.corrected_items) == (repacked, 1)
+    assert seen.drift is not None and not seen.drift.drifted, str(seen.drift)
+    assert seen.quality is not None and seen.quality.items_now == repacked
+    assert seen.quality.right_now == seen.quality.right_then  # they look the same to the champion
+    assert (seen.quality.right_then, seen.quality.items_then) == (
+        round(registered.evaluation.metrics["accuracy"] * len(registered.images)),
+        len(registered.images),
+    )
+
+
+def test_the_origin_and_the_reference_travel_with_the_version(registered: Tiny) -> None:
+    from evergreen.drift import Observations
+    from evergreen.registry import download
+
+    artifacts = download(registered.workspace, NAME, "1") / "artifacts"
+    origin = Origin.load(artifacts / ORIGIN)
+    assert origin is not None and origin.batches == registered.data_version.batches
+    known = Observations.load(artifacts / "reference.npz")
+    assert len(known) > 100 and len(known.labels) == 10
+
+
+def test_a_champion_without_an_origin_is_said_not_guessed(registered: Tiny) -> None:
+    from evergreen.registry import download
+
+    registered.promote()
+    (download(registered.workspace, NAME, "1") / "artifacts" / ORIGIN).unlink()
+    seen = looked(registered)
+    assert seen.age_days is None and seen.drift is None and "without its origin" in seen.unknown[0]
