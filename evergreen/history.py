@@ -204,7 +204,8 @@ def _known_sum(costs: Sequence[Cost]) -> Cost | None:
 
 
 def _runs(client: Any, experiment_id: str) -> dict[str, Run]:
-    runs, token = {}, None
+    runs: dict[str, Run] = {}
+    token = None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
         runs |= {run.info.run_id: run for run in page}

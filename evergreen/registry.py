@@ -29,7 +29,9 @@ log = logging.getLogger("evergreen")
 
 ARTIFACT_ROOT = "evergreen:///artifacts"  # see evergreen/artifacts.py
 ALIASES = ("champion", "challenger", "previous")
-NOTE = "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
+NOTE = (
+    "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
+)
 MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
