@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,14 @@ from evergreen.workspace import Workspace
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger("evergreen")
+
 ARTIFACT_ROOT = "evergreen:///artifacts"  # see evergreen/artifacts.py
 ALIASES = ("champion", "challenger", "previous")
+NOTE = (
+    "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
+)
+MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,7 @@ def crown(workspace: Workspace, name: str, version: int) -> int | None:
     if reigning is not None:
         set_alias(workspace, name, "previous", reigning)
     set_alias(workspace, name, "champion", version)
+    _note(workspace, name, version, "promoted", reigning)
     return reigning
 
 
@@ -180,7 +189,29 @@ def rollback(workspace: Workspace, name: str) -> Rollback:
             )
         set_alias(workspace, name, "champion", previous)
         set_alias(workspace, name, "previous", champion)
+        _note(workspace, name, previous, "rolled back to", champion)
         return Rollback(name, previous, champion)
+
+
+def champion_notes(tags: dict[str, str]) -> list[tuple[datetime, str, int | None]]:
+    """When a version came into use (UTC), how (`promoted` or `rolled back to`), and in whose place; from its tags, oldest first."""
+    notes = []
+    for key, value in tags.items():
+        if key.startswith(NOTE):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                told = json.loads(value)
+                moment = datetime.strptime(key.removeprefix(NOTE), MOMENT).replace(tzinfo=UTC)
+                notes.append((moment, str(told["how"]), told["instead_of"]))
+    return sorted(notes, key=lambda note: note[0])
+
+
+def _note(workspace: Workspace, name: str, version: int, how: str, instead_of: int | None) -> None:
+    """Note a new champion on its version. The alias has moved by now, whatever becomes of the note."""
+    key, told = f"{NOTE}{datetime.now(UTC).strftime(MOMENT)}", json.dumps({"how": how, "instead_of": instead_of})
+    try:
+        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, told)
+    except Exception as error:
+        log.warning("That version %s was %s could not be noted in MLflow (%s).", version, how, error)
 
 
 def download(workspace: Workspace, name: str, wanted: str) -> Path:

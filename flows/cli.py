@@ -211,6 +211,34 @@ def checkout(
 
 
 @app.command()
+def report(
+    scenarios: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Scenarios; without any, all that are in use.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one page that tells whether retraining was worth it: quality, energy, carbon and money by version, and the data's changes."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.report import answer
+        from flows.report import told, write_report
+
+        path, histories = write_report(workspace, scenarios or ())
+        if as_json:
+            print(json.dumps(told(path, histories), default=str), file=out)
+        else:
+            for history in histories:
+                print(f"{history.scenario}: {answer(history)}", file=out)
+            print(path.as_uri(), file=out)
+        if open_it:
+            import webbrowser
+
+            webbrowser.open(path.as_uri())
+
+
+@app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Look at this machine and checkout: what is there, what is missing, and how to mend it."""
     with results() as out:

@@ -23,6 +23,7 @@ from evergreen.waiting import provider, when
 from evergreen.workspace import replace_file
 from flows.attempt import begin
 from flows.events import emit_drift
+from flows.report import publish_report
 from flows.stages import planned, stages_in_order
 from flows.summary import estimated, note_saving, publish
 from flows.waiting import can_wait, start_later
@@ -49,6 +50,7 @@ def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
         summary = retrain_where_due(run, reason_found_at)
     if summary["retrained"]:
         publish(summary)
+        publish_report(run.workspace, scenario)
         return summary
     name = "Waits" if summary["reasons"] else "Nothing to do"
     return Completed(name=name, message="; ".join(summary["against"]), data=summary)

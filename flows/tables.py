@@ -47,6 +47,8 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
     console.print("Where to look:", style="bold")
     console.print(f"  data report     {_shown(workspace.data_docs(name) / 'index.html')}", soft_wrap=True)
     console.print(f"  pictures        {_shown(workspace.evaluation(name))}", soft_wrap=True)
+    if (workspace.outputs(name) / "report.html").exists():
+        console.print(f"  worth it?       {_shown(workspace.outputs(name) / 'report.html')}", soft_wrap=True)
     console.print("  Prefect, MLflow evergreen up   (then open the links that it prints)")
     if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
         console.print("Nothing has changed since the last run: nothing was done.", style="bold green")

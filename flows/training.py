@@ -9,6 +9,7 @@ from prefect import flow
 
 from evergreen.scenario import Name
 from flows.attempt import begin
+from flows.report import publish_report
 from flows.stages import planned, stages_in_order
 from flows.summary import estimated, publish
 from tasks.stage import Run
@@ -28,6 +29,7 @@ def training(scenario: Name) -> dict[str, Any]:
         expected = planned(run)
         summary = stages_in_order(run) | estimated(expected)
     publish(summary)
+    publish_report(run.workspace, scenario)
     return summary
 
 

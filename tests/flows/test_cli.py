@@ -24,6 +24,7 @@ def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout,
         "up",
         "retrain",
         "deploy",
+        "report",
         "promote",
         "rollback",
         "checkout",
@@ -147,6 +148,17 @@ def test_data_that_fails_validation_ends_with_status_3_and_changes_nothing(check
     assert done.status == 3, done.err
     assert "10,000" in done.json["error"]
     assert {name: (checkout.root / name).read_bytes() for name in before} == before
+
+
+def test_the_report_of_all_scenarios_in_use_is_written_and_its_figures_printed(checkout: Checkout) -> None:
+    assert (checkout.root / "outputs/quickstart/report.html").exists()  # the run has written its own
+    done = checkout.evergreen("report", "--json")
+    assert done.status == 0, done.err
+    assert done.json["file"] == str(checkout.root / "outputs/report.html") and Path(done.json["file"]).exists()
+    found = done.json["scenarios"]["quickstart"]
+    assert found["champion"] == 1 and "Nothing has been retrained yet" in found["answer"]
+    assert found["versions"][0]["energy_wh"] > 0 and sum(found["data"][0]["items"].values()) == 1797
+    assert checkout.evergreen("report", "nowhere").status == 2
 
 
 def test_doctor_finds_nothing_broken_in_a_working_checkout(trained: tuple[Checkout, Any]) -> None:

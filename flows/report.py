@@ -1,0 +1,65 @@
+"""`evergreen report`: writes the page, and links it from Prefect's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen.history import History, read_history
+from evergreen.registry import aliases
+from evergreen.report import answer, figures, render
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace, replace_file
+
+log = logging.getLogger("evergreen")
+
+
+def write_report(workspace: Workspace, names: Sequence[str] = ()) -> tuple[Path, list[History]]:
+    """Write the report on these scenarios, or on all that have a model or data.
+
+    Returns:
+        The page, `outputs/NAME/report.html` for one name and `outputs/report.html` otherwise, and what it was made of.
+
+    Raises:
+        WrongUse: there is no such scenario.
+        EvergreenError: MLflow can't be reached.
+    """
+    wanted = list(dict.fromkeys(names)) or _in_use(workspace)
+    histories = [read_history(Scenario.load(workspace.scenarios, name), workspace) for name in wanted]
+    folder = workspace.outputs(wanted[0]) if len(names) == 1 else workspace.outputs("report").parent
+    page = render(histories, made_at=datetime.now(UTC))
+    path = folder / "report.html"
+    replace_file(path, page.encode())
+    return path, histories
+
+
+def publish_report(workspace: Workspace, name: str) -> Path | None:
+    """Write a scenario's report and link it from the page of the Prefect run; called within a flow, at its end.
+
+    Returns:
+        The page; None where it could not be written, which undoes nothing of a finished run.
+    """
+    from prefect.artifacts import create_link_artifact
+
+    try:
+        path, histories = write_report(workspace, [name])
+        create_link_artifact(
+            link=path.as_uri(), link_text="was retraining worth it?", key=f"{name}-report", description=answer(histories[0])
+        )
+    except Exception as error:
+        log.warning("The report could not be shown on Prefect's page (%s).", error)
+        return None
+    return path
+
+
+def told(path: Path, histories: Sequence[History]) -> dict[str, Any]:
+    """The report for programs."""
+    return {"file": str(path), "scenarios": {history.scenario: figures(history) for history in histories}}
+
+
+def _in_use(workspace: Workspace) -> list[str]:
+    names = sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
+    return [name for name in names if workspace.data(name).is_dir() or aliases(workspace, name)]
