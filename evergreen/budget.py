@@ -22,18 +22,23 @@ def is_limited(scenario: Scenario) -> bool:
     return any(value is not None for limits in (scenario.budget.run, scenario.budget.month) for _, value in limits)
 
 
-def hold(scenario: Scenario, workspace: Workspace, estimate: Estimate, *, now: datetime) -> None:
+def hold(scenario: Scenario, workspace: Workspace, estimate: Estimate, *, now: datetime, spent: Cost | None = None) -> None:
     """See that the estimated run stays within its own budget, and within what is left of the month's.
+
+    Args:
+        spent: what the run itself has taken already; the ledger has it too.
 
     Raises:
         OverBudget: it would not, or what it takes can't be known; in numbers, for the first limit that it would pass.
     """
     for what, ahead, limit, unit in _limited(scenario.budget.run, estimate.cost, estimate.currency):
-        _refuse_where_over(scenario, "run", what, 0.0, "", ahead, limit, unit)
+        already = getattr(spent, what) if spent else 0.0
+        unknown = "" if already is not None else ", and some stages took nobody knows what"
+        _refuse_where_over(scenario, "run", what, already or 0.0, unknown, ahead, limit, unit)
     this_month = of_month(read(workspace, scenario.name), now)
     for what, ahead, limit, unit in _limited(scenario.budget.month, estimate.cost, estimate.currency):
-        spent, unknown = _spent(this_month, what)
-        _refuse_where_over(scenario, "month", what, spent, unknown, ahead, limit, unit)
+        before, unknown = _spent(this_month, what)
+        _refuse_where_over(scenario, "month", what, before, unknown, ahead, limit, unit)
 
 
 def training_limit_wh(scenario: Scenario) -> float | None:
@@ -75,7 +80,8 @@ def _refuse_where_over(
             f"the {span}'s budget of {limit:g} {unit} cannot be kept: what the run takes of it can't be known here", fix=fix
         )
     if spent + ahead > limit:
-        before = f"{spent:.3g} {unit} are spent this month{unknown}, and " if span == "month" else ""
+        since = {"run": "already", "month": "this month"}[span]
+        before = f"{spent:.3g} {unit} are spent {since}{unknown}, and " if spent or unknown or span == "month" else ""
         raise OverBudget(
             f"the run would pass the {span}'s budget of {limit:g} {unit}: {before}it is estimated to take {ahead:.3g} {unit}",
             fix=fix,

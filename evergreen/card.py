@@ -37,7 +37,7 @@ def model_card(
         f"- Takes one encoded image (it is brought to {width}×{height}, {'grey' if channels == 1 else 'colour'}); gives one of "
         f"{len(training['labels'])} labels with its probability: {', '.join(training['labels'])}.",
         f"- Data version `{data_version}`, git commit `{git_commit or 'none'}`, seed {training['seed']}, best epoch "
-        f"{training['best_epoch']}, {training['precision']}.",
+        f"{training['best_epoch']}, {training['precision']}, trained from {trained_from(training)}.",
         f"- {splits['splits']['train']:,} training, {splits['splits']['val']:,} validation and {splits['splits']['test']:,} test items; "
         f"{sum(splits['left_out'].values()):,} left out because they look like test items, or link the splits.",
         "",
@@ -68,6 +68,11 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def trained_from(training: dict[str, Any]) -> str:
+    """What a training began with, by the model's `settings.json`."""
+    return f"version {training['start']['version']}" if "start" in training else "scratch"
 
 
 def _number(value: Any) -> str:

@@ -108,14 +108,17 @@ class Slice:
     p_value_worse: float | None
 
 
-def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, seed: int = 0) -> Verdict:
+def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, seed: int = 0, tries: int = 1) -> Verdict:
     """Compare two models on the same items, as the head of this file says.
 
     Args:
         settings: the scenario's section `promote`.
         energy_ratio: of a prediction, challenger to champion; None where it couldn't be measured, and doesn't count.
         seed: of the bootstrap's draws.
+        tries: challengers that a retraining may send against the same champion. The chance `alpha` of promoting one that is no better is
+            shared out among them (Bonferroni).
     """
+    alpha = settings.alpha / tries
     champion, challenger, items = paired.champion_right, paired.challenger_right, len(paired.labels)
     gained, lost = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
     gains = bootstrap(paired, seed)
@@ -134,13 +137,13 @@ def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, see
     told = f"{gained} of {items:,} test items gained, {lost} lost, p = {p_value:.3g}"
     if by_f1:
         told = f"macro F1 {100 * gain:+.2f} points, {told}"
-    is_better = p_value <= settings.alpha
+    is_better = p_value <= alpha
     is_cheaper = energy_ratio is not None and settings.cheaper is not None and energy_ratio <= settings.cheaper
-    loses_at_most = -float(np.quantile(gains.f1_macro if by_f1 else gains.accuracy, settings.alpha))
+    loses_at_most = -float(np.quantile(gains.f1_macro if by_f1 else gains.accuracy, alpha))
     as_good = loses_at_most < settings.margin and chance(lost, gained) > settings.alpha
     if not is_better and not (is_cheaper and as_good):
         also = f"; it takes {energy_ratio:.2g} times the energy, but may lose {loses_at_most:.2%}" if is_cheaper else ""
-        return verdict(False, f"not better than the champion by more than chance ({told}, needed {settings.alpha:g}{also})")
+        return verdict(False, f"not better than the champion by more than chance ({told}, needed {alpha:g}{also})")
     worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= settings.alpha]
     if worse:
         first = min(worse, key=lambda guard: guard.p_value_worse or 0.0)

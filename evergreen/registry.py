@@ -232,6 +232,30 @@ def download(workspace: Workspace, name: str, wanted: str) -> Path:
         ) from None
 
 
+def download_run_file(workspace: Workspace, name: str, version: int, path: str) -> bytes:
+    """A file that was logged with the run that made a version.
+
+    Args:
+        path: below the run's artifacts.
+
+    Raises:
+        EvergreenError: there is none, or it can't be read.
+    """
+    import tempfile
+
+    mlflow = connect(workspace)
+    try:
+        run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
+        with tempfile.TemporaryDirectory() as folder:
+            found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=folder)
+            return Path(found).read_bytes()
+    except (mlflow.MlflowException, OSError) as error:
+        raise EvergreenError(
+            f"{path} of {model_name(name)} version {version} can't be read: {error}",
+            fix="It lies below mlruns/artifacts, or with the MLflow server.",
+        ) from None
+
+
 def _store(workspace: Workspace) -> Path:
     return workspace.mlruns / "mlflow.db"
 

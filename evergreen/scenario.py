@@ -193,6 +193,17 @@ class Retraining(Section):
         0.01, description="chance that one look finds the quality on new items changed where it isn't"
     )
 
+    start_from: Literal["champion", "scratch"] = Field(
+        "champion",
+        description="champion: it is fine-tuned first, and training from scratch is tried only where the gate refuses that",
+    )
+    fine_tune_epochs: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.35, description="share of train.epochs that fine-tuning takes"
+    )
+    fine_tune_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of train.learning_rate to fine-tune with"
+    )
+
     @field_validator("cron")
     @classmethod
     def _comes(cls, value: str | None) -> str | None:

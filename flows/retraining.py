@@ -1,4 +1,5 @@
-"""The retraining flow: look → decide → wait → train. Is there a reason to train again, and if so, the training's stages.
+"""The retraining flow: look → decide → wait → train. Is there a reason to train again, and if so, the training's stages: from the champion's
+weights, and from scratch where the gate refuses that.
 
 A drift must not start retrainings again and again. So (1) an item is new until one retraining that had it has ended, promoted or
 not: what the gate refused is not tried again with the same items; and (2) a drift is announced once for one champion and one data
@@ -24,9 +25,10 @@ from evergreen.workspace import replace_file
 from flows.attempt import begin
 from flows.events import emit_drift
 from flows.report import publish_report
-from flows.stages import planned, stages_in_order
+from flows.stages import planned
 from flows.summary import estimated, note_saving, publish
 from flows.waiting import can_wait, start_later
+from flows.warm import starts, train_until_promoted
 from tasks import decide, look
 from tasks.decide import Decision
 from tasks.look import Look
@@ -63,12 +65,13 @@ def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> dict
     announce(run, seen)
     if not decision.due:
         return untrained(run, seen, decision)
-    expected, now = planned(run), datetime.now(UTC)
+    ways = starts(run, seen.champion)
+    expected, now = planned(run, ways[0]), datetime.now(UTC)
     wanted_at = reason_found_at or now
     waits = put_off(run, expected, wanted_at, now)
     if waits is not None:
         return untrained(run, seen, replace(decision, against=(waits,)))
-    summary = stages_in_order(run) | estimated(expected)
+    summary = train_until_promoted(run, ways) | estimated(expected)
     note(run)
     saved = note_saving(run, summary, wanted_at, now)
     return {**summary, **_told(seen, decision), "retrained": True, "carbon_gco2e_saved_by_waiting": saved}

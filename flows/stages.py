@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evergreen.budget import hold, is_limited
 from evergreen.estimate import Estimate, NothingKnown, estimate, no_trial
@@ -14,42 +14,72 @@ from tasks import collect, evaluate, preprocess, promote, register, train, valid
 from tasks.stage import Rehearsal, Run, WouldRun
 from tasks.trial import trial
 
+if TYPE_CHECKING:
+    from evergreen.warm import WarmStart
+    from tasks.evaluate import Evaluation
+    from tasks.promote import Promotion
+    from tasks.register import Registration
+    from tasks.version import DataVersion
+
 log = logging.getLogger("evergreen")
 
 
 def stages_in_order(run: Run) -> dict[str, Any]:
+    return conclude(run, *model_stages(run, data_stages(run)))
+
+
+def data_stages(run: Run) -> DataVersion:
+    """From the source to the splits."""
     collection = run(collect.stage)
     run(validate.stage, collection)
-    data_version = run(version.stage, collection)
+    data_version: DataVersion = run(version.stage, collection)
     run(preprocess.stage)
-    run(train.stage)
+    return data_version
+
+
+def model_stages(
+    run: Run, data_version: DataVersion, *start: WarmStart | None, tries: int = 1
+) -> tuple[DataVersion, Evaluation, Registration, Promotion]:
+    """From the splits to the gate.
+
+    Args:
+        start: what training begins with, as `tasks.train.train`; without it, a model that stands there and is unchanged will do.
+        tries: as `evergreen.gate.decide`.
+    """
+    run(train.stage, *start)
     evaluation = run(evaluate.stage)
     registration = run(register.stage, data_version, evaluation)
-    promotion = run(promote.stage, registration)
-    return conclude(run, data_version, evaluation, registration, promotion)
+    promotion = run(promote.stage, registration, tries)
+    return data_version, evaluation, registration, promotion
 
 
-def planned(run: Run) -> Estimate | None:
+def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
     """What the stages that will run are estimated to take; None where nothing tells. Without a budget nobody waits for a trial.
 
+    Args:
+        start: as `model_stages`.
+
     Raises:
-        OverBudget: the run would pass a limit of the scenario.
+        OverBudget: the run would pass a limit of the scenario, with what it has spent already.
     """
-    limited = is_limited(run.scenario)
+    limited, scenario = is_limited(run.scenario), run.scenario
+    for warm in filter(None, start):
+        scenario = warm.of(scenario)
     try:
-        expected = estimate(run.scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run))
+        expected = estimate(scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, *start))
     except NothingKnown:
         return None
     if limited:
-        hold(run.scenario, run.workspace, expected, now=datetime.now(UTC))
+        hold(run.scenario, run.workspace, expected, now=datetime.now(UTC), spent=run.cost())
     log.info("%s", expected)
     return expected
 
 
-def first_to_run(run: Run) -> str:
+def first_to_run(run: Run, *start: WarmStart | None) -> str:
     """The first stage that is not unchanged."""
+    rehearsal = Rehearsal(run.scenario, run.workspace)
     try:
-        stages_in_order(Rehearsal(run.scenario, run.workspace))
+        model_stages(rehearsal, data_stages(rehearsal), *start)
     except WouldRun as stage:
         return str(stage)
     return "promote"

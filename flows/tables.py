@@ -64,6 +64,9 @@ def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str])
             for clause in clauses:
                 console.print(f"• {clause}", soft_wrap=True)
     if summary["retrained"]:
+        for one in summary["tries"]:
+            became = "was promoted" if one["promoted"] else "was not promoted"
+            console.print(f"• from {one['start']}: {became}, {one['reason']}", soft_wrap=True)
         show_summary(summary, workspace, out)
     else:
         state = "It waits" if summary["reasons"] else "Nothing to do"

@@ -39,6 +39,7 @@ class Promotion:
         previous: the one that was; None where there was none, or it still is.
         settings: the scenario's section `promote`.
         slices: both models by label and by the scenario's slices (`evergreen.gate.Slice`); empty where nothing was compared.
+        tries: among how many challengers of one retraining the chance of a wrong promotion was shared out.
     """
 
     model: str
@@ -49,27 +50,34 @@ class Promotion:
     previous: int | None
     settings: dict[str, Any]
     slices: list[dict[str, Any]] = field(default_factory=list)
+    tries: int = 1
 
     def __str__(self) -> str:
         done = f"version {self.model_version} is the champion" if self.promoted else f"version {self.champion} stays champion"
         return f"{done}: {self.reason}."
 
 
-def promote(scenario: Scenario, workspace: Workspace, registration: Registration) -> Promotion:
+def promote(scenario: Scenario, workspace: Workspace, registration: Registration, tries: int = 1) -> Promotion:
     """Ask the gate about the version that was just registered.
+
+    Args:
+        tries: as `evergreen.gate.decide`.
 
     Raises:
         EvergreenError: the champion's or the challenger's files can't be read. Then all is as it was.
     """
-    return promote_version(scenario, workspace, registration.model_version)
+    return promote_version(scenario, workspace, registration.model_version, tries=tries)
 
 
-def promote_version(scenario: Scenario, workspace: Workspace, version: int | None, *, force: bool = False) -> Promotion:
+def promote_version(
+    scenario: Scenario, workspace: Workspace, version: int | None, *, force: bool = False, tries: int = 1
+) -> Promotion:
     """Ask the gate about any version.
 
     Args:
         version: None means the challenger.
         force: make it the champion whatever the gate would say.
+        tries: as `evergreen.gate.decide`.
 
     Raises:
         WrongUse: there is no such version.
@@ -87,7 +95,7 @@ def promote_version(scenario: Scenario, workspace: Workspace, version: int | Non
         elif champion == challenger:
             reason = "it is already"
         elif champion is not None:
-            verdict = compare(scenario, workspace, champion, challenger)
+            verdict = compare(scenario, workspace, champion, challenger, tries)
             passes, reason, slices = verdict.promote, verdict.reason, [asdict(one) for one in verdict.slices]
         if passes:
             crown(workspace, name, challenger)
@@ -95,10 +103,10 @@ def promote_version(scenario: Scenario, workspace: Workspace, version: int | Non
     assert now is not None
     previous = champion if passes and champion != challenger else None
     settings = scenario.promote.model_dump(mode="json")
-    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings, slices)
+    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings, slices, tries)
 
 
-def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger: int) -> Verdict:
+def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger: int, tries: int = 1) -> Verdict:
     """The gate's verdict on two versions, on today's test split.
 
     Raises:
@@ -107,7 +115,8 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
     name = scenario.name
     names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
     place = {id: row for row, id in enumerate(test_ids(workspace, name))}
-    models = [Model.open(download(workspace, name, str(version)) / "artifacts") for version in (champion, challenger)]
+    folders = [download(workspace, name, str(version)) / "artifacts" for version in (champion, challenger)]
+    models = [Model.open(folder) for folder in folders]
     predicted = [np.full(len(test), -1) for _ in models]
     places = [np.array([names.index(label) if label in names else -1 for label in model.labels]) for model in models]
     sample: list[bytes] = []
@@ -118,7 +127,11 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
             found[rows] = place_of[model.encoded_probabilities(images).argmax(axis=1)]
         sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
     paired = Paired(test.labels.astype(int), predicted[0], predicted[1], names, _columns(scenario, workspace, place))
-    return decide(paired, scenario.promote, _energy_ratio(models, sample), seed=scenario.seed)
+    same = (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
+    ratio = (
+        1.0 if same else _energy_ratio(models, sample)
+    )  # a measurement would say that one and the same is cheaper, now and then
+    return decide(paired, scenario.promote, ratio, seed=scenario.seed, tries=tries)
 
 
 def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
@@ -143,8 +156,9 @@ def _energy_ratio(models: list[Model], images: list[bytes]) -> float | None:
     return challenger / champion if champion and challenger else None
 
 
-def unchanged(scenario: Scenario, workspace: Workspace, registration: Registration, last: Promotion) -> bool:
+def unchanged(scenario: Scenario, workspace: Workspace, registration: Registration, *tries_and_last: Any) -> bool:
     """A decision stands until there is another version or other settings: what a person rolled back stays so."""
+    last: Promotion = tries_and_last[-1]
     return last.model_version == registration.model_version and last.settings == scenario.promote.model_dump(mode="json")
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 import evergreen
 from evergreen.carbon import carbon_gco2e, intensity
-from evergreen.card import model_card
+from evergreen.card import model_card, trained_from
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
@@ -297,6 +297,7 @@ def _store(
         "data_version": data_version.data_version,
         "git_commit": git_commit(workspace) or "none",
         "energy_wh": "unknown" if spent.energy_wh is None else f"{spent.energy_wh:.4g}",
+        "trained_from": trained_from(json.loads((folder / "settings.json").read_text())),
         **_prefect_run(),
     }
     made = client.create_model_version(model_name(scenario.name), logged.model_uri, run_id, tags=tags, model_id=logged.model_id)

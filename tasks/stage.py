@@ -54,8 +54,8 @@ class Stage:
             sentence for people.
         result_type: that dataclass.
         in_dvc: DVC says whether it is unchanged, and gets its outputs committed.
-        unchanged: for the stages that DVC doesn't own: the same arguments and the last result; True if running again
-            would give that result.
+        unchanged: the same arguments and the last result; True if running again would give that result. Without it, a stage that
+            DVC owns is unchanged where DVC says so, and any other never is.
         page: the result's tables and links.
         work: how much work the result is, and of which kind (see `evergreen.ledger.Entry`); by it the next run's cost is estimated.
         retries: how often Prefect tries again; only for what talks to the outside world.
@@ -65,7 +65,7 @@ class Stage:
     function: Callable[..., Any]
     result_type: type
     in_dvc: bool = False
-    unchanged: Callable[..., bool] = lambda *_: False
+    unchanged: Callable[..., bool] | None = None
     page: Callable[[Scenario, Workspace, Any], Page] = lambda *_: Page()
     work: Callable[[Scenario, Any], tuple[float, str]] = lambda *_: (1.0, "")
     retries: int = 0
@@ -148,8 +148,10 @@ class Stage:
 
             status = stage_status(workspace, self.name, scenario.name)
             # The memory must be of these very outputs: DVC may have brought others back. It is of none where DVC ran the stage.
-            return result if status.unchanged and memory.get("outputs") in ("", status.outputs) else None
-        return result if self.unchanged(scenario, workspace, *earlier, result) else None
+            if not status.unchanged or memory.get("outputs") not in ("", status.outputs):
+                return None
+        unchanged = self.unchanged or (lambda *_: self.in_dvc)
+        return result if unchanged(scenario, workspace, *earlier, result) else None
 
     def cost(self, scenario: Scenario, workspace: Workspace) -> Energy | None:
         """What the stage's last real run took, which made what stands there now; None if that isn't known."""
@@ -212,6 +214,12 @@ class Run:
         outcome = stage(self.scenario, self.workspace, *earlier)
         self.outcomes.append(outcome)
         return outcome.result
+
+    def cost(self) -> Cost:
+        """What this pass has taken so far."""
+        energy = sum((outcome.energy for outcome in self.outcomes), start=Energy.nothing())
+        seconds = sum(outcome.seconds for outcome in self.outcomes)
+        return Cost.of(self.scenario, seconds, energy.energy_wh, energy.uncertainty_wh)
 
 
 class WouldRun(Exception):

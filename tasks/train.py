@@ -4,6 +4,8 @@ Reads `outputs/NAME/splits`; writes `outputs/NAME/model` (`model.keras`, `model.
 bytes whenever the splits and settings are (on one machine). What differs from run to run goes to `outputs/NAME/record/train.json`
 and to MLflow. It ends early when the validation loss no longer falls, or when a budget (seconds, watt-hours) is spent.
 
+A training may begin with the champion's weights, and is shorter then (`evergreen.warm`).
+
 After every epoch all that is needed to go on is put into `.evergreen/checkpoints/NAME`. A training that was killed goes on from
 there, and on a CPU ends with the very weights of one that wasn't: the order of the items and the augmentation depend only on the
 scenario's seed and the epoch.
@@ -35,6 +37,7 @@ from evergreen.estimate import training_kind
 from evergreen.feed import Split, label_names, ordered_batches, steps_per_epoch, training_batches
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario, Train
+from evergreen.warm import WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.stage import Page, Stage
 
@@ -46,7 +49,8 @@ log = logging.getLogger("evergreen")
 
 @dataclass(frozen=True)
 class Training:
-    """How a model came about. `val_loss` and `val_accuracy` are of the kept weights; None without a validation split."""
+    """How a model came about. `val_loss` and `val_accuracy` are of the kept weights; None without a validation split. `start` is what
+    it began with; None for random weights."""
 
     epochs: int
     best_epoch: int
@@ -59,11 +63,13 @@ class Training:
     val_accuracy: float | None
     run_id: str | None
     history: list[dict[str, float]]
+    start: WarmStart | None = None
 
     def __str__(self) -> str:
         kept = f", {100 * self.val_accuracy:.1f} % on val" if self.val_accuracy is not None else ""
         why = "" if self.stopped == "epochs" else f" (stopped: {self.stopped})"
-        return f"{self.epochs} epochs{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
+        warm = "" if self.start is None else f" from {self.start}"
+        return f"{self.epochs} epochs{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
 
 
 @dataclass
@@ -80,11 +86,15 @@ class Progress:
     attempts: int = 1
 
 
-def train(scenario: Scenario, workspace: Workspace) -> Training:
+def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = None) -> Training:
     """Fit the scenario's network to its training split, and keep the best weights.
 
+    Args:
+        start: weights to begin with, and how much shorter it is then; None for random ones.
+
     Raises:
-        EvergreenError: the splits are missing or empty, or an energy budget is set where energy can't be measured.
+        EvergreenError: the splits are missing or empty, `start` is no longer there or does not fit, or an energy budget is set where
+            energy can't be measured.
     """
     from evergreen.energy import Meter
     from evergreen.environment import import_tensorflow
@@ -96,16 +106,18 @@ def train(scenario: Scenario, workspace: Workspace) -> Training:
     if not len(fit_on):
         raise EvergreenError("the train split is empty", fix="Collect more images, or lower val_share and test_share.")
 
-    checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on))
+    scenario = start.of(scenario) if start else scenario
+    checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on, start))
     with Meter() as meter, _tracking(scenario, workspace) as tracker:
-        fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh)
+        weights = start.weights(workspace, scenario.name) if start else None
+        fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
         progress = fitting.progress
         with replace_folder(workspace.model(scenario.name)) as folder:
             model = fitting.finished()
             save(model, folder)
             _write_json(folder / "history.json", progress.history)
-            _write_json(folder / "settings.json", fitting.settings())
+            _write_json(folder / "settings.json", fitting.settings() | ({"start": asdict(start)} if start else {}))
         progress.energy_wh = fitting.energy_wh()
         record = {key: value for key, value in asdict(progress).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())
@@ -124,13 +136,14 @@ def train(scenario: Scenario, workspace: Workspace) -> Training:
         val_accuracy=kept.get("val_accuracy"),
         run_id=progress.run_id,
         history=progress.history,
+        start=start,
     )
 
 
 class Fitting:
     """One attempt at a training: builds the model, takes up the checkpoint, fits within the budgets.
 
-    `spent_wh` tells the energy of this attempt so far in Wh, None where it can't be known.
+    `spent_wh` tells the energy of this attempt so far in Wh, None where it can't be known. `weights` are what a warm start begins with.
     """
 
     def __init__(
@@ -142,9 +155,10 @@ class Fitting:
         checkpoint: Checkpoint,
         tracker: Tracker,
         spent_wh: Callable[[], float | None],
+        weights: list[np.ndarray] | None = None,
     ) -> None:
         self.scenario, self.labels, self.fit_on, self.check_on = scenario, labels, fit_on, check_on
-        self.checkpoint, self.tracker, self.spent_wh = checkpoint, tracker, spent_wh
+        self.checkpoint, self.tracker, self.spent_wh, self.weights = checkpoint, tracker, spent_wh, weights
         self.started, self.looked_at_energy = time.monotonic(), 0.0
         self.progress, self.best = Progress(), []  # type: Progress, list[np.ndarray]
         self.precision, self.limit_wh = precision(scenario.train), training_limit_wh(scenario)
@@ -156,11 +170,12 @@ class Fitting:
         steps = steps_per_epoch(len(self.fit_on), settings.batch_size)
         with _devices().scope():
             self.model = self._build(self.precision, steps)
+        if self.weights is not None:
+            _assign(self.model.weights, self.weights)
         self.model.optimizer.build(self.model.trainable_variables)
         if found := self.checkpoint.read():
             progress, variables, self.best = found
-            for variable, value in zip(self._variables(), variables, strict=True):
-                variable.assign(value)
+            _assign(self._variables(), variables)
             self.progress = progress
             progress.attempts += 1
             log.info("train: going on after epoch %d of an earlier attempt", len(progress.history))
@@ -199,8 +214,7 @@ class Fitting:
     def finished(self) -> keras.Model:
         """The model with the kept weights, in full precision, as it is saved and served."""
         model = self._build("float32", 1)
-        for variable, value in zip(model.weights, self.best, strict=True):
-            variable.assign(value)
+        _assign(model.weights, self.best)
         return model
 
     def settings(self) -> dict[str, Any]:
@@ -300,6 +314,11 @@ class Fitting:
     def _stop(self, reason: str) -> None:
         self.model.stop_training = True
         self.progress.stopped = self.progress.stopped or reason
+
+
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _values(variables: list[Any]) -> list[np.ndarray]:
@@ -407,11 +426,12 @@ def _tracking(scenario: Scenario, workspace: Workspace) -> Iterator[Tracker]:
     tracker.end("FINISHED")
 
 
-def fingerprint(scenario: Scenario, splits: Path, fit_on: Split) -> str:
-    """A name for these splits and settings: a training goes on only from a checkpoint of the same ones."""
+def fingerprint(scenario: Scenario, splits: Path, fit_on: Split, start: WarmStart | None = None) -> str:
+    """A name for these splits, settings and first weights: a training goes on only from a checkpoint of the same ones."""
     told = hashlib.sha256()
     settings = {"seed": scenario.seed, "kind": scenario.kind, "train": scenario.train.model_dump(mode="json")}
-    told.update(json.dumps([settings, fit_on.images.shape], sort_keys=True).encode())
+    begins = [asdict(start)] if start else []
+    told.update(json.dumps([settings, fit_on.images.shape, *begins], sort_keys=True).encode())
     for name in ("labels.json", "items.parquet"):  # the items' ids and places; pixels follow from them and the shape
         told.update((splits / name).read_bytes())
     return told.hexdigest()[:16]
@@ -519,7 +539,13 @@ def work(scenario: Scenario, training: Training) -> tuple[float, str]:
     return float(training.epochs * training.train_items), training_kind(scenario)
 
 
-stage = Stage(train, Training, in_dvc=True, page=page, work=work)
+def unchanged(scenario: Scenario, workspace: Workspace, *wanted_and_last: Any) -> bool:
+    """Whether the model began as is wanted; a run that wants no beginning in particular takes the one that it had."""
+    *wanted, last = wanted_and_last
+    return not wanted or wanted == [last.start]
+
+
+stage = Stage(train, Training, in_dvc=True, unchanged=unchanged, page=page, work=work)
 
 if __name__ == "__main__":
     from tasks.stage import main

@@ -1,0 +1,103 @@
+"""A retraining's tries: from the champion's weights first, which is cheaper, and from scratch where the gate refuses that."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from evergreen.budget import OverBudget
+from evergreen.energy import Energy
+from evergreen.estimate import expected, training_kind
+from evergreen.ledger import device, read
+from evergreen.registry import connect
+from evergreen.warm import NotPossible, WarmStart, warm_start
+from flows.stages import data_stages, model_stages, planned
+from flows.summary import conclude
+from tasks.stage import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("evergreen")
+
+
+def starts(run: Run, champion: int | None) -> tuple[WarmStart | None, ...]:
+    """What trainings may begin with, the cheaper one first."""
+    if champion is None or run.scenario.retraining.start_from == "scratch":
+        return (None,)
+    try:
+        return warm_start(run.scenario, run.workspace, champion), None
+    except NotPossible as why:
+        log.info("Training is from scratch: %s", why)
+        return (None,)
+
+
+def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str, Any]:
+    """Train from each start in turn until the gate lets one in; the summary of the last, with all `tries` and what a warm start saved
+    (`energy_wh_saved_by_warm_start`; below 0 where it was in vain; None where none was tried or nobody can tell)."""
+    data_version = data_stages(run)
+    tries: list[dict[str, Any]] = []
+    spent: list[Energy] = []
+    for start in ways:
+        if tries and (why := _over_budget(run, start)):
+            tries.append({"start": _told(start), "version": None, "promoted": False, "reason": why})
+            break
+        before = len(run.outcomes)
+        found = model_stages(run, data_version, start, tries=len(ways))
+        _, _, registration, promotion = found
+        spent.append(sum((outcome.energy for outcome in run.outcomes[before:]), start=Energy.nothing()))
+        tries.append(
+            {
+                "start": _told(start),
+                "version": registration.model_version,
+                "promoted": promotion.promoted,
+                "reason": promotion.reason,
+                "energy_wh": spent[-1].energy_wh,
+            }
+        )
+        if promotion.promoted:
+            break
+    summary = conclude(run, *found)
+    saved = None
+    if ways[0] is not None:
+        saved = _saved_wh(run) if summary["promoted"] and len(spent) == 1 else _negative(spent[0].energy_wh)
+    if saved is not None:
+        with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
+            connect(run.workspace).MlflowClient().log_metric(summary["run_id"], "energy_wh_saved_by_warm_start", saved)
+    return summary | {"tries": tries, "energy_wh_saved_by_warm_start": saved}
+
+
+def _over_budget(run: Run, start: WarmStart | None) -> str | None:
+    """Why there may be no more tries; None where there may."""
+    try:
+        planned(run, start)
+    except OverBudget as why:
+        log.warning("The champion stays: %s", why)
+        return str(why)
+    return None
+
+
+def _saved_wh(run: Run) -> float | None:
+    """What training from scratch would have taken on these items, less what this run's took, in Wh; by earlier trainings on this machine."""
+    (training,) = (outcome for outcome in run.outcomes if outcome.stage == "train")
+    if training.state == "unchanged":
+        return None
+    kind = training_kind(run.scenario)
+    entries = [
+        entry
+        for entry in read(run.workspace, run.scenario.name)
+        if (entry.stage, entry.device, entry.work_kind) == ("train", device(), kind) and entry.work
+    ]
+    scratch = expected(entries, training.result.train_items * run.scenario.train.epochs)
+    if scratch is None or scratch.energy_wh is None or training.energy.energy_wh is None:
+        return None
+    return scratch.energy_wh - training.energy.energy_wh
+
+
+def _negative(energy_wh: float | None) -> float | None:
+    return None if energy_wh is None else -energy_wh
+
+
+def _told(start: WarmStart | None) -> str:
+    return "scratch" if start is None else str(start)

@@ -1,0 +1,195 @@
+"""A retraining's tries, with the tiny model: from the champion's weights, and from scratch where the gate refuses that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evergreen.card import trained_from
+from evergreen.errors import EvergreenError
+from evergreen.registry import aliases
+from evergreen.warm import NotPossible, WarmStart, warm_start
+from flows.stages import first_to_run
+from flows.warm import starts, train_until_promoted
+from tasks import evaluate
+from tasks import train as train_file
+from tasks.register import register
+from tasks.train import train
+from tests.evergreen.test_versions import change
+from tests.flows.test_retraining import Unseen
+from tests.tasks.test_look import relax
+from tests.tasks.test_preprocess import digit
+from tests.tiny import NAME, Tiny
+
+
+@pytest.fixture
+def crowned(registered: Tiny) -> Tiny:
+    """A champion, and a source with as many digits again as it knows."""
+    registered.promote()
+    relax(registered.workspace)
+    for number in range(1000):
+        image, label = digit(number)
+        path = registered.root / "source" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    change(registered.workspace, "collect", builtin=None, path="source")
+    return registered
+
+
+def run_of(tiny: Tiny) -> Unseen:
+    return Unseen(tiny.scenario, tiny.workspace)
+
+
+def metric(tiny: Tiny, version: int, name: str) -> float | None:
+    client = tiny.client()
+    run = client.get_run(client.get_model_version(f"evergreen-{NAME}", str(version)).run_id)
+    found: float | None = run.data.metrics.get(name)
+    return found
+
+
+@pytest.fixture
+def beginner(tiny: Tiny) -> Tiny:
+    """A champion that has learned for one epoch; the scenario asks for twenty."""
+    change(tiny.workspace, "train", epochs=1)
+    run = run_of(tiny)
+    train_file.stage.perform(run.scenario, run.workspace)
+    evaluated = evaluate.stage.perform(run.scenario, run.workspace).result
+    register(run.scenario, run.workspace, tiny.data_version, evaluated)
+    tiny.promote()
+    change(tiny.workspace, "train", epochs=20)
+    change(tiny.workspace, "promote", cheaper=None, gain_per_doubling=0.0)
+    return tiny
+
+
+def test_a_fine_tuned_champion_that_passes_the_gate_saves_the_training_from_scratch(beginner: Tiny) -> None:
+    run = run_of(beginner)
+    summary = train_until_promoted(run, starts(run, 1))
+    (only,) = summary["tries"]
+    assert (only["start"], only["version"], only["promoted"]) == ("version 1", 2, True), summary["reason"]
+    settings = json.loads((beginner.workspace.model(NAME) / "settings.json").read_text())
+    assert settings["train"]["epochs"] == 7 and trained_from(settings) == "version 1"  # 0.35 of 20
+    saved, took = summary["energy_wh_saved_by_warm_start"], summary["stages"]["train"]["energy_wh"]
+    assert saved == metric(beginner, 2, "energy_wh_saved_by_warm_start")
+    assert saved is None or saved > 0.5 * took  # 13 more epochs
+
+
+def test_what_the_gate_refuses_is_trained_from_scratch_at_a_shared_chance_and_the_loss_is_told(crowned: Tiny) -> None:
+    change(crowned.workspace, "promote", alpha=1e-9, cheaper=None)
+    summary = retrain_now(crowned)
+    assert [one["start"] for one in summary["tries"]] == ["version 1", "scratch"]
+    assert [one["version"] for one in summary["tries"]] == [2, 3]
+    assert all("needed 5e-10" in one["reason"] for one in summary["tries"])
+    assert summary["model_version"] == 3 and not summary["promoted"]
+    assert aliases(crowned.workspace, NAME) == {"champion": 1, "challenger": 3}
+    saved, wasted = summary["energy_wh_saved_by_warm_start"], summary["tries"][0]["energy_wh"]
+    assert saved == (None if wasted is None else -wasted)
+    assert metric(crowned, 3, "energy_wh_saved_by_warm_start") == saved
+    model = crowned.client().get_model_version(f"evergreen-{NAME}", "2")
+    assert model.tags["trained_from"] == "version 1"
+
+
+def retrain_now(tiny: Tiny) -> dict[str, Any]:
+    run = run_of(tiny)
+    return train_until_promoted(run, starts(run, 1))
+
+
+def test_a_second_try_that_would_pass_the_budget_is_not_made(crowned: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(crowned.workspace, "promote", alpha=1e-9, cheaper=None)
+    monkeypatch.setattr("tasks.trial.TRIAL_SECONDS", 0.2)
+    run = run_of(crowned)
+    ways = starts(run, 1)
+    change(crowned.workspace, "budget", run={"money": 1.0})
+    change(crowned.workspace, "price", currency="EUR", per_machine_hour=1e9)  # whatever was spent is too much
+    run.scenario = crowned.scenario
+    summary = train_until_promoted(run, ways)
+    assert [one["start"] for one in summary["tries"]] == ["version 1", "scratch"]
+    assert "would pass the run's budget of 1 EUR" in summary["tries"][1]["reason"]
+    assert "are spent already" in summary["tries"][1]["reason"]
+    assert summary["model_version"] == 2 and aliases(crowned.workspace, NAME)["champion"] == 1
+
+
+def test_fine_tuning_begins_with_the_very_weights_of_the_champion(crowned: Tiny) -> None:
+    scenario, workspace = crowned.scenario, crowned.workspace
+    start = warm_start(scenario, workspace, 1)
+    weights = start.weights(workspace, NAME)
+    nothing_learned = start.of(scenario)
+    change(workspace, "train", epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    trained = train(crowned.scenario, workspace, start)
+    assert (trained.epochs, trained.start) == (1, start) and nothing_learned.train.epochs == 3
+    from evergreen.models.cnn import load
+
+    kept = [np.asarray(weight.value) for weight in load(workspace.model(NAME) / "model.keras").weights]
+    kernels = [(one, other) for one, other in zip(weights, kept, strict=True) if one.ndim > 1]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in kernels)
+
+
+def test_a_killed_fine_tuning_goes_on_and_is_not_mixed_up_with_one_from_scratch(
+    crowned: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(crowned.workspace, "train", epochs=20)
+    start = warm_start(crowned.scenario, crowned.workspace, 1)
+    write = train_file.Checkpoint.write
+
+    def killed(checkpoint: Any, progress: Any, *state: Any) -> None:
+        write(checkpoint, progress, *state)
+        if len(progress.history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train_file.Checkpoint, "write", killed)
+        train(crowned.scenario, crowned.workspace, start)
+    trained = train(crowned.scenario, crowned.workspace, start)
+    record = json.loads((crowned.workspace.record(NAME) / "train.json").read_text())
+    assert (trained.epochs, record["attempts"]) == (7, 2)
+
+
+def test_an_ordinary_run_takes_the_fine_tuned_model_that_stands_there(crowned: Tiny) -> None:
+    run = run_of(crowned)
+    (start, scratch) = starts(run, 1)
+    assert start is not None and scratch is None
+    train_file.stage.perform(crowned.scenario, crowned.workspace, start)
+    last = train_file.stage.recall(crowned.scenario, crowned.workspace)
+    assert last.start == start
+    assert train_file.stage.recall(crowned.scenario, crowned.workspace, start) == last
+    assert train_file.stage.recall(crowned.scenario, crowned.workspace, None) is None  # from scratch is another one
+    assert first_to_run(run, None) in ("collect", "train")
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "told"),
+    [
+        ("train", {"filters": 12}, "other filters"),
+        ("train", {"model": "plain"}, "other model"),
+        ("preprocess", {"height": 16, "width": 16}, "other image size"),
+    ],
+)
+def test_another_network_is_not_fine_tuned(crowned: Tiny, section: str, settings: dict[str, Any], told: str) -> None:
+    change(crowned.workspace, section, **settings)
+    with pytest.raises(NotPossible, match=told):
+        warm_start(crowned.scenario, crowned.workspace, 1)
+    assert starts(run_of(crowned), 1) == (None,)
+
+
+def test_from_scratch_where_it_is_asked_or_there_is_no_champion(crowned: Tiny) -> None:
+    assert starts(run_of(crowned), None) == (None,)
+    change(crowned.workspace, "retraining", start_from="scratch")
+    assert starts(run_of(crowned), 1) == (None,)
+
+
+def test_a_champion_without_its_keras_file_is_not_fine_tuned(crowned: Tiny) -> None:
+    (kept,) = (crowned.workspace.mlruns / "artifacts").rglob("keras/model.keras")
+    kept.unlink()
+    with pytest.raises(NotPossible, match="the weights of version 1 can't be had"):
+        warm_start(crowned.scenario, crowned.workspace, 1)
+
+
+def test_weights_that_changed_meanwhile_are_not_begun_with(crowned: Tiny) -> None:
+    start = warm_start(crowned.scenario, crowned.workspace, 1)
+    other = WarmStart(1, hashlib.sha256(b"other").hexdigest(), 0.3, 0.5)
+    with pytest.raises(EvergreenError, match="not there any more"):
+        other.weights(crowned.workspace, NAME)
+    assert len(start.weights(crowned.workspace, NAME)) > 4
