@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
+from evergreen.registry import connect, model_name
 from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+
+log = logging.getLogger("evergreen")
+
+CARD = "model_card.md"  # of a model version's run in MLflow
+AGAINST = "## Against version"
 
 
 def model_card(
@@ -68,6 +76,45 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> str:
+    """The card's last section, written when the gate has compared: both models by label and by slice.
+
+    Args:
+        champion: the version that the model was held against.
+        reason: the gate's, in a sentence.
+        slices: of `evergreen.gate.Slice`.
+    """
+    rows = [
+        f"| {row['column']} {row['value']} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
+        f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else format(row['p_value_worse'], '.3g')} |"
+        for row in slices
+    ]
+    return "\n".join(
+        [
+            f"{AGAINST} {champion}, the champion of that day",
+            "",
+            f"It was {reason}.",
+            "",
+            "| items | number | champion's accuracy (95 %) | this model's | gained | lost | p that it is no worse |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def complete_card(workspace: Workspace, name: str, version: int, section: str) -> None:
+    """Put a comparison (`comparison`) at the end of a version's model card, in the place of an earlier one. The gate's decision stands
+    without it."""
+    mlflow = connect(workspace)
+    try:
+        run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
+        card = mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}")
+        mlflow.MlflowClient().log_text(run_id, card.partition(AGAINST)[0] + section, CARD)
+    except Exception as error:
+        log.warning("The comparison could not be written into the model card of version %s (%s).", version, error)
 
 
 def trained_from(training: dict[str, Any]) -> str:

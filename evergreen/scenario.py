@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evergreen.errors import WrongUse
 
+Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -158,12 +159,32 @@ class Promote(Section):
     margin: Annotated[float, Field(gt=0, le=0.1)] = Field(
         0.005, description="of the metric; who surely loses less than this counts as equally good"
     )
-    slices: tuple[Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"], ...] = Field(
+    slices: tuple[Column, ...] = Field(
         (), description="columns of the items: for no value of one may the challenger be worse by more than chance"
+    )
+    slice_pattern: str | None = Field(
+        None,
+        description="regular expression searched in an item's path; each of its named groups, such as (?P<site>…) or (?P<hour>…), is one "
+        "more column to slice by",
     )
     min_slice_items: Annotated[int, Field(ge=1)] = Field(
         30, description="test items of a slice, below which it is told but not judged"
     )
+
+    @field_validator("slice_pattern")
+    @classmethod
+    def _names_slices(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            names = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        if not names:
+            raise ValueError("must have a named group, such as (?P<site>…)")
+        if taken := sorted(names.keys() & {"label", *get_args(Column)}):
+            raise ValueError(f"has a group named {taken[0]}, which is a column already")
+        return value
 
 
 class Retraining(Section):

@@ -1,19 +1,21 @@
 """promote: let the challenger take the champion's place, if it has earned it.
 
 Reads   the registered models, today's test split, and its encoded images.
-Writes  the aliases `@champion` and `@previous`, each in one step.
+Writes  what was found into the challenger's model card; the aliases `@champion` and `@previous`, each in one step.
 
 Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.gate` decides.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from evergreen.card import comparison, complete_card
 from evergreen.dataset import batches, iter_images, table
 from evergreen.feed import Split, label_names
 from evergreen.gate import Paired, Verdict, decide
@@ -97,6 +99,7 @@ def promote_version(
         elif champion is not None:
             verdict = compare(scenario, workspace, champion, challenger, tries)
             passes, reason, slices = verdict.promote, verdict.reason, [asdict(one) for one in verdict.slices]
+            complete_card(workspace, name, challenger, comparison(champion, reason, slices))
         if passes:
             crown(workspace, name, challenger)
     now = challenger if passes else champion
@@ -135,18 +138,19 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
 
 
 def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
-    """The values of the columns that the scenario slices by, in the order of the test split; of a time, its day."""
-    wanted = scenario.promote.slices
-    if not wanted:
+    """The values of the columns that the scenario slices by, in the order of the test split; of a time, its day. Where an item has no value,
+    "none"."""
+    wanted, pattern = scenario.promote.slices, re.compile(scenario.promote.slice_pattern or "")
+    found: dict[str, list[str]] = {column: ["none"] * len(place) for column in (*wanted, *pattern.groupindex)}
+    if not found:
         return {}
-    found: dict[str, list[str]] = {column: [""] * len(place) for column in wanted}
-    for row in table(batches(workspace, scenario.name), ["id", *wanted]).to_pylist():
-        if row["id"] in place:
-            for column in wanted:
-                value = row[column]
-                found[column][place[row["id"]]] = (
-                    "none" if value is None else f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
-                )
+    for row in table(batches(workspace, scenario.name), sorted({"id", "source", *wanted})).to_pylist():
+        if row["id"] not in place:
+            continue
+        named = match.groupdict() if (match := pattern.search(row["source"])) else {}
+        for column, value in ({column: row[column] for column in wanted} | named).items():
+            if value is not None:
+                found[column][place[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
     return found
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 import evergreen
 from evergreen.carbon import carbon_gco2e, intensity
-from evergreen.card import model_card, trained_from
+from evergreen.card import CARD, model_card, trained_from
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
@@ -208,7 +208,7 @@ def _complete_run(
             training=json.loads(settings.read_text()),
             costs=_costs(scenario, workspace),
         ),
-        "model_card.md",
+        CARD,
     )
     for file in (workspace.root / "data.dvc", workspace.root / "dvc.lock", workspace.scenarios / f"{name}.yaml", splits):
         client.log_artifact(run_id, str(file), "lineage")

@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from evergreen.dataset import batches, table
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.registry import aliases, crown, rollback
+from evergreen.registry import aliases, connect, crown, rollback
+from tasks.evaluate import test_ids as ids_of_test_items
 from tasks.promote import Promotion, compare, page, promote, unchanged
 from tests.conftest import ROOT
 from tests.tiny import NAME, Tiny
@@ -150,3 +152,32 @@ def test_the_slices_of_the_scenario_stand_in_the_verdict_and_on_the_page(rivals:
         assert sum(row["items"] for row in promotion.slices if row["column"] == column) == rivals.evaluation.items
     assert page(rivals.scenario, rivals.workspace, promotion).tables["slices"] == promotion.slices
     assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
+
+
+def card(tiny: Tiny, version: int) -> str:
+    run_id = tiny.client().get_model_version(f"evergreen-{NAME}", str(version)).run_id
+    text: str = connect(tiny.workspace).artifacts.load_text(f"runs:/{run_id}/model_card.md")
+    return text
+
+
+def test_the_comparison_with_the_champion_stands_in_the_model_card_once(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    for _ in range(2):
+        promotion = rivals.promote(2)
+    text = card(rivals, 2)
+    assert text.startswith(f"# evergreen-{NAME}") and text.count("## Against version 1") == 1
+    assert promotion.reason in text
+    (zero,) = [line for line in text.splitlines() if line.startswith("| label 0 |")]
+    row = next(row for row in promotion.slices if row["value"] == "0")
+    assert f"| {row['items']} |" in zero and f"| {row['lost']} |" in zero
+
+
+def test_named_groups_of_an_items_path_are_slices(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    settings = rivals.scenario.promote.model_copy(update={"slice_pattern": r"(?P<ending>[05])$|(?P<even>[2468])$"})
+    sources = table(batches(rivals.workspace, NAME), ["id", "source"])
+    ends = {row["source"][-1] for row in sources.to_pylist() if row["id"] in ids_of_test_items(rivals.workspace, NAME)}
+    promotion = promote(rivals.scenario.model_copy(update={"promote": settings}), rivals.workspace, rivals.register_confused())
+    for column, values in (("ending", "05"), ("even", "2468")):
+        found = {row["value"]: row["items"] for row in promotion.slices if row["column"] == column}
+        assert set(found) == {"none", *(ends & set(values))} and sum(found.values()) == rivals.evaluation.items
