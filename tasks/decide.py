@@ -83,8 +83,9 @@ def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
 
 def page(scenario: Scenario, workspace: Workspace, decision: Decision) -> Page:
     """The reasons, and what is none."""
-    rows = [{"reason": "yes", "what": words} for words in decision.reasons]
-    return Page(tables={"decision": rows + [{"reason": "no", "what": words} for words in decision.against]})
+    lists = [("Reasons to train again", decision.reasons), ("No reasons", decision.against)]
+    told = [f"**{heading}**\n\n" + "\n".join(f"- {words}" for words in clauses) for heading, clauses in lists if clauses]
+    return Page(texts={"decision": "\n\n".join(told)})
 
 
 stage = Stage(decide, Decision, page=page)

@@ -296,9 +296,17 @@ def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
     tables = {"inbox": [{"inbox": str(seen.taken)}]}
     if seen.taken.left:
         tables["left in the inbox"] = [{"file": file, "because": why} for file, why in seen.taken.left.items()]
-    if seen.drift:
-        tables["drift"] = [{"feature": one.name, "drift": str(one.drifted), "found": one.reason} for one in seen.drift.features]
-    return Page(tables=tables)
+    return Page(tables=tables, texts={"drift": drift_table(seen.drift)} if seen.drift else {})
+
+
+def drift_table(drift: Drift) -> str:
+    """A comparison in Markdown, a row a feature."""
+    rows = [
+        f"| {one.name} | {'**yes**' if one.drifted else 'no'} | {one.distance:.2f} | {one.p_value_together:.2g} | {one.reason} |"
+        for one in drift.features
+    ]
+    head = ["| feature | drift | distance | p, with all in view | found |", "|---|---|---|---|---|"]
+    return "\n".join([f"{drift.reason[:1].upper()}{drift.reason[1:]}.", "", *head, *rows])
 
 
 stage = Stage(look, Look, page=page)

@@ -168,14 +168,8 @@ def unchanged(scenario: Scenario, workspace: Workspace, registration: Registrati
 
 def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page:
     """What was decided, and why."""
-    row = {
-        "considered": promotion.model_version,
-        "promoted": promotion.promoted,
-        "champion": promotion.champion,
-        "because": promotion.reason,
-    }
-    slices = {"slices": promotion.slices} if promotion.slices else {}
-    return Page(tables={"promotion": [row], **slices})
+    decided = f"**{'Promoted' if promotion.promoted else 'Not promoted'}:** {promotion}"
+    return Page(tables={"slices": promotion.slices} if promotion.slices else {}, texts={"promotion": decided})
 
 
 stage = Stage(promote, Promotion, unchanged=unchanged, page=page, retries=2)

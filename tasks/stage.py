@@ -28,10 +28,12 @@ log = logging.getLogger("evergreen")
 
 @dataclass(frozen=True)
 class Page:
-    """What a stage shows on Prefect's page: `tables` by title (rows as dicts), `links` by text (addresses)."""
+    """What a stage shows on Prefect's page: `tables` by title (rows as dicts), `links` by text (addresses), `texts` by title (Markdown: Prefect
+    cuts what is long in a table)."""
 
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,14 @@ class Stage:
             log.warning("What %s took could not be written into the ledger (%s).", self.name, error)
 
     def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
-        from prefect.artifacts import create_link_artifact, create_table_artifact
+        from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
         page = self.page(scenario, workspace, outcome.result)
         with contextlib.suppress(Exception):  # a page that can't be drawn must not undo work that is done
             for title, rows in page.tables.items():
                 create_table_artifact(table=rows, key=_key(scenario, title), description=f"{title} of {scenario.name}")
+            for title, text in page.texts.items():
+                create_markdown_artifact(text, key=_key(scenario, title), description=f"{title} of {scenario.name}")
             for text, address in page.links.items():
                 create_link_artifact(link=address, link_text=text, key=_key(scenario, text), description=str(outcome.result))
 

@@ -8,7 +8,7 @@ from evergreen.drift import Drift
 from evergreen.metrics import difference
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
-from tasks.decide import decide, worse
+from tasks.decide import decide, page, worse
 from tasks.look import Look, Quality, Taken
 from tests.tasks.test_preprocess import scenario
 
@@ -33,6 +33,13 @@ def test_without_a_reason_there_is_nothing_to_do_and_it_says_why(workspace: Work
     assert not decision.due
     for words in ("nothing to do", "5 new and 0 corrected items", "no drift", "100.0% of 5 new items", "1.0 days ago"):
         assert words in str(decision)
+
+
+def test_the_page_lists_reasons_and_what_is_none(workspace: Workspace) -> None:
+    decision = decide(scenario(), workspace, seen(drift=MOVED))
+    told = page(scenario(), workspace, decision).texts["decision"]
+    reasons, no_reasons = told.split("**No reasons**")
+    assert f"- {MOVED.reason}" in reasons and "- 5 new and 0 corrected items" in no_reasons
 
 
 def test_without_a_champion_it_trains(workspace: Workspace) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from evergreen.dataset import batches, corrections, known_ids, read_quarantine, table
+from evergreen.drift import FEATURES
 from evergreen.errors import DataRefused
 from evergreen.origin import ORIGIN, Origin
 from evergreen.versions import data_unchanged, data_version
 from evergreen.workspace import Workspace
 from tasks import look as look_file
-from tasks.look import Look, Taken, look, take_in
+from tasks.look import Look, Taken, look, page, take_in
 from tasks.preprocess import preprocess
 from tests.evergreen.test_versions import change, repository
 from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
@@ -238,6 +239,8 @@ def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None
     seen = looked(registered)
     assert (seen.new_items, seen.corrected_items) == (repacked, 1)
     assert seen.drift is not None and not seen.drift.drifted, str(seen.drift)
+    rows = page(registered.scenario, registered.workspace, seen).texts["drift"].splitlines()[4:]
+    assert [row.split(" | ")[:2] for row in rows] == [[f"| {feature}", "no"] for feature in FEATURES]
     assert seen.quality is not None and seen.quality.items_now == repacked
     assert seen.quality.right_now == seen.quality.right_then  # they look the same to the champion
     assert (seen.quality.right_then, seen.quality.items_then) == (

@@ -140,8 +140,11 @@ def test_a_decision_stands_until_there_is_another_version_or_other_settings(riva
 def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
     promotion = registered.promote()
     assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
-    (row,) = page(registered.scenario, registered.workspace, promotion).tables["promotion"]
-    assert (row["considered"], row["promoted"], row["champion"]) == (1, True, 1)
+    shown = page(registered.scenario, registered.workspace, promotion)
+    assert (
+        shown.texts == {"promotion": "**Promoted:** version 1 is the champion: there was no champion yet."}
+        and shown.tables == {}
+    )
 
 
 def test_the_slices_of_the_scenario_stand_in_the_verdict_and_on_the_page(rivals: Tiny) -> None:

@@ -65,7 +65,11 @@ def same_words(scenario: Scenario, workspace: Workspace, *earlier_and_last: Any)
 
 
 def shown(scenario: Scenario, workspace: Workspace, result: Counted) -> Page:
-    return Page(tables={"How often": [{"times": result.times}]}, links={"The file": (workspace.root / "count").as_uri()})
+    return Page(
+        tables={"How often": [{"times": result.times}]},
+        links={"The file": (workspace.root / "count").as_uri()},
+        texts={"Why": "because it was **asked**"},
+    )
 
 
 STAGE = Stage(count, Counted, unchanged=same_words, page=shown)
@@ -244,6 +248,7 @@ def test_prefect_shows_a_stage_as_completed_and_then_as_unchanged(workspace: Wor
     assert {(artifact.type, artifact.key) for artifact in artifacts} == {
         ("table", "quickstart-how-often"),
         ("markdown", "quickstart-the-file"),
+        ("markdown", "quickstart-why"),
     }
 
 
