@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evergreen.energy import NVIDIA
+from evergreen.metering import gpu_count
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
 
@@ -140,5 +140,5 @@ def device() -> str:
         model = told[1] if told else model
     except OSError:
         pass
-    cards = len(list(NVIDIA.iterdir())) if NVIDIA.is_dir() else 0
+    cards = gpu_count()
     return f"{model}, {len(os.sched_getaffinity(0))} threads" + (f", {cards} GPUs" if cards else "")

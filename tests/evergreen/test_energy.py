@@ -7,25 +7,50 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen import energy
-from evergreen.energy import Energy, Meter, Rapl, available_methods, thermal_design_power, watts_per_thread
+from evergreen import energy, metering
+from evergreen.energy import Energy, Meter, available_methods
+from evergreen.metering import (
+    IDLE_WATTS,
+    Rapl,
+    Work,
+    idle_watts,
+    measure_idle_watts,
+    own_share,
+    thermal_design_power,
+    watts_per_thread,
+)
 
 RANGE = 262_143_328_850  # as processors tell it
 BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of these tests are of the processor."""
-    monkeypatch.setattr(energy, "NVIDIA", tmp_path / "no-gpus")
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of these tests are of the processor, on which no other program runs."""
+    monkeypatch.setattr(metering, "NVIDIA", tmp_path / "no-gpus")
+    monkeypatch.setattr(energy, "machine_seconds", lambda: 0.0)
+    monkeypatch.delenv(IDLE_WATTS, raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def same_user() -> Iterator[None]:
+    """Who read without permission (`lock`) is root again afterwards."""
+    before = os.geteuid()
+    yield
+    os.seteuid(before)
 
 
 @pytest.fixture
@@ -91,7 +116,7 @@ def test_what_was_spent_can_be_read_while_it_runs(powercap: Path) -> None:
 def test_a_counter_that_turns_over_goes_on_counting(powercap: Path) -> None:
     rapl = Rapl(powercap)
     (powercap / "intel-rapl:0/energy_uj").write_text(f"{RANGE - 2_000_000}\n")
-    assert rapl.start()
+    rapl.start()
     count(powercap, 5)
     assert rapl.read() == 5
     count(powercap, 1)
@@ -146,9 +171,9 @@ def test_two_packages_add_up(powercap: Path) -> None:
 
 
 def lock(file: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root reads every file")
     file.chmod(0)
+    if os.geteuid() == 0:  # root reads every file
+        os.seteuid(65534)
 
 
 def make_nonsense(file: Path) -> None:
@@ -186,7 +211,7 @@ def test_one_package_of_two_is_not_taken_for_the_machine(powercap: Path) -> None
 def test_a_counter_that_stands_still_while_the_processor_works_is_not_believed(
     powercap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(energy, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(metering, "BUSY_SECONDS", 0.05)
     with Meter(powercap) as meter:
         burn(0.1)
     assert meter.spent().methods == ("estimate",) and joules(meter.spent()) >= 0.08 * watts_per_thread()
@@ -243,26 +268,184 @@ def test_work_that_fails_was_spent_all_the_same(powercap: Path) -> None:
     assert joules(meter.spent()) == 3
 
 
-def test_a_gpu_that_does_not_tell_makes_it_unknown_and_never_0(
-    powercap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if energy._gpu_millijoules() is not None:
-        pytest.skip("this machine's GPU tells")
+class Nvml:
+    """NVIDIA's library with two GPUs, as far as it is asked: counters in millijoules and the processes on each."""
+
+    def __init__(self) -> None:
+        self.millijoules: dict[int, int] = {0: 5_000_000, 1: 7_000_000}
+        self.processes: dict[int, list[int]] = {0: [], 1: []}
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.millijoules)
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
+        return self._known(number)
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
+        return self._known(int(name.removeprefix("GPU-")))
+
+    def nvmlDeviceGetPciInfo(self, gpu: int) -> SimpleNamespace:
+        return SimpleNamespace(busId=f"0000:0{gpu}:00.0")
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:
+        return self.millijoules[self._known(gpu)]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid) for pid in self.processes[gpu]]
+
+    def _known(self, gpu: int) -> int:
+        if gpu not in self.millijoules:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return gpu
+
+
+@pytest.fixture
+def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nvml:
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
-    monkeypatch.setattr(energy, "NVIDIA", tmp_path / "gpus")
+    monkeypatch.setattr(metering, "NVIDIA", tmp_path / "gpus")
+    library = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    return library
+
+
+def test_gpus_add_up_with_the_processor(powercap: Path, nvml: Nvml) -> None:
     with Meter(powercap) as meter:
         count(powercap, 3)
+        nvml.millijoules[0] += 20_000
+        nvml.millijoules[1] += 4_000
+    assert joules(meter.spent()) == 27 and meter.spent().methods == ("nvml", "rapl")
+    assert meter.spent().uncertainty_joules == pytest.approx(0.05 * 27)
+
+
+@pytest.mark.parametrize(("visible", "expected"), [("1", 7.0), ("GPU-0", 23.0), ("0,1", 27.0), ("", 3.0), ("-1", 3.0)])
+def test_only_the_gpus_that_are_ours_to_use_count(
+    powercap: Path, nvml: Nvml, monkeypatch: pytest.MonkeyPatch, visible: str, expected: float
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with Meter(powercap) as meter:
+        count(powercap, 3)
+        nvml.millijoules = {0: 5_020_000, 1: 7_004_000}
+    assert joules(meter.spent()) == expected
+
+
+def test_a_gpu_that_others_use_as_well_is_ours_in_part_with_a_wide_margin(powercap: Path, nvml: Nvml) -> None:
+    nvml.processes = {0: [os.getpid(), 1], 1: []}
+    with Meter(powercap) as meter:
+        nvml.millijoules[0] += 100_000
+    spent = meter.spent()
+    assert joules(spent) == 75 and spent.uncertainty_joules == pytest.approx(25 + 0.05 * 75)  # of 50 to 100
+
+
+def gone(nvml: Nvml) -> None:
+    del nvml.millijoules[1]
+
+
+def fallen_back(nvml: Nvml) -> None:
+    nvml.millijoules[1] = 12
+
+
+def standing_still(nvml: Nvml) -> None:
+    nvml.millijoules[0] += 20_000
+
+
+def unsupported(nvml: Nvml) -> None:
+    def refuse(gpu: int) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    nvml.nvmlDeviceGetTotalEnergyConsumption = refuse  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("fault", [gone, fallen_back, standing_still, unsupported])
+def test_a_gpu_that_does_not_tell_makes_it_unknown_and_never_0(
+    powercap: Path, nvml: Nvml, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Nvml], None]
+) -> None:
+    monkeypatch.setattr(metering, "BUSY_SECONDS", 0.01)
+    with Meter(powercap) as meter:
+        count(powercap, 3)
+        time.sleep(0.02)
+        fault(nvml)
     spent = meter.spent()
     assert (spent.energy_joules, spent.uncertainty_joules, spent.energy_wh, spent.uncertainty_wh) == (None,) * 4
     assert spent.methods == () and spent.seconds > 0
 
 
+def test_a_gpu_without_the_library_makes_it_unknown(powercap: Path, nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it could not be imported
+    with Meter(powercap) as meter:
+        count(powercap, 3)
+    assert meter.spent().energy_joules is None
+
+
 @pytest.mark.skipif(not Path("/proc/driver/nvidia/gpus").is_dir(), reason="no NVIDIA GPU")
 def test_a_gpu_counts_as_its_own_counter_says(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "NVIDIA", Path("/proc/driver/nvidia/gpus"))
+    monkeypatch.setattr(metering, "NVIDIA", Path("/proc/driver/nvidia/gpus"))
     with Meter(powercap) as meter:
-        time.sleep(0.5)  # an idle one takes watts too
+        time.sleep(1.5)  # an idle one takes watts too
     assert joules(meter.spent()) > 0 and meter.spent().methods == ("nvml", "rapl")
+
+
+@pytest.mark.parametrize(
+    ("share", "idle", "own", "doubt"),
+    [
+        (1.0, 40.0, 100.0, 0.0),  # alone: all of it
+        (0.5, 0.0, 50.0, 12.5),  # half as active as the machine
+        (0.5, 40.0, 60.0, 17.5),  # 60 active, of which half; and of 40 idle ones 20 to 40
+        (0.5, 100.0, 75.0, 25.0),
+        (0.5, 1e9, 75.0, 25.0),  # no more than was counted
+        (0.0, 40.0, 20.0, 20.0),
+    ],
+)
+def test_what_is_above_idle_is_shared_by_use_and_the_idle_part_is_told_with_its_doubt(
+    share: float, idle: float, own: float, doubt: float
+) -> None:
+    part = own_share(100.0, share, idle)
+    assert part.joules == pytest.approx(own) and part.uncertainty_joules == pytest.approx(doubt + 0.05 * own)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1), st.floats(0, 1e6))
+def test_the_runs_own_is_never_more_than_was_counted_and_the_doubt_covers_both_conventions(
+    counted: float, share: float, idle: float
+) -> None:
+    part = own_share(counted, share, idle)
+    assert 0 <= part.joules <= counted * (1 + 1e-9)
+    idle = min(idle, counted)
+    for convention in (share, 1.0):  # idle power shared by use, or all of it the run's
+        assert abs(convention * idle + (counted - idle) * share - part.joules) <= part.uncertainty_joules + 1e-6
+
+
+def test_the_idle_power_that_was_measured_narrows_the_margin(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(IDLE_WATTS, "10")
+    rapl, without = Rapl(powercap, idle_watts()), Rapl(powercap)
+    for one in (rapl, without):
+        one.start()
+    count(powercap, 100)
+    work = Work(seconds=2, own=4, machine=5)
+    known, unknown = rapl.spent(work), without.spent(work)
+    assert known is not None and unknown is not None
+    assert known.joules == pytest.approx(20 * 0.9 + 80 * 0.8) and unknown.joules == pytest.approx(90)
+    assert known.uncertainty_joules < unknown.uncertainty_joules
+
+
+@pytest.mark.parametrize("told", ["", "much", "nan", "inf", "-3", "0"])
+def test_an_idle_power_that_makes_no_sense_is_none(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setenv(IDLE_WATTS, told)
+    assert idle_watts() is None
+
+
+def test_the_idle_power_is_measured_on_an_idle_machine_alone(powercap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "machine_seconds", lambda: 0.0)
+    counting = threading.Timer(0.05, count, (powercap, 6.0))
+    counting.start()
+    watts = measure_idle_watts(0.2, powercap)
+    counting.join()
+    assert watts == pytest.approx(30, rel=0.5)
+    busy = iter((0.0, 1e6))
+    monkeypatch.setattr(metering, "machine_seconds", lambda: next(busy))
+    assert measure_idle_watts(0.01, powercap) is None
+    monkeypatch.setattr(metering, "machine_seconds", lambda: 0.0)
+    assert measure_idle_watts(0.01, powercap / "nothing") is None
 
 
 def test_the_methods_of_this_machine_are_told() -> None:
