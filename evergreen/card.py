@@ -25,7 +25,7 @@ def model_card(
     data_version: str,
     git_commit: str | None,
     training: dict[str, Any],
-    costs: Sequence[tuple[str, str, str, str]],
+    costs: Sequence[tuple[str, str, str, str, str]],
 ) -> str:
     """The card as Markdown.
 
@@ -34,7 +34,7 @@ def model_card(
         by_label: quality by label, as there.
         splits: the summary that `preprocess` wrote.
         training: `settings.json` of the model.
-        costs: stage, seconds, energy and carbon, as text.
+        costs: stage (or 1,000 predictions), seconds, energy, carbon, and carbon with the machine's making (SCI), as text.
     """
     height, width, channels = training["shape"]
     lines = [
@@ -64,9 +64,11 @@ def model_card(
         "",
         "## What it took",
         "",
-        "| stage | seconds | energy | carbon |",
-        "|---|---|---|---|",
+        "| what | seconds | energy | carbon | with the machine's making (SCI) |",
+        "|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in costs),
+        "",
+        "Single predictions, one image at a time. The SCI needs the section `machine` of the scenario.",
         "",
         "## Before you use it",
         "",

@@ -59,6 +59,12 @@ class Energy:
     def uncertainty_wh(self) -> float | None:
         return None if self.uncertainty_joules is None else self.uncertainty_joules / 3600
 
+    def __mul__(self, factor: float) -> Energy:
+        """So many times of it, 0 or more: what a part of the work took, or what more of the same will."""
+        joules = None if self.energy_joules is None else self.energy_joules * factor
+        uncertainty = None if self.uncertainty_joules is None else self.uncertainty_joules * factor
+        return Energy(joules, uncertainty, self.methods, self.seconds * factor)
+
     def __add__(self, other: Energy) -> Energy:
         """Both together. The uncertainties add up, since they have the same causes; with an unknown part all is unknown."""
         methods = tuple(sorted({*self.methods, *other.methods}))

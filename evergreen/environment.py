@@ -10,7 +10,9 @@ import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from evergreen.metering import IDLE_WATTS
 from evergreen.workspace import Workspace, replace_file
 
 
@@ -77,6 +79,8 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    with contextlib.suppress(OSError):
+        os.environ.setdefault(IDLE_WATTS, idle_watts_file(workspace).read_text())
     (workspace.private / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not what is above it
     servers = Servers.running(workspace)
     if servers:
@@ -85,6 +89,11 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     return servers
+
+
+def idle_watts_file(workspace: Workspace) -> Path:
+    """What `evergreen doctor` has measured of this machine: a number."""
+    return workspace.private / "idle-watts"
 
 
 def import_tensorflow() -> None:

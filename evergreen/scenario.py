@@ -260,6 +260,18 @@ class Price(Section):
         return self
 
 
+class Machine(Section):
+    """What making the machine has emitted, for the Software Carbon Intensity (evergreen/sci.py)."""
+
+    embodied_kgco2e: Positive = Field(
+        description="of making the machine and disposing of it; its maker's product carbon footprint tells, less the use"
+    )
+    lifespan_years: Positive = Field(4.0, description="for which it is expected to be in use")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="of the machine that the runs have; of a virtual machine, its part of the host's processors"
+    )
+
+
 class Limits(Section):
     """What may be spent; null: as much as it takes."""
 
@@ -316,6 +328,7 @@ class Scenario(Section):
     pool: Literal["cpu", "gpu"] = Field("cpu", description="the Prefect work pool whose workers run this scenario")
     retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
     price: Price | None = None
+    machine: Machine | None = None
     start: Start = Field(default_factory=lambda: Start.model_validate({}))
     budget: Budget = Field(default_factory=lambda: Budget.model_validate({}))
 

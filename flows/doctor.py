@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from evergreen.workspace import Workspace
+from evergreen.workspace import Workspace, replace_file
 
 GIB = 2**30
+IDLE_SECONDS = 5.0
 OWNERS = ("prefect", "mlflow", "dvc", "great-expectations", "tensorflow", "keras", "onnxruntime", "codecarbon")
 # Newer ones break Prefect's server or its scheduler; no resolver finds that by itself.
 MUST_STAY_BELOW = {"fastapi": (0, 148), "sqlalchemy": (2, 1), "pandas": (3, 1)}
@@ -34,6 +35,7 @@ def examine(workspace: Workspace) -> list[Finding]:
         *_scenarios(workspace),
         *_data(workspace),
         *_devices(),
+        *_idle(workspace),
         *_servers(workspace),
     ]
 
@@ -119,6 +121,25 @@ def _devices() -> Iterator[Finding]:
         "" if set(methods) != {"estimate"} else "No counter can be read: energy is estimated, give or take 40 %.",
     )
     yield Finding("fine", "processors", str(os.cpu_count()))
+
+
+def _idle(workspace: Workspace) -> Iterator[Finding]:
+    """The power of the idle processors, measured where they have counters, and kept for every later run."""
+    from evergreen.environment import idle_watts_file
+    from evergreen.metering import POWERCAP, Rapl, measure_idle_watts
+
+    rapl = Rapl(POWERCAP)
+    rapl.start()
+    if not rapl.readable:
+        return
+    watts = measure_idle_watts(IDLE_SECONDS, POWERCAP)
+    if watts is None:
+        yield Finding(
+            "note", "idle power", "not measured: other programs are running", "Run evergreen doctor when nothing runs."
+        )
+        return
+    replace_file(idle_watts_file(workspace), f"{watts:.4g}".encode())
+    yield Finding("fine", "idle power", f"{watts:.3g} W, measured now and used from now on")
 
 
 def _servers(workspace: Workspace) -> Iterator[Finding]:

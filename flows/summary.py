@@ -8,11 +8,13 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evergreen.carbon import carbon_gco2e, intensity
+from evergreen.carbon import intensity
 from evergreen.energy import Energy
 from evergreen.registry import connect
+from evergreen.sci import footprint
 from evergreen.waiting import provider, saved_gco2e
 from evergreen.workspace import replace_file
+from tasks.evaluate import of_1000_predictions
 from tasks.stage import Run
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
+TOTALS = (  # of a summary, that the MLflow run gets as metrics
+    "energy_wh",
+    "carbon_gco2e",
+    "embodied_gco2e",
+    "sci_gco2e_per_training",
+    "carbon_gco2e_per_1000_predictions",
+    "sci_gco2e_per_1000_predictions",
+)
+
 
 def conclude(
     run: Run, data_version: DataVersion, evaluation: Evaluation, registration: Registration, promotion: Promotion
@@ -32,7 +43,7 @@ def conclude(
     totals to the MLflow run where anything ran."""
     total = sum((outcome.energy for outcome in run.outcomes), start=Energy.nothing())
     grid = intensity(run.scenario.country)
-    carbon = carbon_gco2e(total, grid)
+    training, predictions = footprint(run.scenario, total), footprint(run.scenario, of_1000_predictions(evaluation.metrics))
     summary = {
         "scenario": run.scenario.name,
         "run_id": registration.run_id,
@@ -44,7 +55,13 @@ def conclude(
         "energy_wh": total.energy_wh,
         "energy_uncertainty_wh": total.uncertainty_wh,
         "energy_methods": list(total.methods),
-        "carbon_gco2e": carbon,
+        "carbon_gco2e": training.carbon_gco2e,
+        "embodied_gco2e": training.embodied_gco2e,
+        "sci_gco2e_per_training": training.sci_gco2e,
+        "energy_wh_per_1000_predictions": predictions.energy_wh,
+        "energy_uncertainty_wh_per_1000_predictions": predictions.energy_uncertainty_wh,
+        "carbon_gco2e_per_1000_predictions": predictions.carbon_gco2e,
+        "sci_gco2e_per_1000_predictions": predictions.sci_gco2e,
         "intensity_gco2e_per_kwh": grid.gco2e_per_kwh,
         "intensity_source": f"{grid.source}, {grid.year}",
         "seconds": sum(outcome.seconds for outcome in run.outcomes),
@@ -112,7 +129,7 @@ def stages_of(run: Run) -> dict[str, dict[str, Any]]:
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
     """Totals and each stage's share on the MLflow run. MLflow being away must not undo a finished run."""
-    measured = {"energy_wh": summary["energy_wh"], "carbon_gco2e": summary["carbon_gco2e"], "run_seconds": summary["seconds"]}
+    measured = {"run_seconds": summary["seconds"]} | {name: summary[name] for name in TOTALS}
     for name, stage in summary["stages"].items():
         if stage["state"] == "ran":
             measured |= {f"stage/{name}/seconds": stage["seconds"], f"stage/{name}/energy_wh": stage["energy_wh"]}

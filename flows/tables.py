@@ -36,6 +36,11 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
         if carbon is None
         else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})",
     )
+    result.add_row("1,000 predictions", _predictions(summary))
+    if summary["embodied_gco2e"] is not None:
+        embodied, sci = summary["embodied_gco2e"], summary["sci_gco2e_per_training"]
+        told = "unknown" if sci is None else f"{sci:.3g} gCO2e a training run, of which {embodied:.3g} the machine's making"
+        result.add_row("SCI", told)
     if summary.get("estimate"):
         result.add_row("estimated", _estimated(summary))
     result.add_row("data version", summary["data_version"])
@@ -89,6 +94,13 @@ def watt_hours(energy_wh: float | None, uncertainty_wh: float | None = None) -> 
         return "unknown"
     text = f"{energy_wh:.3g}"
     return f"{text} Wh" if uncertainty_wh is None else f"{text} ± {uncertainty_wh:.2g} Wh"
+
+
+def _predictions(summary: dict[str, Any]) -> str:
+    energy = watt_hours(summary["energy_wh_per_1000_predictions"], summary["energy_uncertainty_wh_per_1000_predictions"])
+    carbon, sci = summary["carbon_gco2e_per_1000_predictions"], summary["sci_gco2e_per_1000_predictions"]
+    grams = "" if carbon is None else f", {carbon:.3g} gCO2e"
+    return energy + grams + ("" if sci is None else f" ({sci:.3g} with the machine's making)")
 
 
 def _methods(summary: dict[str, Any]) -> str:

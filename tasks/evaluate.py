@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.dataset import batches, iter_images
-from evergreen.energy import Meter
+from evergreen.energy import Energy, Meter
 from evergreen.errors import EvergreenError
 from evergreen.estimate import network_kind
 from evergreen.feed import Split, label_names
@@ -44,7 +44,8 @@ class Evaluation:
     Attributes:
         items: in it.
         metrics: quality (`evergreen.metrics.quality`), `latency_ms` and `latency_p95_ms` of one encoded image, `items_per_second`,
-            `energy_wh_per_1000` (None where it can't be measured), `model_bytes`.
+            `energy_wh_per_1000`, `energy_uncertainty_wh_per_1000` and `seconds_per_1000` of single predictions (the energies None where they
+            can't be measured), `model_bytes`.
         labels: quality by label (`evergreen.metrics.LabelQuality`).
     """
 
@@ -68,6 +69,8 @@ class Serving:
     latency_p95_ms: float
     items_per_second: float
     energy_wh_per_1000: float | None
+    energy_uncertainty_wh_per_1000: float | None
+    seconds_per_1000: float
     energy_methods: tuple[str, ...]
 
 
@@ -109,6 +112,15 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     return Evaluation(len(test), {**fixed, **measured}, table)
 
 
+def of_1000_predictions(metrics: dict[str, float | None]) -> Energy:
+    """What 1,000 predictions took, by `Evaluation.metrics`."""
+    wh, uncertainty_wh = metrics.get("energy_wh_per_1000"), metrics.get("energy_uncertainty_wh_per_1000")
+    seconds = metrics.get("seconds_per_1000") or 0.0
+    if wh is None or uncertainty_wh is None:
+        return Energy(None, None, (), seconds)
+    return Energy(3600 * wh, 3600 * uncertainty_wh, (), seconds)
+
+
 def test_ids(workspace: Workspace, name: str) -> list[str]:
     """The ids of the test split's items, in the order of its arrays."""
     import pyarrow.compute as pc
@@ -142,12 +154,14 @@ def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
     started = time.perf_counter()
     model.predict(images)
     together = time.perf_counter() - started
-    spent = meter.spent()
+    spent = meter.spent() * (1000 / len(seconds))
     return Serving(
         latency_ms=1000 * float(np.median(seconds)),
         latency_p95_ms=1000 * float(np.quantile(seconds, 0.95)),
         items_per_second=len(images) / together,
-        energy_wh_per_1000=None if spent.energy_wh is None else 1000 * spent.energy_wh / len(seconds),
+        energy_wh_per_1000=spent.energy_wh,
+        energy_uncertainty_wh_per_1000=spent.uncertainty_wh,
+        seconds_per_1000=spent.seconds,
         energy_methods=spent.methods,
     )
 

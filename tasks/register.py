@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import evergreen
-from evergreen.carbon import carbon_gco2e, intensity
 from evergreen.card import CARD, model_card, trained_from
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError
@@ -32,8 +31,9 @@ from evergreen.feed import Split, label_names
 from evergreen.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry import connect, has_version, model_name, set_alias
 from evergreen.scenario import Scenario
+from evergreen.sci import footprint
 from evergreen.workspace import Workspace
-from tasks.evaluate import Evaluation
+from tasks.evaluate import Evaluation, of_1000_predictions
 from tasks.evaluate import stage as evaluate_stage
 from tasks.preprocess import stage as preprocess_stage
 from tasks.stage import Page, Stage
@@ -46,7 +46,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 MAX_DIFFERENCE = 1e-4
-OF_THE_MODEL = ("test_items", "model_bytes", "latency_ms", "latency_p95_ms", "items_per_second", "energy_wh_per_1000")
+OF_THE_MODEL = (
+    "test_items",
+    "model_bytes",
+    "latency_ms",
+    "latency_p95_ms",
+    "items_per_second",
+    "energy_wh_per_1000",
+    "energy_uncertainty_wh_per_1000",
+    "seconds_per_1000",
+)
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
 CODE = ("__init__", "errors", "images", "scoring", "workspace", "registry")
 
@@ -206,7 +215,7 @@ def _complete_run(
             data_version=data_version.data_version,
             git_commit=commit,
             training=json.loads(settings.read_text()),
-            costs=_costs(scenario, workspace),
+            costs=_costs(scenario, workspace, evaluation),
         ),
         CARD,
     )
@@ -332,22 +341,26 @@ def _spent(scenario: Scenario, workspace: Workspace) -> Energy:
     return sum((cost or Energy(None, None, (), 0.0) for cost in spent), start=Energy.nothing())
 
 
-def _costs(scenario: Scenario, workspace: Workspace) -> list[tuple[str, str, str, str]]:
-    grid, rows = intensity(scenario.country), []
-    for stage in (preprocess_stage, train_stage, evaluate_stage):
-        cost = stage.cost(scenario, workspace) or Energy(None, None, (), 0.0)
-        carbon = carbon_gco2e(cost, grid)
-        rows.append(
-            (
-                stage.name,
-                f"{cost.seconds:.1f}",
-                "unknown"
-                if cost.energy_wh is None
-                else f"{cost.energy_wh:.3g} ± {cost.uncertainty_wh:.1g} Wh ({', '.join(cost.methods)})",
-                "unknown" if carbon is None else f"{carbon:.3g} gCO2e",
-            )
-        )
-    return rows
+def _costs(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> list[tuple[str, str, str, str, str]]:
+    took = [
+        (stage.name, stage.cost(scenario, workspace) or Energy(None, None, (), 0.0))
+        for stage in (preprocess_stage, train_stage, evaluate_stage)
+    ]
+    return [
+        _row(name, scenario, energy) for name, energy in [*took, ("1,000 predictions", of_1000_predictions(evaluation.metrics))]
+    ]
+
+
+def _row(name: str, scenario: Scenario, energy: Energy) -> tuple[str, str, str, str, str]:
+    cost = footprint(scenario, energy)
+    methods = f" ({', '.join(energy.methods)})" if energy.methods else ""
+    return (
+        name,
+        f"{energy.seconds:.3g}",
+        "unknown" if cost.energy_wh is None else f"{cost.energy_wh:.3g} ± {cost.energy_uncertainty_wh:.1g} Wh{methods}",
+        "unknown" if cost.carbon_gco2e is None else f"{cost.carbon_gco2e:.3g} ± {cost.carbon_uncertainty_gco2e:.1g} gCO2e",
+        "unknown" if cost.sci_gco2e is None else f"{cost.sci_gco2e:.3g} gCO2e",
+    )
 
 
 def page(scenario: Scenario, workspace: Workspace, registration: Registration) -> Page:

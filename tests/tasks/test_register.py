@@ -130,6 +130,16 @@ def test_the_model_card_tells_what_each_stage_took(registered: Tiny) -> None:
         assert row[2] == "unknown" or (" ± " in row[2] and "Wh (" in row[2] and "gCO2e" in row[3])
 
 
+def test_the_model_card_tells_what_predictions_take_and_with_the_machines_making(tiny: Tiny) -> None:
+    from tests.evergreen.test_versions import change
+
+    change(tiny.workspace, "machine", embodied_kgco2e=300)
+    tiny.register()
+    (row,) = [line.split(" | ") for line in card(tiny).splitlines() if line.startswith("| 1,000 predictions")]
+    assert float(row[1]) == pytest.approx(tiny.evaluation.metrics["seconds_per_1000"], rel=0.01)
+    assert row[2] == "unknown" or (" ± " in row[2] and "gCO2e" in row[3] and "gCO2e" in row[4])
+
+
 def test_energy_that_is_not_known_is_told_as_unknown_and_never_as_0(tiny: Tiny) -> None:
     path = tiny.workspace.record(NAME) / "stage-train.json"
     memory = json.loads(path.read_text())
@@ -138,7 +148,7 @@ def test_energy_that_is_not_known_is_told_as_unknown_and_never_as_0(tiny: Tiny) 
     tiny.register()
     assert version_and_run(tiny)[0].tags["energy_wh"] == "unknown"
     (row,) = [line for line in card(tiny).splitlines() if line.startswith("| train |")]
-    assert row.endswith("| unknown | unknown |")
+    assert row.endswith("| unknown | unknown | unknown |")
 
 
 def test_without_mlflow_it_ends_in_a_line_and_can_be_repeated(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
