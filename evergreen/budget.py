@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from evergreen.carbon import intensity
 from evergreen.errors import EvergreenError
@@ -47,6 +47,18 @@ def training_limit_wh(scenario: Scenario) -> float | None:
     run = scenario.budget.run
     by_carbon = None if run.gco2e is None else run.gco2e / intensity(scenario.country).gco2e_per_kwh * 1000
     return min((limit for limit in (scenario.train.max_wh, run.wh, by_carbon) if limit is not None), default=None)
+
+
+def left_of_month_wh(scenario: Scenario, workspace: Workspace) -> float | None:
+    """What the month's limits of energy and carbon leave, in Wh, 0 or more; None without such limits. What nobody could measure isn't counted."""
+    month, grid = scenario.budget.month, intensity(scenario.country)
+    spent = of_month(read(workspace, scenario.name), datetime.now(UTC))
+    left = []
+    if month.wh is not None:
+        left.append(month.wh - _spent(spent, "energy_wh")[0])
+    if month.gco2e is not None:
+        left.append((month.gco2e - _spent(spent, "carbon_gco2e")[0]) / grid.gco2e_per_kwh * 1000)
+    return max(0.0, min(left)) if left else None
 
 
 def _limited(limits: Limits, cost: Cost, currency: str | None) -> Iterator[tuple[str, float | None, float, str]]:

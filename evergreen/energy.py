@@ -131,7 +131,7 @@ class Meter:
 
 
 def available_methods() -> tuple[str, ...]:
-    """What a meter would go by on this machine."""
+    """What a meter would go by on this machine; none where it can't tell, as with a GPU without a counter."""
     with Meter() as meter:
         pass
     return meter.spent().methods

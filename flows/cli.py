@@ -108,6 +108,39 @@ def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) ->
 
 
 @app.command()
+def tune(
+    scenario: Scenario_,
+    budget_wh: Annotated[
+        float, typer.Option(help="Watt-hours for all trials together; the epoch in which they are spent is the last.", min=1e-9)
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="How many are to end, at most.")] = 1000,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the winner into the scenario, if it is better by more than chance.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Try other settings of a scenario's training, and show quality against energy.
+
+    Trials are compared on the validation split; those that are no good are ended early, and their energy counts too. A study that was ended or
+    killed goes on when the same is asked again, with a larger budget if you like. Nothing is written into the scenario without --apply.
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from flows.tuning import tuning
+
+        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        found = tuning(scenario, budget_wh, trials, apply)
+        if as_json:
+            print(json.dumps(found), file=out)
+        else:
+            from flows.tables import show_tuning
+
+            show_tuning(found, workspace, out)
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],

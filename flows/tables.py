@@ -78,6 +78,47 @@ def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str])
         console.print(f"{state} ({watt_hours(summary['energy_wh'])}).", style="bold green")
 
 
+def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
+    """The best trials of a tuning and what became of the winner."""
+    console = Console(file=out, highlight=False)
+    scored = sorted((one for one in found["trials"] if one["score"] is not None), key=lambda one: -one["score"])
+    own = next(one for one in scored if one["own"])
+    shown = scored[:8] + [one for one in scored[8:] if one["own"]]
+    table = Table(
+        title=f"{found['scenario']}: the best of {len(scored)} finished trials", title_justify="left", header_style="bold"
+    )
+    for heading in ("trial", f"{found['metric']}, val", "Wh/1,000", "training", "front"):
+        table.add_column(heading, justify="right")
+    table.add_column("other settings", overflow="fold")
+    for one in shown:
+        other = [f"{name} {value:g}" for name, value in one["settings"].items() if value != own["settings"][name]]
+        table.add_row(
+            str(one["number"]),
+            f"{one['quality']:.2%}",
+            f"{one['energy_wh_per_1000']:.2g}",
+            watt_hours(one["energy_wh"]),
+            "yes" if one["number"] in found["front"] else "",
+            "none: the scenario's own" if one["own"] else ", ".join(other),
+        )
+    console.print(table)
+    ended = sum(one["state"] == "pruned" for one in found["trials"])
+    why = {"budget": "the budget was spent", "trials": "so many trials were asked for"}[found["stopped"]]
+    console.print(f"{found['energy_wh']:.3g} of {found['budget_wh']:g} Wh spent; {ended} trials were ended early; {why}.")
+    name, winner = found["scenario"], next(one for one in scored if one["number"] == found["winner"])
+    if found["applied"]:
+        console.print(
+            f"Written into scenarios/{name}.yaml: trial {found['winner']}. Next: evergreen run {name}", style="bold green"
+        )
+    elif found["better"]:
+        console.print(f"Trial {found['winner']} is {found['reason']}.", soft_wrap=True)
+        console.print("To write it into the scenario, repeat the command with --apply. Nothing was written.", style="bold")
+    else:
+        told = found["reason"] if winner["own"] else f"Trial {found['winner']} is {found['reason']}"
+        console.print(f"The settings stay: {told}.", soft_wrap=True, style="bold")
+    console.print(f"  picture  {_shown(workspace.outputs(name) / 'tuning' / 'front.png')}", soft_wrap=True)
+    console.print(f"  table    {_shown(workspace.outputs(name) / 'tuning' / 'trials.csv')}", soft_wrap=True)
+
+
 def show_findings(findings: list[Any], out: IO[str]) -> None:
     """What `evergreen doctor` saw, a line each."""
     table = Table(show_header=True, header_style="bold")

@@ -108,7 +108,7 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
 
     scenario = start.of(scenario) if start else scenario
     checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on, start))
-    with Meter() as meter, _tracking(scenario, workspace) as tracker:
+    with Meter() as meter, tracking(Tracker(scenario, workspace)) as tracker:
         weights = start.weights(workspace, scenario.name) if start else None
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
@@ -300,15 +300,18 @@ class Fitting:
         progress.seconds, progress.energy_wh = self.seconds(), self.energy_wh()
         self.checkpoint.write(progress, _values(self._variables()), self.best)
         self.tracker.log({**entry, "epoch_seconds": progress.epoch_seconds[-1]}, epoch + 1)
+        self._say(epoch, entry)
+
+    def _say(self, epoch: int, entry: dict[str, float]) -> None:
         checked = f", val loss {entry['val_loss']:.4f}, val accuracy {entry['val_accuracy']:.4f}" if "val_loss" in entry else ""
         log.info(
             "epoch %d/%d: loss %.4f, accuracy %.4f%s, %.1f s",
             epoch + 1,
-            settings.epochs,
+            self.scenario.train.epochs,
             entry["loss"],
             entry["accuracy"],
             checked,
-            progress.epoch_seconds[-1],
+            self.progress.epoch_seconds[-1],
         )
 
     def _stop(self, reason: str) -> None:
@@ -365,10 +368,15 @@ class Checkpoint:
 
 
 class Tracker:
-    """The training's MLflow run. MLflow may be away at any moment: then one warning is logged, and the training goes on."""
+    """The training's MLflow run. MLflow may be away at any moment: then one warning is logged, and the training goes on.
 
-    def __init__(self, scenario: Scenario, workspace: Workspace) -> None:
+    Args:
+        kind: of training, where it is not the scenario's own: such runs have an experiment apart.
+    """
+
+    def __init__(self, scenario: Scenario, workspace: Workspace, kind: str = "") -> None:
         self.scenario, self.workspace, self.here = scenario, workspace, True
+        self.experiment = f"evergreen-{scenario.name}" + (f"-{kind}" if kind else "")
         self.mlflow: Any = None
 
     def begin(self, run_id: str | None, parameters: dict[str, Any]) -> str | None:
@@ -381,7 +389,7 @@ class Tracker:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             self.mlflow = connect(self.workspace)
-            self.mlflow.set_experiment(f"evergreen-{self.scenario.name}")
+            self.mlflow.set_experiment(self.experiment)
             try:
                 self.run = self.mlflow.start_run(run_id=run_id, run_name=self.scenario.name, log_system_metrics=True)
             except self.mlflow.MlflowException:
@@ -416,8 +424,8 @@ class Tracker:
 
 
 @contextlib.contextmanager
-def _tracking(scenario: Scenario, workspace: Workspace) -> Iterator[Tracker]:
-    tracker = Tracker(scenario, workspace)
+def tracking(tracker: Tracker) -> Iterator[Tracker]:
+    """Ends the tracker's run as what happens in the block."""
     try:
         yield tracker
     except BaseException:

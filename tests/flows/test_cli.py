@@ -23,6 +23,7 @@ def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout,
         "new",
         "up",
         "retrain",
+        "tune",
         "deploy",
         "report",
         "promote",
@@ -194,3 +195,20 @@ def test_ones_own_images_take_two_commands(checkout: Checkout, tmp_path: Path) -
     assert summary.json["scenario"] == "lamps"
     # The other scenario is as it was.
     assert {s["state"] for s in checkout.evergreen("run", "--json").json["stages"].values()} == {"unchanged"}
+
+
+@pytest.mark.slow
+def test_tune_tells_what_was_tried_and_writes_only_when_asked(checkout: Checkout) -> None:
+    before = (checkout.root / "scenarios" / "quickstart.yaml").read_bytes()
+    done = checkout.evergreen("tune", "quickstart", "--budget-wh", "10", "--trials", "2", "--json")
+    assert done.status == 0, done.err
+    assert done.json["scenario"] == "quickstart" and done.json["applied"] is False
+    assert [one["state"] for one in done.json["trials"]] == ["finished", "finished"]
+    assert (checkout.root / "outputs/quickstart/tuning/front.png").exists()
+    assert (checkout.root / "scenarios" / "quickstart.yaml").read_bytes() == before
+    shown = checkout.evergreen("tune", "quickstart", "--budget-wh", "10", "--trials", "2", "--apply")
+    assert shown.status == 0 and "the best of 2 finished trials" in shown.out and "front.png" in shown.out
+    written = (checkout.root / "scenarios" / "quickstart.yaml").read_bytes() != before
+    assert written == ("Written into" in shown.out)
+    none = checkout.evergreen("tune", "quickstart", "--budget-wh", "0")
+    assert none.status == 2 and "budget-wh" in none.err

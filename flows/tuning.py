@@ -1,0 +1,59 @@
+"""`evergreen tune`: the tuning as a Prefect flow, and its winner written into the scenario."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow
+
+from evergreen.errors import EvergreenError
+from evergreen.scenario import Name, Scenario
+from evergreen.workspace import Workspace, replace_file
+from flows.attempt import begin
+from tasks import tune
+from tasks.stage import Run
+from tasks.tune import Tuning
+
+
+@flow(name="tuning", flow_run_name="tuning-{scenario}", persist_result=False)
+def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = False) -> dict[str, Any]:
+    """Try other settings of a scenario's training within a budget of energy.
+
+    Args:
+        scenario: the name of a file in scenarios/, without its ending.
+        budget_wh: watt-hours for all trials together, with what earlier sittings of the same study took.
+        trials: that are to end, at most.
+        apply: write the winner into the scenario, if it is better by more than chance.
+    """
+    begin()
+    with Run.of(scenario) as run:
+        result: Tuning = run(tune.stage, budget_wh, trials)
+        applied = apply and result.better
+        if applied:
+            write_settings(run.workspace, scenario, result.best.settings)
+    return {"scenario": scenario, **asdict(result), "applied": applied}
+
+
+def write_settings(workspace: Workspace, name: str, settings: dict[str, float]) -> None:
+    """Write settings of `train` into a scenario's file, whose comments and order stay.
+
+    Raises:
+        EvergreenError: the file would not be a scenario any more; then it is as it was.
+    """
+    from ruamel.yaml import YAML
+
+    yaml, path = YAML(), workspace.scenarios / f"{name}.yaml"
+    yaml.preserve_quotes, yaml.width = True, 1000
+    before = path.read_bytes()
+    document = yaml.load(before.decode())
+    document["train"].update(settings)
+    text = io.BytesIO()
+    yaml.dump(document, text)
+    replace_file(path, text.getvalue())
+    try:
+        Scenario.parse(path)
+    except EvergreenError:
+        replace_file(path, before)
+        raise
