@@ -1,6 +1,7 @@
 """The errors people meet. Each is one line: what happened, what was expected, what was received, how to fix it.
 
 EvergreenError        exit status 1
+├── Unreachable       1   something outside does not answer: the same may go well later
 ├── WrongUse          2   the command or the scenario is wrong
 ├── DataRefused       3   the data did not pass validation, or too much of it was bad
 └── NotPromoted       4   `--must-promote` was asked and the champion stayed
@@ -30,6 +31,10 @@ class EvergreenError(Exception):
             parts.append(f"got {_shorten(repr(received))}")
         line = "; ".join(part.rstrip(".") for part in parts) + "."
         super().__init__(" ".join(f"{line} {fix}".split()))
+
+
+class Unreachable(EvergreenError):
+    pass
 
 
 class WrongUse(EvergreenError):

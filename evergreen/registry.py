@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.errors import EvergreenError, WrongUse
+from evergreen.errors import EvergreenError, Unreachable, WrongUse
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 log = logging.getLogger("evergreen")
 
@@ -32,6 +33,10 @@ ALIASES = ("champion", "challenger", "previous")
 NOTE = (
     "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
 )
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}  # MLflow's own, with a server that is away, is minutes
 MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -64,6 +69,8 @@ def tracking_uri(workspace: Workspace) -> str:
 def connect(workspace: Workspace) -> Any:
     """The module `mlflow`, set to `tracking_uri`."""
     os.environ["EVERGREEN_ROOT"] = str(workspace.root)
+    for setting, patience in PATIENCE.items():
+        os.environ.setdefault(setting, patience)
     uri = tracking_uri(workspace)
     if uri == f"sqlite:///{_store(workspace)}":
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
@@ -126,7 +133,8 @@ def find_version(workspace: Workspace, name: str, wanted: str) -> int:
         if wanted.isdigit():
             return int(client.get_model_version(model_name(name), wanted).version)
         return int(client.get_model_version_by_alias(model_name(name), wanted).version)
-    except MlflowException:
+    except MlflowException as error:
+        _raise_where_away(workspace, error)
         raise WrongUse(
             f"{model_name(name)} has no version {wanted}", expected=_there_are(client, name), received=wanted,
             fix=f"Train one with: evergreen run {name}" if not _versions(client, name) else "Name one of these.",
@@ -141,10 +149,29 @@ def aliases(workspace: Workspace, name: str) -> dict[str, int]:
     try:
         found = client.get_registered_model(model_name(name)).aliases
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
+        _raise_where_away(workspace, error)
+        return {}
     return {alias: int(version) for alias, version in found.items()}
+
+
+def _raise_where_away(workspace: Workspace, error: MlflowException) -> None:
+    """Unless MLflow has just said that there is no such thing.
+
+    Raises:
+        Unreachable: it did not answer, or something else than that.
+    """
+    if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        raise unreachable(workspace, error) from None
+
+
+def unreachable(workspace: Workspace, error: Exception) -> Unreachable:
+    """What MLflow failed at, as an error of ours."""
+    uri = urllib.parse.urlsplit(tracking_uri(workspace))
+    where = uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()  # without a password
+    return Unreachable(
+        f"MLflow at {where} does not answer: {str(error).partition('(Caused')[0]}",
+        fix="See that it does, and do the same again: what is finished is kept, and the champion stays.",
+    )
 
 
 def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None:

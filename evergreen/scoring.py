@@ -6,20 +6,21 @@ model.predict([Path("digit.png").read_bytes()])[0].label
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from evergreen.images import prepare
-from evergreen.workspace import Workspace
+from evergreen.workspace import Workspace, replace_folder
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger("evergreen")
 
 BATCH_ITEMS = 256
 
@@ -107,15 +108,39 @@ class Model:
 def load(workspace: Workspace, name: str, alias: str = "champion") -> Model:
     """A scenario's registered model.
 
+    The champion is kept on this machine whenever it is loaded: while MLflow is away, the last one that was in use answers.
+
     Args:
         alias: `champion`, `challenger` or `previous`, or a version's number.
 
     Raises:
         WrongUse: there is none.
+        Unreachable: MLflow does not answer, and no champion was kept.
     """
+    from evergreen.errors import Unreachable
     from evergreen.registry import download
 
-    return Model.open(download(workspace, name, alias) / "artifacts")
+    kept = workspace.private / "champion" / name
+    try:
+        folder = download(workspace, name, alias) / "artifacts"
+    except Unreachable as error:
+        if alias != "champion" or not (kept / "model.onnx").exists():
+            raise
+        log.warning("%s Meanwhile the champion answers that was in use last.", error)
+        return Model.open(kept)
+    if alias == "champion":
+        _keep(folder, kept)
+    return Model.open(folder)
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Copy what a model runs on, unless it is there already. A disk without room is no reason not to answer."""
+    files = [(name, (folder / name).read_bytes()) for name in ("model.onnx", "settings.json")]
+    with contextlib.suppress(OSError):
+        if not all((kept / name).exists() and (kept / name).read_bytes() == content for name, content in files):
+            with replace_folder(kept) as writing:
+                for name, content in files:
+                    (writing / name).write_bytes(content)
 
 
 def _providers(runtime: Any) -> list[str]:

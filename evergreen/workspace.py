@@ -10,6 +10,7 @@ mlruns/…                                  MLflow's store and artifacts
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evergreen.errors import WrongUse
+from evergreen.errors import EvergreenError, WrongUse
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,27 @@ class Workspace:
         finally:
             holder_file.unlink(missing_ok=True)
             lock.release()
+
+
+@contextlib.contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Say a full disk in words.
+
+    Args:
+        what: that the room is needed for.
+
+    Raises:
+        EvergreenError: there is none left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise EvergreenError(
+            f"there is no room left {what} ({error.filename or error.strerror})",
+            fix="Free some space and run the same again: what is finished is kept, and nothing was half done.",
+        ) from None
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -11,7 +11,6 @@ Every item ends in the batch, is already known, is an exact copy of another, or 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import re
@@ -27,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from evergreen.dataset import Item, PartWriter, Quarantine, batches, corrections, iter_parts, known_ids, staged
-from evergreen.errors import DataRefused, EvergreenError, WrongUse
+from evergreen.errors import DataRefused, WrongUse
 from evergreen.images import Inspection
 from evergreen.inbox import PATTERN, Inbox
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
 from evergreen.versions import fetch_data
-from evergreen.workspace import Workspace
+from evergreen.workspace import Workspace, room_for
 from tasks.stage import Page, Stage
 
 log = logging.getLogger("evergreen")
@@ -119,26 +118,18 @@ def _collect(
 ) -> Collection:
     started = time.monotonic()
     staging = workspace.staging(scenario.name)
-    try:
-        with workspace.lock(f"collect-{scenario.name}"):
-            try:
-                shutil.rmtree(staging, ignore_errors=True)
-                fetch_data(workspace, scenario.name)
-                source = find()
-                mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
-                with Quarantine(workspace, scenario.name) as quarantine:
-                    collecting = _Collecting(scenario, workspace, source, quarantine)
-                    batch = collecting.run(staging, progress)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    with room_for("to collect into"), workspace.lock(f"collect-{scenario.name}"):
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            fetch_data(workspace, scenario.name)
+            source = find()
+            mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
+            with Quarantine(workspace, scenario.name) as quarantine:
+                collecting = _Collecting(scenario, workspace, source, quarantine)
+                batch = collecting.run(staging, progress)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
             raise
-        raise EvergreenError(
-            f"there is no room left to collect into ({error.filename or workspace.root})",
-            fix="Free some space and run the same again; nothing was half done.",
-        ) from None
     count = collecting.count
     return Collection(
         scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],

@@ -26,7 +26,7 @@ import numpy as np
 import evergreen
 from evergreen.card import CARD, model_card, trained_from
 from evergreen.energy import Energy
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, Unreachable
 from evergreen.feed import Split, label_names
 from evergreen.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry import connect, has_version, model_name, set_alias
@@ -104,7 +104,7 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
         version, run_id = found
         set_alias(workspace, scenario.name, "challenger", version)
     except mlflow.MlflowException as error:
-        raise EvergreenError(
+        raise Unreachable(
             f"the model could not be registered in MLflow: {error}",
             fix="See that MLflow answers, and run the same again: nothing is trained twice.",
         ) from None

@@ -21,7 +21,7 @@ from evergreen.energy import Energy, Meter
 from evergreen.errors import WrongUse
 from evergreen.ledger import Cost, Entry, device, note
 from evergreen.scenario import Scenario
-from evergreen.workspace import Workspace, replace_file
+from evergreen.workspace import Workspace, replace_file, room_for
 
 log = logging.getLogger("evergreen")
 
@@ -89,7 +89,12 @@ class Stage:
             name = "Unchanged" if outcome.state == "unchanged" else None
             return Completed(name=name, message=str(outcome.result), data=outcome)
 
-        from evergreen.errors import EvergreenError
+        from evergreen.errors import EvergreenError, Unreachable
+
+        def may_go_better(_task: Any, _run: Any, state: Any) -> bool:
+            """A refusal is final: only what the outside world did may go better the next time."""
+            failure = state.result(raise_on_failure=False)
+            return isinstance(failure, Unreachable) or not isinstance(failure, EvergreenError)
 
         prefect_task = Task(
             work,
@@ -98,8 +103,7 @@ class Stage:
             task_run_name=self.name,
             retries=self.retries,
             retry_delay_seconds=[1.0, 5.0, 20.0][: self.retries] or None,
-            # A refusal is final: only what the outside world did may go better the next time.
-            retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), EvergreenError),
+            retry_condition_fn=may_go_better,
             timeout_seconds=self.timeout_seconds,
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -113,6 +117,10 @@ class Stage:
         Args:
             by_dvc: DVC has called: it has looked whether the stage is unchanged, and will commit it.
         """
+        with room_for(f"for {self.name}"):
+            return self._perform(scenario, workspace, *earlier, by_dvc=by_dvc)
+
+    def _perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool) -> Outcome:
         meter, started = Meter(), time.monotonic()
         state: Literal["ran", "unchanged"] = "unchanged"
         result, outputs = None, ""

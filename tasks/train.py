@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -385,9 +384,6 @@ class Tracker:
         def open_run() -> None:
             from evergreen.registry import connect
 
-            # MLflow's own patience with a server that is away, minutes, would be the training's standstill.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             self.mlflow = connect(self.workspace)
             self.mlflow.set_experiment(self.experiment)
             try:
