@@ -50,6 +50,13 @@ def answers(url: str, timeout_seconds: float = 2.0) -> bool:
         return False
 
 
+def prefect_answers() -> bool:
+    """Whether there is somebody to show things to: Prefect's client would try again for a minute each time. Without a server of its own, Prefect
+    starts one for the run."""
+    url = os.environ.get("PREFECT_API_URL")
+    return not url or answers(f"{url}/health")
+
+
 def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     """Set this process's environment, before any of the tools is imported. What the user has set is kept.
 
@@ -63,6 +70,8 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
         "PREFECT_HOME": str(workspace.private / "prefect"),
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",  # errors reach people as one line of ours
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if verbose else "CRITICAL",  # a server that is away is told once, by us
+        "PREFECT_CLIENT_MAX_RETRIES": "3",  # some 15 s for each question: a server that starts again is waited for, one that is gone not for minutes
         "PREFECT_LOGGING_EXTRA_LOGGERS": "evergreen",  # so that Prefect's pages show what the stages say
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def open_study(path: Path, name: str, seed: int) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{path}"
+    storage = f"sqlite:///file:{urllib.parse.quote(str(path))}?uri=true"
     # Another seed whenever it goes on, or it would propose the first ones again.
     before = len(optuna.load_study(study_name=name, storage=storage).trials) if path.exists() else 0
     return optuna.create_study(

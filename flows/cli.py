@@ -312,10 +312,26 @@ def main() -> None:
         if debug:
             raise
         text = " ".join(str(error).split())[:500]
-        status = _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
+        if _prefect_is_away(error):
+            where = os.environ.get("PREFECT_API_URL")
+            kept = "What is finished is kept, and the champion is in use: see that it does, or unset PREFECT_API_URL, and do the same again."
+            status = _report(f"Prefect's server at {where} does not answer ({text.rstrip('.')}). {kept}", 1)
+            sys.stdout.flush()
+            os._exit(status)  # Prefect would try for seconds each to tell the server what happened, and there is none
+        else:
+            status = _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
     # What TensorFlow and the others have left behind is not looked through once more for cycles: that took two seconds.
     gc.freeze()
     sys.exit(status)
+
+
+def _prefect_is_away(error: Exception) -> bool:
+    """Whether this is what Prefect's client raises when nothing answers."""
+    if "PREFECT_API_URL" not in os.environ or "httpx" not in sys.modules:
+        return False
+    import httpx
+
+    return isinstance(error, httpx.TransportError) or str(error).startswith("Failed to reach API")
 
 
 def _report(line: str, status: int) -> int:

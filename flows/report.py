@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evergreen.environment import prefect_answers
 from evergreen.history import History, read_history
 from evergreen.registry import aliases
 from evergreen.report import answer, figures, render
@@ -46,9 +47,10 @@ def publish_report(workspace: Workspace, name: str) -> Path | None:
 
     try:
         path, histories = write_report(workspace, [name])
-        create_link_artifact(
-            link=path.as_uri(), link_text="was retraining worth it?", key=f"{name}-report", description=answer(histories[0])
-        )
+        if prefect_answers():
+            create_link_artifact(
+                link=path.as_uri(), link_text="was retraining worth it?", key=f"{name}-report", description=answer(histories[0])
+            )
     except Exception as error:
         log.warning("The report could not be shown on Prefect's page (%s).", error)
         return None

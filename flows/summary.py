@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.carbon import intensity
 from evergreen.energy import Energy
+from evergreen.environment import prefect_answers
 from evergreen.registry import connect
 from evergreen.sci import footprint
 from evergreen.waiting import provider, saved_gco2e
@@ -108,7 +109,8 @@ def publish(summary: dict[str, Any]) -> None:
     carbon = summary["carbon_gco2e"]
     told = "unknown" if carbon is None else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} gCO2e/kWh"
     try:
-        create_table_artifact(table=rows, key=f"{summary['scenario']}-cost", description=f"Carbon: {told}.")
+        if prefect_answers():
+            create_table_artifact(table=rows, key=f"{summary['scenario']}-cost", description=f"Carbon: {told}.")
     except Exception as error:  # a page that can't be drawn must not undo a finished run
         log.warning("The cost could not be shown on Prefect's page (%s).", error)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from evergreen.errors import EvergreenError
 from evergreen.scenario import Name, Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.attempt import begin
@@ -40,20 +41,18 @@ def write_settings(workspace: Workspace, name: str, settings: dict[str, float]) 
     """Write settings of `train` into a scenario's file, whose comments and order stay.
 
     Raises:
-        EvergreenError: the file would not be a scenario any more; then it is as it was.
+        WrongUse: the file would not be a scenario any more; then it is as it was.
     """
     from ruamel.yaml import YAML
 
     yaml, path = YAML(), workspace.scenarios / f"{name}.yaml"
     yaml.preserve_quotes, yaml.width = True, 1000
-    before = path.read_bytes()
-    document = yaml.load(before.decode())
+    document = yaml.load(path.read_text(encoding="utf-8"))
     document["train"].update(settings)
     text = io.BytesIO()
     yaml.dump(document, text)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_bytes(text.getvalue())
+        Scenario.parse(trial)
     replace_file(path, text.getvalue())
-    try:
-        Scenario.parse(path)
-    except EvergreenError:
-        replace_file(path, before)
-        raise

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evergreen.energy import Energy, Meter
+from evergreen.environment import prefect_answers
 from evergreen.errors import WrongUse
 from evergreen.ledger import Cost, Entry, device, note
 from evergreen.scenario import Scenario
@@ -195,6 +196,8 @@ class Stage:
     def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
         from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+        if not prefect_answers():
+            return
         page = self.page(scenario, workspace, outcome.result)
         with contextlib.suppress(Exception):  # a page that can't be drawn must not undo work that is done
             for title, rows in page.tables.items():

@@ -45,8 +45,8 @@ class Tuning:
     Attributes:
         trials: all, in order.
         winner: the number of the one with the highest score.
-        better: whether the gate would take it for the scenario's own, on val; with all finished trials in view, since the best of many is
-            the best by luck, too.
+        better: whether the gate would take it for the scenario's own, on val; with all trials in view, also the pruned ones, since the best of
+            many is the best by luck, too.
         reason: the gate's, in a sentence.
         front: numbers of the trials on the front, the cheapest first.
         energy_wh: of the whole study.
@@ -218,7 +218,8 @@ class Sitting:
                 received=f"{self.spent_wh():.3g} Wh spent", fix="Raise --budget-wh: what was begun goes on.",
             )  # fmt: skip
         winner = max(finished, key=lambda one: one.score or 0.0)
-        verdict = self._compare(own, winner, len(finished) - 1)
+        rivals = sum(one.state != "unfinished" for one in trials) - 1
+        verdict = self._compare(own, winner, rivals)
         with replace_folder(self.workspace.outputs(self.scenario.name) / "tuning") as writing:
             (writing / "trials.csv").write_bytes(as_csv(trials))
             picture(trials, winner.number, self.scenario.promote.metric).savefig(writing / "front.png", dpi=100)
@@ -249,27 +250,22 @@ class Sitting:
             if fitting.progress.stopped == "budget":
                 return "budget"
             if fitting.progress.stopped != "pruned":
-                told = self._measure(fitting.finished(), trial.number)
+                told = self._measure(fitting.finished(), trial.number, scenario.train.filters)
                 tracker.log(told, len(fitting.progress.history))
         checkpoint.remove()
         return "pruned" if fitting.progress.stopped == "pruned" else told
 
-    def _measure(self, model: keras.Model, number: int) -> dict[str, float]:
-        """Quality on val, and the energy of predictions. Keeps what was predicted."""
+    def _measure(self, model: keras.Model, number: int, filters: int) -> dict[str, float]:
+        """Quality on val, and the energy of predictions, which is that of the network's width: measured once for each. Keeps what was predicted."""
         images, labels = np.asarray(self.check_on.images), self.check_on.labels.astype(int)
         probabilities = model.predict(images, batch_size=256, verbose=0)
         replace_file(self._predictions(number), np.asarray(probabilities.argmax(axis=1), np.int64).tobytes())
-        predicted = 0
-        with Meter() as meter:
-            while predicted == 0 or meter.spent().seconds < MEASURE_SECONDS:
-                model.predict(images, batch_size=256, verbose=0)
-                predicted += len(images)
-        spent = meter.spent().energy_wh
-        assert spent is not None  # it could be measured at the start
         quality = kind_of(self.scenario).measure(labels, probabilities)[self.scenario.promote.metric]
-        return {"quality": float(quality), "energy_wh_per_1000": max(1e-12, 1000 * spent / predicted)}
+        known = [one.energy_wh_per_1000 for one in tried(self.study) if one.settings.get("filters") == filters]
+        energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(model, images)
+        return {"quality": float(quality), "energy_wh_per_1000": energy}
 
-    def _compare(self, own: Tried, winner: Tried, others: int) -> tuple[bool, str]:
+    def _compare(self, own: Tried, winner: Tried, rivals: int) -> tuple[bool, str]:
         """What the gate says of the winner in the place of the scenario's own settings, on val."""
         if winner.number == own.number:
             return False, "the scenario's own settings are the best"
@@ -277,7 +273,7 @@ class Sitting:
         names = label_names(self.workspace.splits(self.scenario.name))
         ratio = (winner.energy_wh_per_1000 or 0.0) / (own.energy_wh_per_1000 or 1.0)
         paired = Paired(self.check_on.labels.astype(int), predicted[0], predicted[1], names)
-        verdict = decide(paired, self.scenario.promote, ratio, seed=self.scenario.seed, tries=others)
+        verdict = decide(paired, self.scenario.promote, ratio, seed=self.scenario.seed, tries=rivals)
         return verdict.promote, verdict.reason.replace("test items", "val items")
 
     def _predictions(self, number: int) -> Path:
@@ -311,6 +307,17 @@ class Trying(Fitting):
 
     def _say(self, epoch: int, entry: dict[str, float]) -> None:
         """Nothing: a line a trial is enough."""
+
+
+def _energy_wh_per_1000(model: keras.Model, images: np.ndarray) -> float:
+    predicted = 0
+    with Meter() as meter:
+        while predicted == 0 or meter.spent().seconds < MEASURE_SECONDS:
+            model.predict(images, batch_size=256, verbose=0)
+            predicted += len(images)
+    spent = meter.spent().energy_wh
+    assert spent is not None  # it could be measured at the start
+    return max(1e-12, 1000 * spent / predicted)
 
 
 def _plain(one: Range, value: float) -> float:

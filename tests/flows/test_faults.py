@@ -4,6 +4,7 @@ the champion answers, what is finished is kept, and the next retraining takes it
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from evergreen.dataset import batches
+from evergreen.environment import answers as reached
 from evergreen.errors import EvergreenError, Unreachable
 from evergreen.registry import aliases, tracking_uri
 from evergreen.scoring import load
@@ -24,7 +27,7 @@ from flows.servers import LOOPBACK
 from tasks import evaluate, look, preprocess, promote, register, train
 from tasks.stage import Stage
 from tests.evergreen.test_versions import change
-from tests.flows.conftest import free_port
+from tests.flows.conftest import Checkout, free_port
 from tests.flows.test_retraining import Unseen, retrain
 from tests.tasks.test_look import drop, relax
 from tests.tasks.test_preprocess import digit
@@ -99,7 +102,6 @@ class Mlflow:
         self.url = f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        from evergreen.environment import answers as reached
         from flows.servers import artifact_root
 
         command = [Path(sys.executable).parent / "mlflow", "server", "--host", LOOPBACK, "--port", str(self.port), "--workers", "1",
@@ -116,8 +118,6 @@ class Mlflow:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        import psutil
-
         if self.process is not None:
             family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
             for one in family:
@@ -130,11 +130,13 @@ class Mlflow:
 @pytest.fixture
 def mlflow(due: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mlflow]:
     server = Mlflow(due)
-    server.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    assert tracking_uri(due.workspace) == server.url
-    yield server
-    server.stop()
+    try:
+        server.start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        assert tracking_uri(due.workspace) == server.url
+        yield server
+    finally:
+        server.stop()
 
 
 def test_mlflow_may_go_before_during_and_after_the_training_and_nothing_is_trained_twice(due: Tiny, mlflow: Mlflow) -> None:
@@ -226,3 +228,93 @@ def test_a_full_disk_is_said_and_nothing_is_lost(small: tuple[Tiny, Path], stage
     assert summary["retrained"] and len(batches(tiny.workspace, NAME)) == 2
     assert data_unchanged(tiny.workspace)
     answers(tiny)
+
+
+@pytest.fixture
+def late(checkout: Checkout) -> Checkout:
+    """A checkout whose inbox has enough new digits for a retraining, and whose trainings take their time."""
+    for number in range(300):
+        image, label = digit(number)
+        path = checkout.root / "inbox" / NAME / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(other_bytes(image))
+        os.utime(path, (1, 1))
+    checkout.change(NAME, "epochs:", "epochs: 60  #")
+    change(checkout.workspace, "retraining", settle_seconds=0, start_from="scratch")
+    return checkout
+
+
+def other_bytes(image: bytes) -> bytes:
+    """The same picture, a little darker: a new item."""
+    import cv2
+    import numpy as np
+
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
+    return bytes(cv2.imencode(".png", (pixels * 0.8).astype(np.uint8))[1].tobytes())
+
+
+def test_two_retrainings_at_once_are_one_retraining(late: Checkout) -> None:
+    command = [sys.executable, "-m", "flows.cli", "retrain", NAME, "--json"]
+    both = [
+        subprocess.Popen(
+            command, cwd=late.root, env=late.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    told = sorted((json.loads(out) for out, _ in outs), key=lambda one: one["retrained"])
+    assert [one["retrained"] for one in told] == [False, True]
+    assert any("Waiting for the lock" in err for _, err in outs)
+    assert len(batches(late.workspace, NAME)) == 2
+    assert len(load(late.workspace, NAME).predict([digit(1)[0]])) == 1
+
+
+def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None:
+    port = free_port()
+    told = late.environment | {
+        "PREFECT_HOME": str(late.root / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = psutil.Popen(
+        [Path(sys.executable).parent / "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
+        env=told,
+        cwd=late.root,
+        **quiet,
+    )
+    try:
+        url = f"http://{LOOPBACK}:{port}/api"
+        until = time.monotonic() + 120
+        while not reached(f"{url}/health"):
+            assert server.poll() is None and time.monotonic() < until
+            time.sleep(0.2)
+        command = [sys.executable, "-m", "flows.cli", "retrain", NAME, "--json"]
+        running = subprocess.Popen(
+            command,
+            cwd=late.root,
+            env=late.environment | {"PREFECT_API_URL": url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until = time.monotonic() + 120
+        while not list((late.workspace.checkpoints(NAME)).rglob("state.npz")):
+            assert running.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        for process in [*server.children(recursive=True), server]:
+            process.kill()
+        server.wait(30)
+    try:
+        out, err = running.communicate(timeout=240)
+    finally:
+        running.kill()
+    assert running.returncode == 1 and "does not answer" in err and "What is finished is kept" in err, err
+    assert "Traceback" not in err
+    again = late.evergreen("retrain", NAME, "--json")
+    assert again.status == 0, again.err
+    # All of it was done, and noted: nothing is left to do.
+    assert again.json["retrained"] is False or again.json["stages"]["train"]["state"] == "unchanged"
+    assert len(load(late.workspace, NAME).predict([digit(1)[0]])) == 1

@@ -71,10 +71,10 @@ def test_a_fine_tuned_champion_that_passes_the_gate_saves_the_training_from_scra
     (only,) = summary["tries"]
     assert (only["start"], only["version"], only["promoted"]) == ("version 1", 2, True), summary["reason"]
     settings = json.loads((beginner.workspace.model(NAME) / "settings.json").read_text())
-    assert settings["train"]["epochs"] == 7 and trained_from(settings) == "version 1"  # 0.35 of 20
+    assert settings["train"]["epochs"] == 10 and trained_from(settings) == "version 1"  # half of 20
     saved, took = summary["energy_wh_saved_by_warm_start"], summary["stages"]["train"]["energy_wh"]
     assert saved == metric(beginner, 2, "energy_wh_saved_by_warm_start")
-    assert saved is None or saved > 0.5 * took  # 13 more epochs
+    assert saved is None or saved > 0.3 * took  # 10 more epochs, less what starting takes
 
 
 def test_what_the_gate_refuses_is_trained_from_scratch_at_a_shared_chance_and_the_loss_is_told(crowned: Tiny) -> None:
@@ -119,7 +119,7 @@ def test_fine_tuning_begins_with_the_very_weights_of_the_champion(crowned: Tiny)
     nothing_learned = start.of(scenario)
     change(workspace, "train", epochs=1, learning_rate=1e-12, weight_decay=0.0)
     trained = train(crowned.scenario, workspace, start)
-    assert (trained.epochs, trained.start) == (1, start) and nothing_learned.train.epochs == 3
+    assert (trained.epochs, trained.start) == (1, start) and nothing_learned.train.epochs == 4
     from evergreen.models.cnn import load
 
     kept = [np.asarray(weight.value) for weight in load(workspace.model(NAME) / "model.keras").weights]
@@ -144,7 +144,7 @@ def test_a_killed_fine_tuning_goes_on_and_is_not_mixed_up_with_one_from_scratch(
         train(crowned.scenario, crowned.workspace, start)
     trained = train(crowned.scenario, crowned.workspace, start)
     record = json.loads((crowned.workspace.record(NAME) / "train.json").read_text())
-    assert (trained.epochs, record["attempts"]) == (7, 2)
+    assert (trained.epochs, record["attempts"]) == (10, 2)
 
 
 def test_an_ordinary_run_takes_the_fine_tuned_model_that_stands_there(crowned: Tiny) -> None:
