@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
 
 from evergreen.dataset import batches, table
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.feed import Split
 from evergreen.registry import aliases, connect, crown, rollback
+from tasks import preprocess
 from tasks.evaluate import test_ids as ids_of_test_items
 from tasks.promote import Promotion, compare, page, promote, unchanged
 from tests.conftest import ROOT
+from tests.tasks.test_preprocess import add_batch, digit
 from tests.tiny import NAME, Tiny
 
 
@@ -177,10 +182,25 @@ def test_the_comparison_with_the_champion_stands_in_the_model_card_once(rivals: 
 
 def test_named_groups_of_an_items_path_are_slices(rivals: Tiny) -> None:
     crown(rivals.workspace, NAME, 1)
-    settings = rivals.scenario.promote.model_copy(update={"slice_pattern": r"(?P<ending>[05])$|(?P<even>[2468])$"})
-    sources = table(batches(rivals.workspace, NAME), ["id", "source"])
-    ends = {row["source"][-1] for row in sources.to_pylist() if row["id"] in ids_of_test_items(rivals.workspace, NAME)}
+    pattern = r"^(?P<odd>[13579])/(?P<first>[0-3])|^(?P<even>[02468])/"
+    settings = rivals.scenario.promote.model_copy(update={"slice_pattern": pattern})
+    wanted = set(ids_of_test_items(rivals.workspace, NAME))
+    rows = [row for row in table(batches(rivals.workspace, NAME), ["id", "source"]).to_pylist() if row["id"] in wanted]
     promotion = promote(rivals.scenario.model_copy(update={"promote": settings}), rivals.workspace, rivals.register_confused())
-    for column, values in (("ending", "05"), ("even", "2468")):
-        found = {row["value"]: row["items"] for row in promotion.slices if row["column"] == column}
-        assert set(found) == {"none", *(ends & set(values))} and sum(found.values()) == rivals.evaluation.items
+    for column in ("odd", "first", "even"):
+        matches = [re.search(pattern, row["source"]) for row in rows]
+        expected = Counter(match[column] if match and match[column] else "none" for match in matches)
+        assert len(expected) > 2
+        assert {row["value"]: row["items"] for row in promotion.slices if row["column"] == column} == expected
+
+
+def test_when_the_test_split_has_grown_both_are_scored_on_todays(rivals: Tiny) -> None:
+    crown(rivals.workspace, NAME, 1)
+    before, earlier = rivals.evaluation.items, compare(rivals.scenario, rivals.workspace, 1, 2)
+    add_batch(rivals.workspace, ((*digit(number), None, None) for number in range(500, 700)))
+    preprocess.stage.perform(rivals.scenario, rivals.workspace)
+    today = len(Split.open(rivals.workspace.splits(NAME), "test"))
+    verdict = compare(rivals.scenario, rivals.workspace, 1, 2)
+    assert today > before
+    assert sum(one.items for one in verdict.slices if one.column == "label") == today
+    assert verdict.lost > earlier.lost  # new ones, too, that the champion alone gets right
