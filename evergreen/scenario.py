@@ -219,10 +219,10 @@ class Retraining(Section):
         description="champion: it is fine-tuned first, and training from scratch is tried only where the gate refuses that",
     )
     fine_tune_epochs: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.35, description="share of train.epochs that fine-tuning takes"
+        0.5, description="share of train.epochs that fine-tuning takes"
     )
     fine_tune_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of train.learning_rate to fine-tune with"
+        0.25, description="share of train.learning_rate to fine-tune with"
     )
 
     @field_validator("cron")
