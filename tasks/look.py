@@ -300,13 +300,14 @@ def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
 
 
 def drift_table(drift: Drift) -> str:
-    """A comparison in Markdown, a row a feature."""
+    """A comparison in Markdown: a row a feature, and below what each has found."""
     rows = [
-        f"| {one.name} | {'**yes**' if one.drifted else 'no'} | {one.distance:.2f} | {one.p_value_together:.2g} | {one.reason} |"
+        f"| {one.name} | {'**yes**' if one.drifted else 'no'} | {one.distance:.2f} | {one.p_value_together:.2g} |"
         for one in drift.features
     ]
-    head = ["| feature | drift | distance | p, with all in view | found |", "|---|---|---|---|---|"]
-    return "\n".join([f"{drift.reason[:1].upper()}{drift.reason[1:]}.", "", *head, *rows])
+    head = ["| feature | drift | distance | p, with all features in view |", "|---|---|---|---|"]
+    found = [f"- {one.reason}" for one in drift.features]
+    return "\n".join([f"{drift.reason[:1].upper()}{drift.reason[1:]}.", "", *head, *rows, "", *found])
 
 
 stage = Stage(look, Look, page=page)
