@@ -7,7 +7,8 @@ average intensity at the place of the grid (location-based). They tell nothing o
 
 Without a prefix the forecast is the published one: the truth with normal noise of 5 % of the mean, which looks into the future.
 `perfect_` is the truth itself. `past_only_` is `evergreen.shifting`, asked anew every half hour until the job runs, as a scheduled
-run does; `past_only_once_` asks once, at arrival.
+run could; `past_only_half_way_` asks half-way to the hour that was planned last and then at that hour, as Evergreen's scheduled runs do;
+`past_only_once_` asks once, at arrival.
 """
 
 from __future__ import annotations
@@ -132,6 +133,20 @@ def decided_anew(ahead: Ahead, interruptible: bool) -> Callable[[Job], np.ndarra
     return ran
 
 
+def decided_half_way(ahead: Ahead) -> Callable[[Job], np.ndarray]:
+    """Half hours where it is decided anew half-way to the planned start, as `evergreen.waiting.when` does, for work that cannot pause."""
+
+    def ran(job: Job) -> np.ndarray:
+        now = job.arrival
+        while job.deadline - now > job.needed and (
+            wait := choose(ahead(now, job.deadline), job.needed, interruptible=False)[0]
+        ):
+            now += -(-int(wait) // 2)
+        return np.arange(now, now + job.needed)
+
+    return ran
+
+
 def at_random(truth: np.ndarray, all_jobs: list[Job]) -> float:
     """Percent saved, in expectation, by any start before the deadline, each as likely."""
     sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(truth))])
@@ -197,6 +212,8 @@ def measure(path: Path, rule: Callable[[datetime], datetime] = next_workday, *, 
         figures[f"perfect_{way}_percent"] = saved(decided_once(_peeking(truth), interruptible))
         figures[f"past_only_once_{way}_percent"] = saved(decided_once(past, interruptible))
         figures[f"past_only_{way}_percent"] = saved(decided_anew(past, interruptible))
+        if not interruptible:
+            figures[f"past_only_half_way_{way}_percent"] = saved(decided_half_way(past))
     errors = _errors_a_day_ahead(past, truth, first, last)
     return figures | ({"forecast_error_percent": 100 * float(np.mean(errors) / np.nanmean(truth))} if errors else {})
 
