@@ -270,6 +270,14 @@ def test_two_retrainings_at_once_are_one_retraining(late: Checkout) -> None:
     assert len(load(late.workspace, NAME).predict([digit(1)[0]])) == 1
 
 
+def test_a_prefect_that_is_away_from_the_start_is_said_in_a_line_and_nothing_is_touched(late: Checkout) -> None:
+    waiting = sorted((late.root / "inbox" / NAME).rglob("*.png"))
+    done = late.evergreen("retrain", NAME, PREFECT_API_URL=f"http://{LOOPBACK}:9/api")  # nothing answers at the discard port
+    assert done.status == 1 and "does not answer" in done.err and "unset PREFECT_API_URL" in done.err, done.err
+    assert sorted((late.root / "inbox" / NAME).rglob("*.png")) == waiting and len(batches(late.workspace, NAME)) == 1
+    assert len(load(late.workspace, NAME).predict([digit(1)[0]])) == 1
+
+
 def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None:
     port = free_port()
     told = late.environment | {
