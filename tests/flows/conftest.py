@@ -150,6 +150,17 @@ def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int, **environm
     return Up(checkout, process, f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}", environment)
 
 
+def end_up(running: Up) -> None:
+    """Ctrl-C; nothing may be left of it."""
+    family = running.process.children(recursive=True)
+    running.process.send_signal(signal.SIGINT)
+    running.process.wait(60)
+    left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    for process in left:
+        process.kill()
+    assert not left, f"evergreen up left {left} running"
+
+
 @pytest.fixture(scope="session")
 def receivers() -> Iterator[Receivers]:
     """What the servers of `up` tell people comes in here."""
@@ -164,10 +175,4 @@ def up(trained: tuple[Checkout, Any], receivers: Receivers, tmp_path_factory: py
     copy = trained[0].copy(tmp_path_factory.mktemp("up") / "clone")
     running = start_up(copy, free_port(), free_port(), **receivers.environment)
     yield running
-    family = running.process.children(recursive=True)
-    running.process.send_signal(signal.SIGINT)
-    running.process.wait(60)
-    left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    for process in left:
-        process.kill()
-    assert not left, f"evergreen up left {left} running"
+    end_up(running)

@@ -28,7 +28,7 @@ from tasks import evaluate, look, preprocess, promote, register, train
 from tasks.stage import Stage
 from tests.evergreen.test_versions import change
 from tests.flows.conftest import Checkout, free_port
-from tests.flows.test_retraining import Unseen, retrain
+from tests.flows.test_retraining import Unseen, retrain, source_of_digits
 from tests.tasks.test_look import drop, relax
 from tests.tasks.test_preprocess import digit
 from tests.tiny import NAME, Tiny
@@ -49,12 +49,7 @@ def due(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
 
 def prepare(tiny: Tiny) -> None:
     relax(tiny.workspace)
-    for number in range(30):
-        image, label = digit(number)
-        path = tiny.root / "source" / label / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image)
-    change(tiny.workspace, "collect", builtin=None, path="source")
+    source_of_digits(tiny, 30)
     change(tiny.workspace, "retraining", min_new_items=60, start_from="scratch")
     drop(tiny.workspace, range(500, 570))
 

@@ -38,17 +38,22 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+def source_of_digits(tiny: Tiny, count: int) -> None:
+    """The scenario collects from a folder with so many digits."""
+    for number in range(count):
+        image, label = digit(number)
+        path = tiny.root / "source" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    change(tiny.workspace, "collect", builtin=None, path="source")
+
+
 @pytest.fixture
 def crowned(registered: Tiny, events: list[dict[str, Any]]) -> Tiny:
     """A champion, and a source of thirty digits that it knows."""
     registered.promote()
     relax(registered.workspace)
-    for number in range(30):
-        image, label = digit(number)
-        path = registered.root / "source" / label / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image)
-    change(registered.workspace, "collect", builtin=None, path="source")
+    source_of_digits(registered, 30)
     change(registered.workspace, "retraining", min_new_items=60)
     return registered
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 from ruamel.yaml import YAML
 
 from evergreen.registry import aliases
 from evergreen.scoring import load
-from tests.flows.conftest import Checkout, Up, clone, free_port, start_up
+from tests.flows.conftest import Checkout, Up, clone, end_up, free_port, start_up
 from tests.flows.receivers import Receivers
 from tests.flows.test_deployments import until
 from tests.tasks.test_preprocess import digit
@@ -67,13 +65,7 @@ def watched(receivers: Receivers, tmp_path: Path) -> Iterator[Up]:
     write(checkout.root / "inbox" / DRIFTS, range(600, 800), darken=0.5)
     up = start_up(checkout, free_port(), free_port(), **receivers.environment)
     yield up
-    family = up.process.children(recursive=True)
-    up.process.send_signal(signal.SIGINT)
-    up.process.wait(60)
-    left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    for process in left:
-        process.kill()
-    assert not left
+    end_up(up)
 
 
 def scheduled(up: Up, name: str, *states: str) -> list[str]:

@@ -20,9 +20,8 @@ from tasks import train as train_file
 from tasks.register import register
 from tasks.train import train
 from tests.evergreen.test_versions import change
-from tests.flows.test_retraining import Unseen
+from tests.flows.test_retraining import Unseen, source_of_digits
 from tests.tasks.test_look import relax
-from tests.tasks.test_preprocess import digit
 from tests.tiny import NAME, Tiny
 
 
@@ -31,12 +30,7 @@ def crowned(registered: Tiny) -> Tiny:
     """A champion, and a source with as many digits again as it knows."""
     registered.promote()
     relax(registered.workspace)
-    for number in range(1000):
-        image, label = digit(number)
-        path = registered.root / "source" / label / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image)
-    change(registered.workspace, "collect", builtin=None, path="source")
+    source_of_digits(registered, 1000)
     return registered
 
 
