@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evergreen.workspace import Workspace
+from tests.support.shipped import ROOT, SCENARIOS, shipped
 
 if TYPE_CHECKING:
     from tests.tiny import Tiny
 
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no test asks the network for anything
-ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_report_header() -> list[str]:
+    """Say so where what is tested is not what stands here."""
+    changed = [name for name in SCENARIOS if _differs(f"scenarios/{name}.yaml")]
+    return [f"scenarios tested as committed, not as changed here: {', '.join(changed)}"] if changed else []
+
+
+def _differs(name: str) -> bool:
+    return not (ROOT / name).is_file() or (ROOT / name).read_bytes() != (shipped() / name).read_bytes()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,11 +72,9 @@ def own_servers() -> Iterator[None]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A checkout with the shipped scenarios and nothing collected yet."""
-    shutil.copytree(ROOT / "scenarios", tmp_path / "scenarios")
+    shutil.copytree(shipped() / "scenarios", tmp_path / "scenarios")
     for name in ("dvc.yaml", ".dvcignore"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "dvc.yaml").touch()
+        shutil.copy(shipped() / name, tmp_path / name)
     return Workspace(tmp_path)
 
 

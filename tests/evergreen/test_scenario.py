@@ -8,7 +8,7 @@ import pytest
 
 from evergreen.errors import WrongUse
 from evergreen.scenario import Scenario
-from tests.conftest import ROOT
+from tests.support.shipped import shipped
 
 GOOD = """\
 name: mine
@@ -33,7 +33,7 @@ def parse(tmp_path: Path, text: str) -> Scenario:
     return Scenario.parse(path)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((shipped() / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_scenario_loads(path: Path) -> None:
     assert Scenario.parse(path).name == path.stem
 
@@ -114,4 +114,4 @@ def test_the_name_must_be_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "../quickstart", "", "a/b", "QUICKSTART", "x" * 300])
 def test_an_unknown_scenario_lists_the_known_ones(name: str) -> None:
     with pytest.raises(WrongUse, match="cifar10, inspection, quickstart"):
-        Scenario.load(ROOT / "scenarios", name)
+        Scenario.load(shipped() / "scenarios", name)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from evergreen.energy import Energy
 from evergreen.scenario import Machine, Scenario
 from evergreen.sci import embodied_gco2e, footprint
-from tests.conftest import ROOT
+from tests.support.shipped import shipped
 
-QUICKSTART = Scenario.load(ROOT / "scenarios", "quickstart")
+QUICKSTART = Scenario.load(shipped() / "scenarios", "quickstart")
 HOUR, YEAR = 3600.0, 365 * 24 * 3600.0
 
 
@@ -84,7 +84,7 @@ def test_a_machine_that_cannot_be_is_refused_by_name(tmp_path: Path, machine: st
     from evergreen.errors import WrongUse
 
     path = tmp_path / "quickstart.yaml"
-    path.write_text((ROOT / "scenarios" / "quickstart.yaml").read_text() + f"machine: {machine}\n")
+    path.write_text((shipped() / "scenarios" / "quickstart.yaml").read_text() + f"machine: {machine}\n")
     with pytest.raises(WrongUse, match=f"machine.*{hint}"):
         Scenario.parse(path)
 

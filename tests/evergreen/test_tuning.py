@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from evergreen.scenario import Scenario, Train
 from evergreen.tuning import Tried, as_csv, front, open_study, picture, score, space, tried
-from tests.conftest import ROOT
+from tests.support.shipped import shipped
 
-QUICKSTART = Scenario.load(ROOT / "scenarios", "quickstart")
+QUICKSTART = Scenario.load(shipped() / "scenarios", "quickstart")
 
 some = st.floats(1e-6, 1.0)
 finished = st.builds(
@@ -33,7 +33,7 @@ pruned = st.builds(
 )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((shipped() / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_setting_that_is_tried_is_allowed_and_the_scenarios_own_are_within(path: Path) -> None:
     train = Scenario.parse(path).train
     ranges = space(train, side=32)

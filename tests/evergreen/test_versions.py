@@ -22,15 +22,16 @@ from evergreen.versions import (
     stage_status,
 )
 from evergreen.workspace import Workspace
-from tests.conftest import ROOT
+from tests.support.shipped import ROOT, shipped
 
 
 def repository(folder: Path) -> Workspace:
     """An Evergreen checkout in a git repository, with nothing collected yet."""
     for name in (".dvc/config", ".dvcignore", "dvc.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("scenarios", "tasks", "evergreen"):
+        shutil.copy(shipped() / name, folder / name)
+    shutil.copytree(shipped() / "scenarios", folder / "scenarios")
+    for name in ("tasks", "evergreen"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".gitignore").write_text("/.evergreen/\n/outputs/\n/data\n")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

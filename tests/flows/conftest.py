@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from evergreen.workspace import Workspace
-from tests.conftest import ROOT
 from tests.flows.receivers import Receivers
+from tests.support.shipped import copy_project
 
 BIN = Path(sys.executable).parent
 HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
@@ -77,15 +77,8 @@ class Checkout:
 
 
 def clone(folder: Path) -> Checkout:
-    """What git tracks here (and what it would), as a repository of its own with one commit."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
-    ).stdout
-    for name in filter(None, listed.split(b"\0")):
-        source, target = ROOT / os.fsdecode(name), folder / os.fsdecode(name)
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    """The project as it is shipped, as a repository of its own with one commit."""
+    copy_project(folder)
     who = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "clone"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

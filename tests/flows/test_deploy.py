@@ -13,8 +13,8 @@ from evergreen.errors import WrongUse
 from evergreen.workspace import Workspace
 from flows.deploy import ENTRYPOINTS, declare, deploy
 from flows.scenarios import add_scenario
-from tests.conftest import ROOT
 from tests.evergreen.test_scenario import GOOD
+from tests.support.shipped import ROOT, SCENARIOS, shipped
 
 
 def deployments(workspace: Workspace) -> dict[tuple[str, str], Any]:
@@ -25,17 +25,17 @@ def deployments(workspace: Workspace) -> dict[tuple[str, str], Any]:
 
 
 def test_the_shipped_file_is_in_step_with_the_shipped_scenarios(workspace: Workspace) -> None:
-    shutil.copy(ROOT / "prefect.yaml", workspace.root)
+    shutil.copy(shipped() / "prefect.yaml", workspace.root)
     assert declare(workspace) == []
-    assert (workspace.root / "prefect.yaml").read_bytes() == (ROOT / "prefect.yaml").read_bytes()
+    assert (workspace.root / "prefect.yaml").read_bytes() == (shipped() / "prefect.yaml").read_bytes()
 
 
 def test_prefect_reads_it_and_it_names_no_place_of_one_machine() -> None:
     from prefect.cli.deploy._models import PrefectYamlModel
 
-    text = (ROOT / "prefect.yaml").read_text()
+    text = (shipped() / "prefect.yaml").read_text()
     read = PrefectYamlModel.model_validate(YAML(typ="safe").load(text))
-    assert len(read.deployments) == 2 * len(list((ROOT / "scenarios").glob("*.yaml")))
+    assert len(read.deployments) == 2 * len(SCENARIOS)
     assert str(Path.home()) not in text and str(ROOT) not in text
 
 

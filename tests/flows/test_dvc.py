@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
 from tests.flows.conftest import Checkout, clone
+from tests.support.shipped import DATA_DVC
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def lock(checkout: Checkout, stage: str) -> Any:
 
 
 def test_the_committed_data_dvc_is_reproduced_bit_by_bit(trained: tuple[Checkout, Any]) -> None:
-    assert (trained[0].root / "data.dvc").read_bytes() == (ROOT / "data.dvc").read_bytes()
+    assert (trained[0].root / "data.dvc").read_text() == DATA_DVC
 
 
 def test_dvc_finds_nothing_to_do_after_a_run(trained: tuple[Checkout, Any]) -> None:
