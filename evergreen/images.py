@@ -24,7 +24,7 @@ class BadImage(Exception):
     """Bytes that are no usable image.
 
     Attributes:
-        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated` or `undecodable`.
+        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged` or `undecodable`.
         detail: for reading: one clause.
     """
 
@@ -214,7 +214,7 @@ def _decode(header: Header, data: bytes, channels: Channels) -> np.ndarray:
     import numpy as np
 
     if not header.alpha:
-        cv2 = _quiet_cv2()
+        cv2 = quiet_cv2()
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -222,10 +222,10 @@ def _decode(header: Header, data: bytes, channels: Channels) -> np.ndarray:
             pixels = None
         if pixels is not None and pixels.dtype == np.uint8:
             return pixels
-    return _decode_with_pillow(header, data, channels)
+    return decode_with_pillow(header, data, channels)
 
 
-def _decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
+def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -270,7 +270,8 @@ def _why(error: Exception) -> str:
 
 
 @cache
-def _quiet_cv2() -> Any:
+def quiet_cv2() -> Any:
+    """OpenCV, that writes nothing of its own to standard error (libjpeg still does)."""
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -281,9 +282,16 @@ def _jpeg_header(data: bytes) -> Header:
     """Walk the segments to the frame header (ITU-T T.81, B.2.2): a few microseconds, where a library takes twenty."""
     position, turned = 2, False
     while True:
+        # Stray bytes before a marker are skipped, as decoders do (libjpeg's `next_marker`).
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise BadImage("truncated", "the file ends inside its header")
         while data[position] == 0xFF:
             position += 1
         marker, length = data[position], int.from_bytes(data[position + 1 : position + 3], "big")
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:  # these have no length
+            position += 1
+            continue
         if marker == 0xE1 and data[position + 3 : position + 9] == b"Exif\0\0":
             turned = turned or _exif_turns(data[position + 9 : position + 1 + length])
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -296,8 +304,6 @@ def _jpeg_header(data: bytes) -> Header:
         if length < 2:
             raise BadImage("truncated" if position + 3 > len(data) else "undecodable", "a header segment has no length")
         position += 1 + length
-        if data[position] != 0xFF:
-            raise BadImage("undecodable", "its header segments are garbled")
 
 
 def _png_header(data: bytes) -> Header:

@@ -92,7 +92,7 @@ class _Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # the C libraries of the decoders write there about each damaged image
+            stderr=subprocess.DEVNULL,  # the worker replaces it, to read what decoders write there
             env=environment,
         )
         theirs.close()
@@ -114,10 +114,11 @@ class _Worker:
 
 def _work(connection: Connection, max_pixels: int) -> None:
     """Answer chunks until the other end is gone, however it went."""
-    import cv2
+    from evergreen.damage import StandardError, refuse_damaged
+    from evergreen.images import inspect, quiet_cv2
 
-    from evergreen.images import inspect
-
+    cv2, errors = quiet_cv2(), StandardError()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)  # written to standard error, and read there
     cv2.setNumThreads(1)
     connection.send(True)
     while True:
@@ -127,8 +128,11 @@ def _work(connection: Connection, max_pixels: int) -> None:
             return
         verdicts: list[Verdict] = []
         for image in images:
+            errors.read()
             try:
-                verdicts.append(inspect(image, max_pixels))
+                found = inspect(image, max_pixels)
+                refuse_damaged(image, found.header.format, errors)
+                verdicts.append(found)
             except BadImage as bad:
                 verdicts.append(bad)
             except Exception as error:

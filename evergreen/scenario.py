@@ -46,7 +46,13 @@ class Collect(Section):
         "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
     )
     rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
-    max_bad: Share = Field(0.05, description="share of items that may be quarantined before the run stops")
+    max_bad: Share = Field(
+        0.05, description="share of items that may be quarantined before the run stops, `damaged` ones aside"
+    )
+    max_damaged: Share = Field(
+        0.05,
+        description="share of items that may be quarantined as `damaged` (decodable, with wrong pixels) before the run stops",
+    )
     max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
 
     @field_validator("pattern")

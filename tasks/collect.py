@@ -2,7 +2,8 @@
 
 Reads   the source, and the ids that `data/NAME` holds.
 Writes  `.evergreen/staging/NAME/00000-HASH/`, which appears whole or not at all; `quarantine/NAME/`.
-Stops   when the source is missing, no item is found in it, it is a trap, or more than `max_bad` of its items are bad.
+Stops   when the source is missing, no item is found in it, it is a trap, more than `max_bad` of its items are bad, or more than
+        `max_damaged` of them damaged.
 
 `collect_inbox` does the same with what lies in the scenario's inbox, where labels are known and nothing may be in the way of the rest.
 
@@ -109,7 +110,7 @@ def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Col
     Raises:
         EvergreenError: the disk is full.
     """
-    section = scenario.collect.model_copy(update={"pattern": PATTERN, "max_bad": 1.0})
+    section = scenario.collect.model_copy(update={"pattern": PATTERN, "max_bad": 1.0, "max_damaged": 1.0})
     return _collect(scenario.model_copy(update={"collect": section}), workspace, lambda: inbox, None)
 
 
@@ -350,7 +351,7 @@ class _Collecting:
         return again, writer.hash
 
     def _refuse_where_due(self) -> None:
-        seen, bad = self.count["seen"], self.quarantined.total()
+        seen, bad = self.count["seen"], self.quarantined.total() - self.quarantined["damaged"]
         if isinstance(self.source, Inbox):
             return
         if seen == 0:
@@ -360,11 +361,20 @@ class _Collecting:
                 fix=f"Correct collect.pattern in scenarios/{self.scenario.name}.yaml, or the source.",
             )  # fmt: skip
         if bad > self.settings.max_bad * seen:
-            reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.quarantined.most_common())
+            reasons = ", ".join(
+                f"{number:,} {reason}" for reason, number in self.quarantined.most_common() if reason != "damaged"
+            )
             raise DataRefused(
                 f"{bad:,} of {seen:,} items are bad: {reasons}", expected=f"at most {self.settings.max_bad:.1%} (collect.max_bad)",
                 fix=f"See {self.quarantine.folder / 'records.jsonl'}, and mend the source.",
             )  # fmt: skip
+        damaged = self.quarantined["damaged"]
+        if damaged > self.settings.max_damaged * seen:
+            raise DataRefused(
+                f"{damaged:,} of {seen:,} items are damaged: they can be decoded, but part of their pixels is wrong",
+                expected=f"at most {self.settings.max_damaged:.1%} (collect.max_damaged)",
+                fix=f"Get intact copies of the files named in {self.quarantine.folder / 'records.jsonl'}, or raise collect.max_damaged.",
+            )
 
 
 class _Display:

@@ -314,6 +314,21 @@ def test_exactly_as_many_bad_items_as_allowed_do_not_stop_the_run(workspace: Wor
     assert collect(scenario(max_bad=0.1), workspace).added == 18
 
 
+def damaged(seed: int) -> bytes:
+    """A JPEG that every decoder reads, with a third of its pixels wrong."""
+    data = encoded(seed, "JPEG", size=(64, 64))
+    return data[: len(data) // 2] + bytes(300) + data[len(data) // 2 + 300 :]
+
+
+def test_damaged_images_have_a_reason_and_a_limit_of_their_own(workspace: Workspace) -> None:
+    fill(workspace, pets(18) | {"cat/a.jpg": damaged(1), "cat/b.jpg": damaged(2)})
+    collection = collect(scenario(max_bad=0, max_damaged=0.1), workspace)
+    assert (collection.added, collection.quarantined) == (18, {"damaged": 2}) and balanced(collection)
+    assert refused(workspace) == {"cat/a.jpg": "damaged", "cat/b.jpg": "damaged"}
+    with pytest.raises(DataRefused, match=r"2 of 20 items are damaged: .* expected at most 9.0% \(collect.max_damaged\)"):
+        collect(scenario(max_damaged=0.09), workspace)
+
+
 def test_collecting_twice_adds_nothing(workspace: Workspace) -> None:
     fill(workspace, pets() | {"cat/bad.png": b"text"})
     first = collect(scenario(), workspace)
@@ -526,7 +541,7 @@ def test_mutated_images_never_crash_and_are_never_lost(workspace: Workspace) -> 
     good, bad = collected(workspace), refused(workspace)
     assert not set(good) & set(bad)
     assert len(good) == collection.added and len(bad) == sum(collection.quarantined.values())
-    known = {"empty", "not-an-image", "truncated", "too-large", "animated", "undecodable", "label-conflict"}
+    known = {"empty", "not-an-image", "truncated", "too-large", "animated", "damaged", "undecodable", "label-conflict"}
     assert set(collection.quarantined) <= known and collection.added > FUZZ / 20 and len(bad) > FUZZ / 20
 
 
