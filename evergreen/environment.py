@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evergreen import progress
 from evergreen.metering import IDLE_WATTS
 from evergreen.workspace import Workspace, replace_file
 
@@ -110,7 +111,7 @@ def import_tensorflow() -> None:
     they need worry nobody. They are shown where the import fails."""
     if "tensorflow" in sys.modules:
         return
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as held, progress.task("Starting TensorFlow"):
         kept = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:

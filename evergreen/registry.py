@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sqlite3
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen import progress
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
 from evergreen.workspace import Workspace
 
@@ -76,6 +78,9 @@ def connect(workspace: Workspace) -> Any:
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
     else:
         os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
+    if "mlflow" not in sys.modules:
+        with progress.task("Starting MLflow"):
+            import mlflow
     import mlflow
 
     named = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}

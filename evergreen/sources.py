@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from evergreen import progress
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -441,26 +442,21 @@ def _download(scenario: Scenario, workspace: Workspace, wrong: list[str], *, all
 
 
 def _fetch(url: str, path: Path) -> str:
-    """Download with a progress bar, waiting at most a minute for each piece; returns the sha256 (hex)."""
+    """Download, waiting at most a minute for each piece; returns the sha256 (hex)."""
     import urllib.request
     from http.client import HTTPException
-
-    from rich.console import Console
-    from rich.progress import wrap_file
 
     if not url.startswith(("https://", "http://")):
         raise ValueError("not an address of the web")
     digest = hashlib.sha256()
-    console = Console(stderr=True)
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as file:
             total = int(answer.headers.get("Content-Length") or 0)
-            with wrap_file(
-                answer, total=total, description=path.name, console=console, disable=not console.is_terminal
-            ) as reader:  # fmt: skip
-                while piece := reader.read(2**20):
+            with progress.task(f"Downloading {url.rpartition('/')[2]}", total=total / 1e6 or None, unit="MB") as report:
+                while piece := answer.read(2**20):
                     digest.update(piece)
                     file.write(piece)
+                    report(file.tell() / 1e6)
             if total and file.tell() != total:
                 raise ValueError(f"the connection ended after {file.tell():,} of {total:,} bytes")
             file.flush()

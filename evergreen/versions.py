@@ -243,9 +243,11 @@ def _repo(workspace: Workspace) -> Iterator[Repo]:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
+    from dvc.ui import ui
 
     for library in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what they would say is in their exceptions
+    ui.error_console.quiet = True  # its spinner, which would be drawn over ours
     with workspace.lock("data"):
         try:
             repo = Repo(str(workspace.root))

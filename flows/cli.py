@@ -17,6 +17,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from evergreen import progress
 from evergreen.environment import configure
 from evergreen.errors import EvergreenError, NotPromoted, WrongUse
 from evergreen.workspace import Workspace
@@ -66,9 +67,10 @@ def run(
 
         summary = nothing_changed(scenario)  # no flow need start to find that
         if summary is None:
-            from flows.training import training
+            with progress.task("Starting Prefect", until_next=True):
+                from flows.training import training
 
-            summary = training(scenario)
+                summary = training(scenario)
         elif visible:
             from flows.training import show_unchanged
 
@@ -94,10 +96,12 @@ def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) ->
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.scenario import Scenario
-        from flows.retraining import retraining
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
-        state: Any = retraining(scenario, return_state=True)
+        with progress.task("Starting Prefect", until_next=True):
+            from flows.retraining import retraining
+
+            state: Any = retraining(scenario, return_state=True)
         summary = state.result()
         if as_json:
             print(json.dumps(summary), file=out)
@@ -128,10 +132,12 @@ def tune(
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.scenario import Scenario
-        from flows.tuning import tuning
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
-        found = tuning(scenario, budget_wh, trials, apply)
+        with progress.task("Starting Prefect", until_next=True):
+            from flows.tuning import tuning
+
+            found = tuning(scenario, budget_wh, trials, apply)
         if as_json:
             print(json.dumps(found), file=out)
         else:
@@ -344,12 +350,12 @@ def _report(line: str, status: int) -> int:
 @contextlib.contextmanager
 def results() -> Iterator[IO[str]]:
     """Yield the real standard output, for results alone; whatever the tools and their children print meanwhile goes to
-    standard error."""
+    standard error, where progress is shown."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as out:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as out, progress.shown():
             yield out
     finally:
         sys.stdout.flush()
@@ -367,7 +373,9 @@ def _begin(debug: bool) -> tuple[Workspace, bool]:
     log = logging.getLogger("evergreen")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False  # Prefect replaces the root logger's handlers
-    log.addHandler(logging.StreamHandler(sys.stderr))
+    from flows.terminal import Messages
+
+    log.addHandler(Messages())
     workspace = Workspace.find()
     configure(workspace, verbose=debug)
     return workspace, "PREFECT_API_URL" in os.environ

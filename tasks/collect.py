@@ -16,7 +16,6 @@ import hashlib
 import logging
 import re
 import shutil
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evergreen import progress
 from evergreen.dataset import Item, PartWriter, Quarantine, batches, corrections, iter_parts, known_ids, staged
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.images import Inspection
@@ -89,18 +89,15 @@ class Collection:
         return f"{self.seen:,} items seen: {', '.join(parts)}."
 
 
-def collect(scenario: Scenario, workspace: Workspace, progress: Callable[[int], None] | None = None) -> Collection:
+def collect(scenario: Scenario, workspace: Workspace) -> Collection:
     """Collect what is new in the scenario's source.
-
-    Args:
-        progress: called about once a second with the number of items seen so far.
 
     Raises:
         WrongUse: the source is missing, or holds no item.
         DataRefused: it is damaged or a trap, or too much of it is bad; then nothing is staged, and quarantine tells why.
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
-    return _collect(scenario, workspace, lambda: locate(scenario, workspace), progress)
+    return _collect(scenario, workspace, lambda: locate(scenario, workspace))
 
 
 def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Collection:
@@ -111,12 +108,10 @@ def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Col
         EvergreenError: the disk is full.
     """
     section = scenario.collect.model_copy(update={"pattern": PATTERN, "max_bad": 1.0, "max_damaged": 1.0})
-    return _collect(scenario.model_copy(update={"collect": section}), workspace, lambda: inbox, None)
+    return _collect(scenario.model_copy(update={"collect": section}), workspace, lambda: inbox)
 
 
-def _collect(
-    scenario: Scenario, workspace: Workspace, find: Callable[[], Source | Inbox], progress: Callable[[int], None] | None
-) -> Collection:
+def _collect(scenario: Scenario, workspace: Workspace, find: Callable[[], Source | Inbox]) -> Collection:
     started = time.monotonic()
     staging = workspace.staging(scenario.name)
     with room_for("to collect into"), workspace.lock(f"collect-{scenario.name}"):
@@ -127,7 +122,7 @@ def _collect(
             mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
             with Quarantine(workspace, scenario.name) as quarantine:
                 collecting = _Collecting(scenario, workspace, source, quarantine)
-                batch = collecting.run(staging, progress)
+                batch = collecting.run(staging)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -195,12 +190,12 @@ class _Collecting:
         self.quarantined: Counter[str] = Counter()
         self.example = ""
 
-    def run(self, staging: Path, progress: Callable[[int], None] | None) -> str | None:
+    def run(self, staging: Path) -> str | None:
         """Returns the name of the staged folder, or None."""
         writing = staging / ".writing"
         writing.mkdir(parents=True)
         with PartWriter(writing) as writer:
-            self._read(writer, progress)
+            self._read(writer)
         name_hash = writer.hash
         if self.conflicting:
             writing, name_hash = self._without_conflicts(writing)
@@ -212,16 +207,16 @@ class _Collecting:
         writing.rename(target)
         return target.name
 
-    def _read(self, writer: PartWriter, progress: Callable[[int], None] | None) -> None:
+    def _read(self, writer: PartWriter) -> None:
         waiting: deque[tuple[list[_Sighting], Future[list[Verdict]]]] = deque()
-        with Inspectors(self.settings.max_pixels) as inspectors, _Display(self.scenario.name, progress) as display:
+        with Inspectors(self.settings.max_pixels) as inspectors, progress.task("collect", unit="items") as report:
             for chunk in self._chunks():
                 waiting.append(
                     (chunk, inspectors.submit([s.found.data for s in chunk if s.asked and s.found.data is not None]))
                 )
                 if len(waiting) > 2 * inspectors.processes:
                     self._settle(*waiting.popleft(), writer)
-                display.show(self.count["seen"], chunk[-1].found.share)
+                report(self.count["seen"], share=chunk[-1].found.share)
             while waiting:
                 self._settle(*waiting.popleft(), writer)
 
@@ -375,43 +370,6 @@ class _Collecting:
                 expected=f"at most {self.settings.max_damaged:.1%} (collect.max_damaged)",
                 fix=f"Get intact copies of the files named in {self.quarantine.folder / 'records.jsonl'}, or raise collect.max_damaged.",
             )
-
-
-class _Display:
-    """How far it is, for people: a bar with items per second on a terminal, else a log line now and then."""
-
-    def __init__(self, name: str, progress: Callable[[int], None] | None) -> None:
-        self.name, self.progress = name, progress
-
-    def __enter__(self) -> _Display:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.started = self.told = self.logged = time.monotonic()
-        self.bar = Progress(
-            TextColumn("collect {task.description}"), BarColumn(), TextColumn("{task.fields[items]:,} items"),
-            TextColumn("{task.fields[speed]:,.0f} items/s"), TimeElapsedColumn(),
-            console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self.bar.start()
-        self.task = self.bar.add_task(self.name, total=None, items=0, speed=0.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def show(self, items: int, share: float | None) -> None:
-        now = time.monotonic()
-        speed = items / max(now - self.started, 1e-9)
-        if share is not None:
-            self.bar.update(self.task, total=1.0, completed=share)
-        self.bar.update(self.task, items=items, speed=speed)
-        if self.progress is not None and now - self.told >= 1:
-            self.told = now
-            self.progress(items)
-        if self.bar.disable and now - self.logged >= 10:
-            self.logged = now
-            log.info("collect %s: %s items, %.0f items/s", self.name, f"{items:,}", speed)
 
 
 def work(scenario: Scenario, collection: Collection) -> tuple[float, str]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from evergreen import progress
 from evergreen.energy import Energy, Meter
 from evergreen.environment import prefect_answers
 from evergreen.errors import WrongUse
@@ -126,7 +127,7 @@ class Stage:
         state: Literal["ran", "unchanged"] = "unchanged"
         result, outputs = None, ""
         try:
-            with meter:
+            with meter, progress.task(self.name):
                 result = None if by_dvc else self.recall(scenario, workspace, *earlier)
                 if result is None:
                     state = "ran"

@@ -30,11 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evergreen import figures
 from evergreen.budget import training_limit_wh
 from evergreen.errors import EvergreenError
 from evergreen.estimate import training_kind
 from evergreen.feed import Split, label_names, ordered_batches, steps_per_epoch, training_batches
 from evergreen.kinds import kind_of
+from evergreen.progress import task
 from evergreen.scenario import Scenario, Train
 from evergreen.warm import WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
@@ -65,7 +67,7 @@ class Training:
     start: WarmStart | None = None
 
     def __str__(self) -> str:
-        kept = f", {100 * self.val_accuracy:.1f} % on val" if self.val_accuracy is not None else ""
+        kept = f", {figures.percent(self.val_accuracy, items=self.val_items)} on val" if self.val_accuracy is not None else ""
         why = "" if self.stopped == "epochs" else f" (stopped: {self.stopped})"
         warm = "" if self.start is None else f" from {self.start}"
         return f"{self.epochs} epochs{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
@@ -112,7 +114,7 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
         progress = fitting.progress
-        with replace_folder(workspace.model(scenario.name)) as folder:
+        with task("Saving the model"), replace_folder(workspace.model(scenario.name)) as folder:
             model = fitting.finished()
             save(model, folder)
             _write_json(folder / "history.json", progress.history)
@@ -143,7 +145,10 @@ class Fitting:
     """One attempt at a training: builds the model, takes up the checkpoint, fits within the budgets.
 
     `spent_wh` tells the energy of this attempt so far in Wh, None where it can't be known. `weights` are what a warm start begins with.
+    `doing` is its name where its progress is shown.
     """
+
+    doing = "train"
 
     def __init__(
         self,
@@ -163,7 +168,6 @@ class Fitting:
         self.precision, self.limit_wh = precision(scenario.train), training_limit_wh(scenario)
 
     def run(self) -> None:
-        import keras
 
         settings = self.scenario.train
         steps = steps_per_epoch(len(self.fit_on), settings.batch_size)
@@ -187,6 +191,13 @@ class Fitting:
             )
         if self.progress.stopped:  # killed after its last epoch
             return
+        with task(self.doing, total=steps * settings.epochs, unit="steps", detail="preparing the network") as self.report:
+            self._fit(steps)
+
+    def _fit(self, steps: int) -> None:
+        import keras
+
+        settings = self.scenario.train
         self.model.fit(
             training_batches(
                 self.fit_on,
@@ -266,13 +277,18 @@ class Fitting:
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def _epoch_begins(self, epoch: int, logs: Any) -> None:
-        self.epoch_started = time.monotonic()
+        steps = steps_per_epoch(len(self.fit_on), self.scenario.train.batch_size)
+        self.epoch_started, self.steps_before = time.monotonic(), epoch * steps
+        checked = self.progress.history[-1].get("val_accuracy") if self.progress.history else None
+        told = "" if checked is None else f", {figures.percent(checked, items=len(self.check_on))} on val"
+        self.report.detail = f"epoch {epoch + 1} of {self.scenario.train.epochs}{told}"
         for layer in self.model.layers:
             if hasattr(layer, "restart"):
                 layer.restart(self.scenario.seed, epoch)
 
     def _step_ends(self, step: int, logs: Any) -> None:
         settings, now = self.scenario.train, time.monotonic()
+        self.report(self.steps_before + step + 1)
         if settings.max_seconds is not None and self.seconds() >= settings.max_seconds:
             self._stop("seconds")
         if self.limit_wh is not None and now - self.looked_at_energy >= 1:
@@ -302,16 +318,12 @@ class Fitting:
         self._say(epoch, entry)
 
     def _say(self, epoch: int, entry: dict[str, float]) -> None:
-        checked = f", val loss {entry['val_loss']:.4f}, val accuracy {entry['val_accuracy']:.4f}" if "val_loss" in entry else ""
-        log.info(
-            "epoch %d/%d: loss %.4f, accuracy %.4f%s, %.1f s",
-            epoch + 1,
-            self.scenario.train.epochs,
-            entry["loss"],
-            entry["accuracy"],
-            checked,
-            self.progress.epoch_seconds[-1],
-        )
+        def told(loss: str, accuracy: str) -> str:
+            return f"loss {entry[loss]:.3f}, {figures.percent(entry[accuracy])}"
+
+        checked = f"; val {told('val_loss', 'val_accuracy')}" if "val_loss" in entry else ""
+        seconds = figures.duration(self.progress.epoch_seconds[-1])
+        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.scenario.train.epochs, told("loss", "accuracy"), checked, seconds)
 
     def _stop(self, reason: str) -> None:
         self.model.stop_training = True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evergreen import figures, progress
 from evergreen.budget import left_of_month_wh
 from evergreen.energy import Meter, available_methods
 from evergreen.errors import EvergreenError
@@ -112,8 +113,14 @@ def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int
     study = open_study(folder / "study.db", scenario.name, scenario.seed)
     sitting = Sitting(scenario, workspace, study, folder, fit_on, check_on, budget_wh)
     sitting.take_up()
-    while sum(one.state != "unfinished" for one in tried(study)) < trials and sitting.left_wh() > 0:
-        sitting.one_more()
+    with progress.task("tune") as report:
+        while (ended := sum(one.state != "unfinished" for one in tried(study))) < trials and sitting.left_wh() > 0:
+            spent = f"{figures.energy(sitting.spent_wh())} of {figures.energy(budget_wh)}"
+            report(
+                detail=f"{figures.count(ended, 'trial')} ended, {spent}",
+                share=max(ended / trials, sitting.spent_wh() / budget_wh),
+            )
+            sitting.one_more()
     stopped = "trials" if sitting.left_wh() > 0 else "budget"
     return sitting.conclude(stopped)
 
@@ -245,7 +252,7 @@ class Sitting:
 
         with tracking(Tracker(scenario, self.workspace, kind="tuning")) as tracker:
             fitting = Trying(scenario, label_names(splits), self.fit_on, self.check_on, checkpoint, tracker, spent_wh)
-            fitting.report, fitting.left_wh = trial, self.left_wh()
+            fitting.trial, fitting.left_wh, fitting.doing = trial, self.left_wh(), f"trial {trial.number}"
             fitting.run()
             if fitting.progress.stopped == "budget":
                 return "budget"
@@ -284,23 +291,23 @@ class Trying(Fitting):
     """A training that ends where earlier trials stood better, and with the epoch in which the budget ends.
 
     Attributes:
-        report: the trial that its epochs are told to.
+        trial: that its epochs are reported to.
         left_wh: that it may spend in this attempt.
     """
 
-    report: Trial
+    trial: Trial
     left_wh: float
 
     def _epoch_ends(self, epoch: int, logs: dict[str, float]) -> None:
         super()._epoch_ends(epoch, logs)
         spent, epochs = self.spent_wh() or 0.0, self.scenario.train.epochs
-        self.report.set_user_attr("energy_wh", spent)  # so that it counts if the process is killed
+        self.trial.set_user_attr("energy_wh", spent)  # so that it counts if the process is killed
         tenth = 10 * (epoch + 1) // epochs
         if self.progress.stopped:
             return
         if tenth > 10 * epoch // epochs:
-            self.report.report(logs["val_accuracy"], tenth)
-            if self.report.should_prune():
+            self.trial.report(logs["val_accuracy"], tenth)
+            if self.trial.should_prune():
                 self._stop("pruned")
         if spent >= self.left_wh:
             self._stop("budget")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen import progress
 from evergreen.dataset import batches, iter_parts, schema, staged
 from evergreen.errors import DataRefused
 from evergreen.kinds import kind_of
@@ -82,7 +83,9 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
     if FEW <= new_items < len(table) and {"brightness", "sharpness"} <= set(table):
         medians = table.loc[table["new"] == 0, ["brightness", "sharpness"]].median()
         accepted = kind.Looks(float(medians["brightness"]), float(medians["sharpness"]))
-    result = _judge(table, name, kind.expectations(settings, accepted))
+    with progress.task("Starting Great Expectations"):
+        expectations = kind.expectations(settings, accepted)
+    result = _judge(table, name, expectations)
     validation = Validation(
         name,
         items=len(table),

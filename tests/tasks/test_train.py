@@ -278,6 +278,6 @@ def test_a_training_survives_the_way_through_json(workspace: Workspace) -> None:
 
     training = Training(3, 2, "patience", 10, 5, 100, "float32", 0.5, 0.9, "abc", [{"loss": 1.0}])
     assert TypeAdapter(Training).validate_python(json.loads(json.dumps(asdict(training)))) == training
-    assert str(training) == "3 epochs (stopped: patience), kept epoch 2, 90.0 % on val, 100 parameters"
+    assert str(training) == "3 epochs (stopped: patience), kept epoch 2, 90 % on val, 100 parameters"
     assert train_file.page(scenario(), workspace, training).tables["epochs"] == [{"epoch": 1, "loss": 1.0}]
     assert train_file.stage.in_dvc and train_file.stage.name == "train"  # as dvc.yaml names it
