@@ -10,7 +10,10 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from evergreen import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +29,17 @@ SIZE_INCHES = (4.7, 2.9)
 Interval = tuple[float | None, float | None]
 
 
+@dataclass(frozen=True)
+class FrontPoint:
+    """A version: accuracy in percent, the energy of 1,000 predictions, and their intervals."""
+
+    version: int
+    accuracy: float
+    accuracy_interval: Interval
+    energy: float
+    energy_interval: Interval
+
+
 def over_versions(
     title: str,
     unit: str,
@@ -34,15 +48,15 @@ def over_versions(
     *,
     champion: int | None,
     name: str,
-    from_zero: bool = True,
+    most: float | None = None,
 ) -> str:
-    """A point a version, with its interval; the champion's is ringed. What is unknown has no point.
+    """A point a version, with its interval, over an axis from 0; the champion's is ringed. What is unknown has no point.
 
     Args:
         title, unit: what is drawn, and the text beside the axis.
         series: values and intervals (low, high) by name; two at most.
         name: of the chart, unlike any other's on the page.
-        from_zero: whether the axis begins there.
+        most: where the axis ends, such as 100 per cent; None where the values decide.
     """
     figure, axes = _empty(unit)
     for number, (text, (values, intervals)) in enumerate(series.items()):
@@ -55,55 +69,70 @@ def over_versions(
         if not known:
             continue
         at, heights = [point[0] for point in known], [point[1] for point in known]
-        axes.plot(at, heights, color=colour, linewidth=1.2, zorder=2, marker="os"[number], markersize=5, label=text)
+        axes.plot(
+            at, heights, color=colour, linewidth=1.2, zorder=2, marker="os"[number], markersize=5, label=text, clip_on=False
+        )
         for x, value, low, high in known:
             if low is not None and high is not None:
-                axes.plot([x, x], [low, high], color=colour, linewidth=1, zorder=1, marker="_", markersize=5)
+                axes.plot([x, x], [low, high], color=colour, linewidth=1, zorder=1, marker="_", markersize=5, clip_on=False)
             if champion is not None and round(x) == versions.index(champion):
-                axes.plot([x], [value], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=3)
+                axes.plot(
+                    [x],
+                    [value],
+                    marker="o",
+                    markersize=12,
+                    markerfacecolor="none",
+                    markeredgecolor=INK,
+                    zorder=3,
+                    clip_on=False,
+                )
     step = max(1, -(-len(versions) // 12))
     ticks = range(0, len(versions), step)
     axes.set_xticks(ticks, [str(versions[place]) for place in ticks])
     axes.set_xlim(-0.6, len(versions) - 0.4)
     axes.set_xlabel("model version", color=SOFT)
-    if from_zero:
-        axes.set_ylim(bottom=0)
+    axes.margins(y=0.12)
+    axes.set_ylim(0, most)
     if len(series) > 1 and axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderpad=0)
     told = "; ".join(
-        f"{text}: "
-        + ", ".join(f"version {v} {'unknown' if y is None else f'{y:.4g}'}" for v, y in zip(versions, ys, strict=True))
+        f"{text}: " + ", ".join(f"version {v} {figures.number(y, digits=3)}" for v, y in zip(versions, ys, strict=True))
         for text, (ys, _) in series.items()
     )
     return _svg(figure, name, title, f"{unit}. {told}.")
 
 
-def front(
-    title: str, points: Sequence[tuple[int, float, float]], best: Sequence[int], *, champion: int | None, name: str
-) -> str:
-    """Accuracy against the energy of a prediction, a point a version, and the front: no version is better for less.
+def front(title: str, points: Sequence[FrontPoint], best: Sequence[int], *, unit: str, champion: int | None, name: str) -> str:
+    """Accuracy against the energy of a prediction, a point a version with its intervals. Filled points are on the front.
 
     Args:
-        points: version, accuracy in percent, Wh per 1,000 predictions.
         best: the versions on the front.
     """
     figure, axes = _empty("accuracy, %")
-    chosen = sorted((wh, accuracy) for version, accuracy, wh in points if version in best)
-    axes.step(
-        [wh for wh, _ in chosen], [accuracy for _, accuracy in chosen], where="post", color=FIRST, linewidth=1.2, zorder=1
-    )
-    for version, accuracy, wh in points:
-        on_front = version in best
-        axes.plot([wh], [accuracy], "o", markersize=6, zorder=2, color=FIRST if on_front else SOFT,
-                  markerfacecolor=FIRST if on_front else BACK)  # fmt: skip
-        if version == champion:
-            axes.plot([wh], [accuracy], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK, zorder=3)
-        axes.annotate(str(version), (wh, accuracy), (7, 5), textcoords="offset points", color=INK, fontsize=9)
-    axes.margins(0.15)
+    for point in points:
+        on_front = point.version in best
+        colour = FIRST if on_front else SOFT
+        low, high = point.accuracy_interval
+        if low is not None and high is not None:
+            axes.plot([point.energy, point.energy], [low, high], color=colour, linewidth=1, zorder=1, clip_on=False)
+        least, most = point.energy_interval
+        if least is not None and most is not None:
+            axes.plot([least, most], [point.accuracy, point.accuracy], color=colour, linewidth=1, zorder=1, clip_on=False)
+        axes.plot([point.energy], [point.accuracy], "o", markersize=6, zorder=2, color=colour,
+                  markerfacecolor=FIRST if on_front else BACK, clip_on=False)  # fmt: skip
+        if point.version == champion:
+            axes.plot([point.energy], [point.accuracy], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
+                      zorder=3, clip_on=False)  # fmt: skip
+        axes.annotate(
+            str(point.version), (point.energy, point.accuracy), (8, -14), textcoords="offset points", color=INK, fontsize=9
+        )
+    axes.set_ylim(0, 100)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=4)
-    axes.set_xlabel("Wh per 1,000 predictions", color=SOFT)
-    told = ", ".join(f"version {version} {accuracy:.4g} % for {wh:.3g} Wh" for version, accuracy, wh in points)
-    return _svg(figure, name, title, f"On the front: {', '.join(map(str, best))}. {told}.")
+    axes.set_xlabel(f"{unit} per 1,000 predictions", color=SOFT)
+    listed = ", ".join(f"version {p.version} {p.accuracy:.1f} % for {figures.number(p.energy)} {unit}" for p in points)
+    return _svg(figure, name, title, f"On the front: {', '.join(map(str, best))}. {listed}.")
 
 
 def _empty(unit: str) -> tuple[Figure, Axes]:

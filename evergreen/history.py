@@ -25,6 +25,7 @@ from evergreen.errors import EvergreenError, WrongUse
 from evergreen.images import BadImage, decode
 from evergreen.ledger import Cost
 from evergreen.ledger import read as read_ledger
+from evergreen.mistakes import Mistakes, read_mistakes
 from evergreen.registry import champion_notes, connect, model_name
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -56,7 +57,7 @@ class Version:
         energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; where that isn't known, of the stages.
         carbon_gco2e: of that energy.
         money: what that energy and time cost at the scenario's price of today, in its currency.
-        energy_wh_per_1000: of predictions.
+        energy_wh_per_1000, energy_uncertainty_wh_per_1000: of predictions.
         promoted, reason: what the gate said in its run.
         saved_by_waiting_gco2e, saved_by_warm_start_wh: against a start at once, and from scratch.
     """
@@ -79,6 +80,7 @@ class Version:
     carbon_gco2e: float | None
     money: float | None
     energy_wh_per_1000: float | None
+    energy_uncertainty_wh_per_1000: float | None
     promoted: bool | None
     reason: str | None
     saved_by_waiting_gco2e: float | None
@@ -138,7 +140,8 @@ class Quarantined:
 @dataclass(frozen=True)
 class History:
     """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version; `spent` is what all stages of all
-    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's."""
+    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's; `mistakes` are
+    those of the version in use on its test split, None where there is none or its predictions are not on record."""
 
     scenario: str
     champion: int | None
@@ -150,17 +153,28 @@ class History:
     unfinished: int
     spent: Cost | None
     currency: str | None
+    mistakes: Mistakes | None = None
 
     def version(self, number: int | None) -> Version | None:
         return next((version for version in self.versions if version.version == number), None)
 
     def front(self) -> list[int]:
-        """The versions than which no other is as good and takes less energy a prediction, or better and takes no more."""
-        points = [(v.version, v.accuracy, v.energy_wh_per_1000) for v in self.versions]
-        known = [(number, good, wh) for number, good, wh in points if good is not None and wh is not None]
-        return [
-            number for number, good, wh in known if not any(g >= good and w <= wh and (g > good or w < wh) for _, g, w in known)
-        ]
+        """The versions that no other one beats: no other is as accurate and takes as little energy for a prediction, and better in one of
+        the two by more than the 95 % intervals of both versions leave open."""
+        known = [v for v in self.versions if v.accuracy is not None and v.energy_wh_per_1000 is not None]
+        return [v.version for v in known if not any(_beats(other, v) for other in known)]
+
+
+def _beats(one: Version, other: Version) -> bool:
+    accuracy, other_accuracy = one.accuracy or 0.0, other.accuracy or 0.0
+    energy, other_energy = one.energy_wh_per_1000 or 0.0, other.energy_wh_per_1000 or 0.0
+    if accuracy < other_accuracy or energy > other_energy:
+        return False
+    low = accuracy if one.accuracy_low is None else one.accuracy_low
+    other_high = other_accuracy if other.accuracy_high is None else other.accuracy_high
+    most = energy + (one.energy_uncertainty_wh_per_1000 or 0.0)
+    other_least = other_energy - (other.energy_uncertainty_wh_per_1000 or 0.0)
+    return low > other_high or most < other_least
 
 
 def read_history(scenario: Scenario, workspace: Workspace) -> History:
@@ -195,7 +209,17 @@ def read_history(scenario: Scenario, workspace: Workspace) -> History:
         unfinished=len(ended - {version.run_id for version in found}),
         spent=_known_sum([entry.cost for entry in read_ledger(workspace, name)]),
         currency=scenario.price.currency if scenario.price else None,
+        mistakes=_mistakes(
+            mlflow, workspace, name, {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0))
+        ),
     )
+
+
+def _mistakes(mlflow: Any, workspace: Workspace, name: str, run_id: str | None) -> Mistakes | None:
+    """What the version of this run makes of its test split."""
+    with tempfile.TemporaryDirectory() as scratch:
+        predictions = _Fetch(mlflow, run_id, Path(scratch)).file("evaluation/predictions.parquet")
+        return read_mistakes(predictions, batches(workspace, name), _thumbnail)
 
 
 def _known_sum(costs: Sequence[Cost]) -> Cost | None:
@@ -252,6 +276,7 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         carbon_gco2e=carbon,
         money=money,
         energy_wh_per_1000=metrics.get("energy_wh_per_1000"),
+        energy_uncertainty_wh_per_1000=metrics.get("energy_uncertainty_wh_per_1000"),
         promoted=summary.get("promoted"),
         reason=summary.get("reason"),
         saved_by_waiting_gco2e=told.get("carbon_gco2e_saved_by_waiting"),

@@ -70,11 +70,19 @@ def quality(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 def by_label(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> list[LabelQuality]:
     """Quality on each label's items. Arguments as `quality`."""
-    predicted = probabilities.argmax(axis=1)
+    return label_quality(confusion(labels, probabilities), names)
+
+
+def label_quality(matrix: np.ndarray, names: Sequence[str]) -> list[LabelQuality]:
+    """Quality on each label's items.
+
+    Args:
+        matrix: int `(labels, labels)`, as `confusion` gives it.
+        names: of the labels.
+    """
     table = []
-    for place, name in enumerate(names):
-        is_it, said = labels == place, predicted == place
-        hits, items, claims = int((is_it & said).sum()), int(is_it.sum()), int(said.sum())
+    for index, name in enumerate(names):
+        hits, items, claims = (int(count) for count in (matrix[index, index], matrix[index].sum(), matrix[:, index].sum()))
         precision, recall = _share(hits, claims), _share(hits, items)
         f1 = 2 * hits / (items + claims) if items + claims else None
         table.append(LabelQuality(name, items, *precision, *recall, f1))

@@ -6,14 +6,14 @@ The page's own policy forbids scripts and every address but `data:`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from evergreen import charts
+from evergreen import figures as figures_
 from evergreen.history import DataState, Event, History, Version
 
 UNKNOWN = "unknown"
@@ -42,7 +42,8 @@ def render(histories: Sequence[History], *, made_at: datetime) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "percent": percent, "number": number, "day": day, "moment": moment, "interval": interval, "story": story, "change": change,
+        "percent": percent, "interval": interval, "energy": figures_.energy, "carbon": figures_.carbon, "money": figures_.money,
+        "count": figures_.count, "day": day, "moment": moment, "story": story, "change": change,
     }  # fmt: skip
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     return template.render(sections=[section(history) for history in histories], made_at=made_at)
@@ -69,7 +70,7 @@ def answer(history: History) -> str:
         return f"No model yet. Train one with: evergreen run {history.scenario}"
     if champion is None:
         return f"{_count(len(history.versions), 'version')} registered, and none is in use."
-    now = f"Version {champion.version} is in use, {percent(champion.accuracy)} accurate"
+    now = f"Version {champion.version} is in use, {percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high)} accurate"
     first, later = history.versions[0], history.versions[1:]
     if not later:
         return f"{now}. Nothing has been retrained yet."
@@ -91,8 +92,8 @@ def notes(history: History) -> Iterable[str]:
     if champion and first and champion.version != first.version:
         if champion.test_items != first.test_items:
             yield (
-                f"Versions {first.version} and {champion.version} were measured on different test splits ({number(first.test_items)} and "
-                f"{number(champion.test_items)} items). The gate compares on the same items; this page shows what each run measured."
+                f"Versions {first.version} and {champion.version} were measured on different test splits ({figures_.count(first.test_items)} and "
+                f"{figures_.count(champion.test_items)} items). The gate compares on the same items; this page shows what each run measured."
             )
         lows = _known((champion.accuracy_low, first.accuracy_low))
         highs = _known((champion.accuracy_high, first.accuracy_high))
@@ -109,23 +110,36 @@ def notes(history: History) -> Iterable[str]:
 def _figures(history: History) -> Iterable[tuple[str, str, str]]:
     champion = history.version(history.champion)
     if champion:
-        yield "accuracy", percent(champion.accuracy), interval(champion.accuracy_low, champion.accuracy_high)
-        yield "macro F1", percent(champion.f1_macro), interval(champion.f1_macro_low, champion.f1_macro_high)
-        yield "Wh per 1,000 predictions", number(champion.energy_wh_per_1000), "of the version in use"
+        yield (
+            "accuracy",
+            percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high),
+            interval(champion.accuracy_low, champion.accuracy_high),
+        )
+        yield (
+            "macro F1",
+            percent(champion.f1_macro, champion.f1_macro_low, champion.f1_macro_high),
+            interval(champion.f1_macro_low, champion.f1_macro_high),
+        )
+        of_1000 = figures_.energy(champion.energy_wh_per_1000, champion.energy_uncertainty_wh_per_1000)
+        yield "1,000 predictions", of_1000, "of the version in use"
     if history.versions:
         spent = _sums(history.versions, history.currency)
         made = f"for {_count(len(history.versions), 'model')}"
-        yield "energy", spent["energy"], f"{spent['uncertainty']}{made}"
-        yield "carbon (CO₂e)", spent["carbon"], made
+        yield "energy", spent["energy"], f"{spent['methods']}{made}"
+        yield "carbon", spent["carbon"], made
         yield "money", spent["money"], made if history.currency else "the scenario names no price"
     if history.spent is not None:
-        whole = f"{number(history.spent.energy_wh)} Wh" if history.spent.energy_wh is not None else UNKNOWN
-        yield "spent in all on this machine", whole, "every stage that ran, also of runs that failed"
+        whole = history.spent
+        yield (
+            "spent in all on this machine",
+            figures_.energy(whole.energy_wh, whole.energy_uncertainty_wh),
+            "every stage that ran, also of runs that failed",
+        )
     waited = _known(version.saved_by_waiting_gco2e for version in history.versions)
     warm = _known(version.saved_by_warm_start_wh for version in history.versions)
     nothing = "nothing recorded yet"
-    yield "saved by waiting", f"{number(sum(waited))} g" if waited else "–", _runs_of(waited) or nothing
-    yield "saved by warm starts", f"{number(sum(warm))} Wh" if warm else "–", _runs_of(warm) or nothing
+    yield "saved by waiting", figures_.carbon(sum(waited)) if waited else "–", _runs_of(waited) or nothing
+    yield "saved by warm starts", figures_.energy(sum(warm)) if warm else "–", _runs_of(warm) or nothing
 
 
 def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
@@ -148,7 +162,7 @@ def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
                     [(_times(100, v.f1_macro_low), _times(100, v.f1_macro_high)) for v in versions],
                 ),
             },
-            champion=champion, name=f"{name}-quality", from_zero=False,
+            champion=champion, name=f"{name}-quality", most=100,
         ),
         charts.over_versions(
             f"Energy that each version of {name} took", "Wh", numbers,
@@ -172,41 +186,59 @@ def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
                 name=f"{name}-money",
             )
         )
-    points = [
-        (v.version, 100 * v.accuracy, v.energy_wh_per_1000)
-        for v in versions
-        if v.accuracy is not None and v.energy_wh_per_1000 is not None
+    known = [
+        (v, v.accuracy, v.energy_wh_per_1000) for v in versions if v.accuracy is not None and v.energy_wh_per_1000 is not None
     ]
-    if not points:
+    if not known:
         return tuple(drawn), None
+    unit, factor = _energy_unit(max(energy for _, _, energy in known))
+    points = [
+        charts.FrontPoint(
+            v.version,
+            100 * accuracy,
+            (_times(100, v.accuracy_low), _times(100, v.accuracy_high)),
+            energy * factor,
+            _around(energy * factor, _times(factor, v.energy_uncertainty_wh_per_1000)),
+        )
+        for v, accuracy, energy in known
+    ]
     title = f"Accuracy of {name} against the energy of a prediction"
-    return tuple(drawn), charts.front(title, points, history.front(), champion=champion, name=f"{name}-front")
+    return tuple(drawn), charts.front(title, points, history.front(), unit=unit, champion=champion, name=f"{name}-front")
+
+
+def _energy_unit(largest_wh: float) -> tuple[str, float]:
+    """A unit in which the largest value is a number from 0.1 to 100 or so, and how many of it are one Wh."""
+    return next(
+        ((unit, factor) for unit, factor, least in (("Wh", 1.0, 0.1), ("mWh", 1e3, 1e-4)) if largest_wh >= least), ("µWh", 1e6)
+    )
 
 
 def _sums(versions: Sequence[Version], currency: str | None) -> dict[str, str]:
     """Each sum, with how many parts of it are unknown; where all are, it is unknown itself."""
 
-    def total(values: list[float | None], unit: str) -> str:
+    def total(values: list[float | None], shown: Callable[[float], str]) -> str:
         known, missing = _known(values), values.count(None)
         if not known:
             return UNKNOWN
-        return f"{number(sum(known))} {unit}" + (f" and {missing} unknown" if missing else "")
+        return shown(sum(known)) + (f" and {missing} unknown" if missing else "")
 
     uncertain = _known(version.energy_uncertainty_wh for version in versions)
+    # Estimates are off together: their uncertainties add up.
+    uncertainty_wh = sum(uncertain) if len(uncertain) == len(versions) else None
     methods = sorted({method for version in versions for method in version.energy_methods})
-    told = f"± {sum(uncertain):.2g} Wh ({', '.join(methods)}), " if len(uncertain) == len(versions) else ""
     return {
-        "energy": total([version.energy_wh for version in versions], "Wh"),
-        "uncertainty": told,
-        "carbon": total([version.carbon_gco2e for version in versions], "g"),
-        "money": total([version.money for version in versions], currency or "") if currency else UNKNOWN,
+        "energy": total([version.energy_wh for version in versions], lambda wh: figures_.energy(wh, uncertainty_wh)),
+        "methods": f"{' and '.join(methods)}, " if methods else "",
+        "carbon": total([version.carbon_gco2e for version in versions], figures_.carbon),
+        "money": total([version.money for version in versions], lambda sum_: figures_.money(sum_, currency or ""))
+        if currency
+        else UNKNOWN,
     }
 
 
 def _price(versions: Sequence[Version], currency: str | None) -> str:
     spent = _sums(versions, currency)
-    named = {"energy": spent["energy"], "carbon": f"{spent['carbon']} CO₂e"}
-    told = [text if spent[what] != UNKNOWN else f"unknown {what}" for what, text in named.items()]
+    told = [spent[what] if spent[what] != UNKNOWN else f"unknown {what}" for what in ("energy", "carbon")]
     return ", ".join([*told, spent["money"]] if currency else told)
 
 
@@ -229,23 +261,15 @@ def change(state: DataState) -> str:
     return f"{', '.join(parts) or 'nothing new'}; {_count(sum(state.items.values()), 'item')} in all"
 
 
-def percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+def percent(share: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share with the digits that its 95 % interval carries; the interval stands beside it."""
+    return figures_.percent(share, low, high).partition(" (")[0]
 
 
 def interval(low: float | None, high: float | None) -> str:
-    return "interval unknown" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def number(value: float | None) -> str:
-    """Three digits that count, and no exponents."""
-    if value is None:
-        return UNKNOWN
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits else text
+    if low is None or high is None:
+        return "interval unknown"
+    return figures_.percent((low + high) / 2, low, high).partition("(")[2].rstrip(")")
 
 
 def day(at: datetime) -> str:

@@ -53,6 +53,8 @@ def test_the_history_tells_versions_changes_of_champion_data_and_quarantine(regi
     assert one.f1_macro is not None and one.f1_macro_low is not None and one.f1_macro_high is not None
     assert one.f1_macro_low <= one.f1_macro <= one.f1_macro_high
     assert one.energy_wh and one.energy_uncertainty_wh and one.energy_methods and one.carbon_gco2e
+    assert one.energy_wh_per_1000 and one.energy_uncertainty_wh_per_1000
+    assert history.mistakes is not None and history.mistakes.items == one.test_items
     assert one.money is None and (one.saved_by_waiting_gco2e, one.saved_by_warm_start_wh) == (1.5, 0.5)
     trained, since = history.data
     assert trained.model_versions == (1, 2) and trained.added == trained.items and sum(trained.items.values()) == 500

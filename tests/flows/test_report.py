@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.history import DataState, Quarantined, Thumbnail
-from tests.evergreen.test_report import HOSTILE, WHEN, history, page, version
+from tests.evergreen.test_report import HOSTILE, WHEN, history, mistakes, page, version
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LUMINANCE = "(() => { const c = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number); return c[0] + c[1] + c[2] })()"
@@ -22,19 +22,21 @@ def test_the_page_looks_right_with_no_network(tmp_path: Path) -> None:
 
     state = DataState("a" * 32, (1, 2), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 0, (Thumbnail(None, HOSTILE, HOSTILE),))
     versions = [version(number, 0.8 + number / 100, number / 100) for number in range(1, 11)]
-    found = history(*versions, champion=10, data=(state,), quarantined=Quarantined({HOSTILE: 1}, ()))
+    found = history(
+        *versions, champion=10, data=(state,), quarantined=Quarantined({HOSTILE: 1}, ()), mistakes=mistakes(HOSTILE, "nut")
+    )
     file = tmp_path / "report.html"
     file.write_text(page(found), encoding="utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         said: list[str] = []
         asked: list[str] = []
-        for scheme, width in (("light", 1200), ("dark", 380)):
+        for scheme, width in (("light", 1200), ("dark", 360)):
             shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
             shown.on("console", lambda message: said.append(message.text))
             shown.on("request", lambda request: asked.append(request.url))
             shown.goto(file.as_uri())
-            assert shown.locator(".answer").first.is_visible() and shown.locator("svg[role=img]").count() == 4
+            assert shown.locator(".answer").first.is_visible() and shown.locator("figure svg[role=img]").count() == 4
             assert shown.locator("svg").first.bounding_box()["height"] > 150  # type: ignore[index]
             assert shown.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
             assert shown.evaluate("typeof hacked") == "undefined"

@@ -1,0 +1,212 @@
+"""The README and the pages of docs/, walked through: every code block is run, in order, in one checkout.
+
+What would take long, or needs what only a reader has, is replaced: `REPLACED` lists all of it. A block that says more than this file
+knows fails: what is written for people is run as it is written.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from tests.flows.conftest import BIN, Checkout, Done, end_up, free_port, start_up
+from tests.support.shipped import ROOT
+
+pytestmark = pytest.mark.slow
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+RUN = {"bash", "python", "yaml"}
+SHOWN = {"text"}  # what a command prints, and drawings
+REPLACED = {  # in the blocks, because …
+    "make run": "make -o .venv/.installed run",  # … the requirements are installed
+    "make test": "make -n test",  # … it is what runs this test
+    "/path/to/images": "photographs",
+    "--budget-wh 5": "--budget-wh 0.001 --trials 2",  # … of the time
+    "evergreen up ": "true ",  # … it runs until Ctrl-C: `test_up_starts_and_ends`
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced code block.
+
+    Attributes:
+        page: the file that it stands in, relative to the checkout.
+        line: its first line, from 1.
+        language: the word behind the fence.
+        text: what stands inside.
+    """
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        for token in MarkdownIt().parse((ROOT / page).read_text(encoding="utf-8")):
+            if token.type in ("fence", "code_block"):
+                assert token.map is not None
+                yield Block(page, token.map[0] + 2, token.info.strip(), token.content)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A reader's checkout, with the files that the blocks name."""
+
+    checkout: Checkout
+    environment: dict[str, str]
+
+    def bash(self, text: str, **environment: str) -> Done:
+        told = self.environment | environment
+        return self.checkout.run("bash", "-euo", "pipefail", "-c", text, timeout=900, **told)
+
+
+def picture(label: int, number: int, side: int = 24) -> bytes:
+    """Stripes whose direction and colour are the label's, as PNG."""
+    random = np.random.default_rng([label, number])
+    y, x = np.mgrid[0:side, 0:side] / side
+    wave = np.sin(2 * np.pi * 3 * (x * np.cos(label) + y * np.sin(label)) + random.uniform(0, 6))
+    colour = np.array([[200, 80, 60], [60, 80, 200]][label])
+    pixels = 64 + 40 * wave[..., None] + 0.5 * colour + random.normal(0, 12, (side, side, 3))
+    encoded = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def put_pictures(folder: Path, numbers: range) -> None:
+    for label, name in enumerate(("bolt", "nut")):
+        (folder / name).mkdir(parents=True)
+        for number in numbers:
+            (folder / name / f"{number:03d}.png").write_bytes(picture(label, number))
+
+
+@pytest.fixture(scope="module")
+def walk(trained: tuple[Checkout, object], tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    folder = tmp_path_factory.mktemp("walk")
+    checkout = trained[0].copy(folder / "evergreen")
+    (checkout.root / ".venv").symlink_to(sys.prefix)
+    put_pictures(checkout.root / "photographs", range(40))
+    put_pictures(checkout.root / "monday", range(100, 112))
+    (checkout.root / "corrections.csv").write_text("id,label\n" + 64 * "0" + ",nut\n")
+    Image.open(io.BytesIO(picture(0, 7))).save(checkout.root / "photo.jpg")
+    return Walk(checkout, {"EVERGREEN_SAMPLES": str(small_archives(folder / "samples", checkout))})
+
+
+def small_archives(folder: Path, checkout: Checkout) -> Path:
+    """Some pictures of the public archives, where those are on this machine, and their scenarios with one epoch."""
+    folder.mkdir()
+    samples = Path(os.environ.get("EVERGREEN_SAMPLES", ROOT.parent / "shared" / "data"))
+    for scenario, archive, some in (
+        ("cifar10", "cifar10.tar.gz", r".*/0?0[0-3]\d\.jpg"),
+        ("inspection", "magnetic-tile.tar.gz", r".*"),
+    ):
+        path = checkout.root / "scenarios" / f"{scenario}.yaml"
+        text = re.sub(r"(?m)^(  sha256: .*\n)", "", path.read_text())
+        text = re.sub(r"(?m)^  min_items_per_label: .*", "  min_items_per_label: 1", text)
+        path.write_text(re.sub(r"(?m)^  epochs: .*", "  epochs: 1\n  max_seconds: 5", text))
+        if not (samples / archive).is_file():
+            continue
+        with tarfile.open(samples / archive) as whole, tarfile.open(folder / archive, "w:gz") as part:
+            for member in whole:
+                if member.isfile() and re.fullmatch(some, member.name):
+                    part.addfile(member, whole.extractfile(member))
+    return folder
+
+
+def shortened(text: str) -> str:
+    for said, run in REPLACED.items():
+        text = text.replace(said, run)
+    return text
+
+
+def quick(walk: Walk) -> None:
+    """Let `parts`, once it is there, take seconds."""
+    path = walk.checkout.root / "scenarios" / "parts.yaml"
+    if path.exists() and "settle_seconds" not in path.read_text():
+        text = re.sub(r"(?m)^  epochs: .*", "  epochs: 2", path.read_text())
+        section = "  settle_seconds: 0\n  min_new_items: 20\n"
+        text = (
+            text.replace("retraining:\n", f"retraining:\n{section}")
+            if "retraining:\n" in text
+            else f"{text}retraining:\n{section}"
+        )
+        path.write_text(text)
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {(str(block), block.language) for block in blocks() if block.language not in RUN | SHOWN} == set()
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block.language in RUN], ids=str)
+def test_the_block_runs_as_it_is_written(block: Block, walk: Walk) -> None:
+    if block.language == "yaml":
+        into_its_scenario(block, walk)
+        return
+    if block.language == "python":
+        done = walk.checkout.run(sys.executable, "-c", block.text, **walk.environment)
+        assert done.status == 0, done.err
+        return
+    for line in filter(None, map(str.strip, shortened(block.text).splitlines())):
+        needed = re.match(r"evergreen run (cifar10|inspection)\b", line)
+        if needed and not list(Path(walk.environment["EVERGREEN_SAMPLES"]).iterdir()):
+            pytest.skip("no real data: set EVERGREEN_SAMPLES")
+        done = walk.bash(f"source .venv/bin/activate; {line}")
+        assert done.status == 0, f"{line}\n{done.err}\n{done.out}"
+        quick(walk)
+
+
+def into_its_scenario(block: Block, walk: Walk) -> None:
+    """Write the settings into the scenario that the block names, and ask for an estimate, which reads all of them."""
+    named = re.match(r"# (scenarios/[\w-]+\.yaml)\n", block.text)
+    assert named, f"{block} begins with the file that it belongs to"
+    path = walk.checkout.root / named[1]
+    path.write_text(path.read_text() + block.text)
+    done = walk.checkout.evergreen("run", path.stem, "--estimate", **walk.environment)
+    assert done.status == 0, done.err
+
+
+def test_up_starts_and_ends(walk: Walk) -> None:
+    running = start_up(walk.checkout, free_port(), free_port(), **walk.environment)
+    end_up(running)
+    assert running.process.returncode == 0
+
+
+def commands() -> list[str]:
+    """Every `evergreen …` and `make …` that stands in the text of the README, outside the blocks."""
+    text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+    return sorted(set(re.findall(r"`((?:evergreen|make) [^`]+)`", text)))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_in_the_text_is_one_that_there_is(command: str, walk: Walk) -> None:
+    program, name, *_ = command.split()
+    if program == "make":
+        done = walk.bash(f"make -n -o .venv/.installed -o .venv/.installed-dev {name}")
+    else:
+        done = subprocess_help(walk, name)
+    assert done.status == 0, done.err
+
+
+def subprocess_help(walk: Walk, name: str) -> Done:
+    done = subprocess.run(
+        [BIN / "python", "-m", "flows.cli", name, "--help"], cwd=walk.checkout.root, env=walk.checkout.environment,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
