@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from evergreen.workspace import Workspace
+from tests.support.once import made_once
 from tests.support.shipped import ROOT, SCENARIOS, shipped
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which 500 digits went through all stages up to evaluate, with a network of a second. See `tiny`."""
     from tests.tiny import make
 
-    return make(tmp_path_factory.mktemp("tiny") / "checkout")
+    return made_once(tmp_path_factory, "tiny", make)
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +92,9 @@ def registered_once(tiny_once: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The same after register. See `registered`."""
     from tests.tiny import Tiny
 
-    tiny = Tiny(shutil.copytree(tiny_once, tmp_path_factory.mktemp("registered") / "checkout", symlinks=True))
-    tiny.register()
-    return tiny.root
+    return made_once(
+        tmp_path_factory, "registered", lambda folder: Tiny(shutil.copytree(tiny_once, folder, symlinks=True)).register()
+    )
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import pytest
 
 from evergreen.workspace import Workspace
 from tests.flows.receivers import Receivers
+from tests.support.once import made_once
 from tests.support.shipped import copy_project
 
 BIN = Path(sys.executable).parent
@@ -88,10 +89,18 @@ def clone(folder: Path) -> Checkout:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Any]:
     """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it."""
-    checkout = clone(tmp_path_factory.mktemp("trained") / "clone")
-    done = checkout.evergreen("run", "--json")
-    assert done.status == 0, done.err
-    return checkout, done.json
+
+    def make(folder: Path) -> None:
+        done = clone(folder).evergreen("run", "--json")
+        assert done.status == 0, done.err
+        (folder / "printed.json").write_text(done.out)
+
+    made = made_once(tmp_path_factory, "trained", make)
+    own = Checkout(made).copy(tmp_path_factory.mktemp("trained") / "clone")
+    printed = own.root / "printed.json"
+    summary = json.loads(printed.read_text())
+    printed.unlink()
+    return own, summary
 
 
 @pytest.fixture
