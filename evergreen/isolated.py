@@ -38,6 +38,7 @@ class Inspectors:
         self._patience_seconds = patience_seconds
         self._own = threading.local()
         self._workers: list[_Worker] = []
+        self._ended = False
         self._threads = ThreadPoolExecutor(self.processes, thread_name_prefix="inspector")
 
     def __enter__(self) -> Inspectors:
@@ -45,6 +46,7 @@ class Inspectors:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._threads.shutdown(wait=kind is None, cancel_futures=True)
+        self._ended = True
         for worker in self._workers:
             worker.stop()
         self._threads.shutdown(wait=True)
@@ -65,6 +67,8 @@ class Inspectors:
         return [verdict for image in images for verdict in self._inspect([image])]  # which of them was it?
 
     def _ask(self, images: Sequence[bytes]) -> list[Verdict] | BadImage:
+        if self._ended:  # what ended the worker was not an image
+            raise EvergreenError("the inspection was ended before its end")
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None:
             worker = self._own.worker = _Worker(self._max_pixels)

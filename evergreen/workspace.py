@@ -109,7 +109,8 @@ class Workspace:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"Waiting for the lock '{what}', held by {_holder(holder_file)}.", file=sys.stderr)
+            if timeout_seconds:
+                print(f"Waiting for the lock '{what}', held by {_holder(holder_file)}.", file=sys.stderr)
             try:
                 lock.acquire(timeout=timeout_seconds)
             except Timeout:

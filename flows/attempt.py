@@ -3,15 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from evergreen.environment import configure
+from evergreen.stopping import before_killed, check, stop_allowed, stop_postponed, stop_requested
 from evergreen.workspace import Workspace
+from tasks.stage import cancelled
 
+P = ParamSpec("P")
+R = TypeVar("R")
 GRACE_SECONDS = 30.0
+
+
+def attempt(body: Callable[P, R]) -> Callable[P, R]:
+    """Makes of a flow's function one whose run, when it is stopped, Prefect shows as cancelled: its engine would take what ends the process
+    for a crash, or go on waiting for a server."""
+
+    @functools.wraps(body)
+    def stoppable(*args: P.args, **kwargs: P.kwargs) -> Any:  # what the body gives, or a state
+        from prefect.runtime import flow_run
+
+        begin()
+        before_killed(_cancel(flow_run.id))
+        try:
+            with stop_allowed():
+                return body(*args, **kwargs)
+        except BaseException:
+            if not stop_requested():
+                raise
+            return cancelled()
+
+    # Prefect evaluates annotations that are text among the names of the wrapper's file.
+    stoppable.__signature__ = inspect.signature(body, eval_str=True)  # type: ignore[attr-defined]
+    return stoppable
+
+
+def start(flow: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a flow in this process, for the command that was given at a terminal; what it gives.
+
+    Raises:
+        Stopped: Ctrl-C, or another signal, has ended it.
+    """
+    with stop_postponed():
+        try:
+            return flow(*args, **kwargs)
+        finally:
+            check()
+
+
+def _cancel(run: str) -> Callable[[], None]:
+    """Mark the run as cancelled from outside of the flow."""
+
+    def cancel() -> None:
+        from prefect import get_client
+
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(run), cancelled(), force=True)
+
+    return cancel
 
 
 def begin() -> None:

@@ -20,14 +20,17 @@ import typer
 from evergreen import progress
 from evergreen.environment import configure
 from evergreen.errors import EvergreenError, NotPromoted, WrongUse
+from evergreen.stopping import STOPPED, stop_requested, supervise
 from evergreen.workspace import Workspace
+
+SERVERS_GRACE_SECONDS = 40.0
 
 app = typer.Typer(
     name="evergreen",
     help="Keeps image models fresh, and says what that costs.\n\n"
     "Start with `evergreen run`. Your own images: `evergreen new NAME --images PATH`, then `evergreen run NAME`.\n\n"
     "Exit status: 0 done · 1 something failed · 2 wrong use · 3 data refused by validation · "
-    "4 not promoted though --must-promote was asked.",
+    "4 not promoted though --must-promote was asked · 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,9 +71,10 @@ def run(
         summary = nothing_changed(scenario)  # no flow need start to find that
         if summary is None:
             with progress.task("Starting Prefect", until_next=True):
+                from flows.attempt import start
                 from flows.training import training
 
-                summary = training(scenario)
+                summary = start(training, scenario)
         elif visible:
             from flows.training import show_unchanged
 
@@ -99,9 +103,10 @@ def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) ->
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
+            from flows.attempt import start
             from flows.retraining import retraining
 
-            state: Any = retraining(scenario, return_state=True)
+            state: Any = start(retraining, scenario, return_state=True)
         summary = state.result()
         if as_json:
             print(json.dumps(summary), file=out)
@@ -135,9 +140,10 @@ def tune(
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
+            from flows.attempt import start
             from flows.tuning import tuning
 
-            found = tuning(scenario, budget_wh, trials, apply)
+            found = start(tuning, scenario, budget_wh, trials, apply)
         if as_json:
             print(json.dumps(found), file=out)
         else:
@@ -296,39 +302,53 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 def main() -> None:
     """Entry point of the console command; turns every error into one line and its exit status."""
-    from typer.exceptions import TyperException
+    if sys.argv[1:2] == ["up"]:  # to be stopped is its normal end, and three servers take their time
+        sys.exit(supervise(_work, _servers_are_stopped, grace_seconds=SERVERS_GRACE_SECONDS))
+    sys.exit(supervise(_work, lambda status: _report(STOPPED, status)))
 
-    debug = "--debug" in sys.argv
+
+def _servers_are_stopped(_status: int) -> int:
+    with contextlib.suppress(OSError):  # the terminal may have been closed
+        print("Everything is stopped.", file=sys.stderr)
+    return 0
+
+
+def _work() -> int:
     try:
         app(standalone_mode=False)
         status = 0
     except typer.Exit as exit_:
         status = exit_.exit_code
-    except TyperException as error:
-        error.show()  # type: ignore[attr-defined]
-        status = 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("Stopped.", file=sys.stderr)
-        status = 130
-    except EvergreenError as error:
-        if debug:
-            raise
-        status = _report(str(error), error.exit_status)
     except Exception as error:
-        if debug:
+        if stop_requested():
             raise
-        text = " ".join(str(error).split())[:500]
-        if _prefect_is_away(error):
-            where = os.environ.get("PREFECT_API_URL")
-            kept = "What is finished is kept, and the champion is in use: see that it does, or unset PREFECT_API_URL, and do the same again."
-            status = _report(f"Prefect's server at {where} does not answer ({text.rstrip('.')}). {kept}", 1)
-            sys.stdout.flush()
-            os._exit(status)  # Prefect would try for seconds each to tell the server what happened, and there is none
-        else:
-            status = _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
+        status = _failed(error)
     # What TensorFlow and the others have left behind is not looked through once more for cycles: that took two seconds.
     gc.freeze()
-    sys.exit(status)
+    return status
+
+
+def _failed(error: Exception) -> int:
+    """Say what happened in one line (with --debug, by the error itself); the exit status."""
+    from typer.exceptions import TyperException
+
+    if isinstance(error, TyperException):
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    if isinstance(error, typer.Abort):
+        return _report("The question was not answered: nothing was done.", 1)
+    if "--debug" in sys.argv:
+        raise error
+    if isinstance(error, EvergreenError):
+        return _report(str(error), error.exit_status)
+    text = " ".join(str(error).split())[:500]
+    if not _prefect_is_away(error):
+        return _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
+    where = os.environ.get("PREFECT_API_URL")
+    kept = "What is finished is kept, and the champion is in use: see that it does, or unset PREFECT_API_URL, and do the same again."
+    status = _report(f"Prefect's server at {where} does not answer ({text.rstrip('.')}). {kept}", 1)
+    sys.stdout.flush()
+    os._exit(status)  # Prefect would try for seconds each to tell the server what happened, and there is none
 
 
 def _prefect_is_away(error: Exception) -> bool:

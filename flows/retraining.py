@@ -22,7 +22,7 @@ from evergreen.origin import Attempt
 from evergreen.scenario import Name
 from evergreen.waiting import provider, when
 from evergreen.workspace import replace_file
-from flows.attempt import begin
+from flows.attempt import attempt
 from flows.events import emit_drift
 from flows.report import publish_report
 from flows.stages import planned
@@ -38,6 +38,7 @@ log = logging.getLogger("evergreen")
 
 
 @flow(name="retraining", flow_run_name="retraining-{scenario}", persist_result=False)
+@attempt
 def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
     """Take in what came since, and where there is a reason, train a scenario's model again and promote it if it is better.
 
@@ -47,7 +48,6 @@ def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
     """
     from prefect.states import Completed
 
-    begin()
     with Run.of(scenario) as run:
         summary = retrain_where_due(run, reason_found_at)
     if summary["retrained"]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from evergreen.environment import Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.stopping import stop_postponed
 from evergreen.workspace import Workspace
 from flows.attempt import end_with_parent
 
@@ -118,6 +122,11 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
     for name, option, port in (("Prefect", "--prefect-port", prefect_port), ("MLflow", "--mlflow-port", mlflow_port)):
         _refuse_taken(name, option, port)
 
+    with workspace.lock("up", timeout_seconds=0):  # another one may be starting
+        yield from _servers(workspace, prefect_port, mlflow_port, say)
+
+
+def _servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> Iterator[Processes]:
     urls = Servers(os.getpid(), f"http://{LOOPBACK}:{prefect_port}", f"http://{LOOPBACK}:{mlflow_port}")
     processes = Processes(workspace.private / "logs", _environment(workspace, urls), workspace.root)
     try:
@@ -171,8 +180,31 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
     except subprocess.CalledProcessError as error:
         raise EvergreenError("the scenarios could not be deployed", received=error.returncode) from None
     finally:
-        (workspace.private / "up.json").unlink(missing_ok=True)
-        processes.end()
+        with stop_postponed():
+            cancel_runs(urls)
+            (workspace.private / "up.json").unlink(missing_ok=True)
+            processes.end()
+
+
+def cancel_runs(urls: Servers, timeout_seconds: float = 10.0) -> None:
+    """Cancel what the workers are doing, and wait for its end: killed, it would be shown as crashed, and told to people as a failure."""
+    ours = {
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}, "deployment_id": {"is_null_": False}}
+    }
+    until = time.monotonic() + timeout_seconds
+    with contextlib.suppress(OSError, ValueError):  # the server may have gone, or never come
+        for run in _ask(urls, "flow_runs/filter", ours):
+            _ask(urls, f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+        while time.monotonic() < until and _ask(urls, "flow_runs/filter", ours):
+            time.sleep(0.2)
+
+
+def _ask(urls: Servers, path: str, question: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{urls.prefect_api_url}/{path}", data=json.dumps(question).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=3) as response:
+        return json.load(response)
 
 
 def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
@@ -221,36 +253,30 @@ def _refuse_taken(name: str, option: str, port: int) -> None:
 
 
 def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
-    """Run the three until Ctrl-C or SIGTERM, and end them.
+    """Run the three until the process is stopped (Ctrl-C, SIGTERM, the terminal closed), and end them.
 
     Raises:
         EvergreenError: one of them ended by itself.
+        Stopped: the normal end.
     """
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            with servers(workspace, prefect_port, mlflow_port, say) as processes:
-                print(f"Prefect  http://{LOOPBACK}:{prefect_port}   runs and deployments")
-                print(f"MLflow   http://{LOOPBACK}:{mlflow_port}   metrics and registered models")
-                print("Ctrl-C ends both and the worker.", flush=True)
-                while True:
-                    ended = processes.first_ended()
-                    if ended and ended.startswith(WORKER):
-                        say(
-                            f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes."
-                        )
-                        processes.start_again(ended)
-                    elif ended:
-                        break
-                    time.sleep(0.5)
-            raise EvergreenError(f"{ended} ended by itself", fix=f"Its log is {processes.logs / f'{ended}.log'}.")
-        finally:
-            say("Everything is stopped.")
+    with servers(workspace, prefect_port, mlflow_port, say) as processes:
+        print(f"Prefect  http://{LOOPBACK}:{prefect_port}   runs and deployments")
+        print(f"MLflow   http://{LOOPBACK}:{mlflow_port}   metrics and registered models")
+        print("Ctrl-C ends both and the worker.", flush=True)
+        while True:
+            ended = processes.first_ended()
+            if ended and ended.startswith(WORKER):
+                say(
+                    f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes."
+                )
+                processes.start_again(ended)
+            elif ended:
+                break
+            time.sleep(0.5)
+    raise EvergreenError(
+        f"{ended} ended by itself, and the others are stopped", fix=f"Its log is {processes.logs / f'{ended}.log'}."
+    )

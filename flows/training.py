@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from evergreen.scenario import Name
-from flows.attempt import begin
+from flows.attempt import attempt
 from flows.report import publish_report
 from flows.stages import planned, stages_in_order
 from flows.summary import estimated, publish
@@ -18,13 +18,13 @@ log = logging.getLogger("evergreen")
 
 
 @flow(name="training", flow_run_name="training-{scenario}", persist_result=False)
+@attempt
 def training(scenario: Name) -> dict[str, Any]:
     """Collect, check and version a scenario's images, train and evaluate a model on them, and promote it if it is better.
 
     Args:
         scenario: the name of a file in scenarios/, without its ending.
     """
-    begin()
     with Run.of(scenario) as run:
         expected = planned(run)
         summary = stages_in_order(run) | estimated(expected)

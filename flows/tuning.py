@@ -12,13 +12,14 @@ from prefect import flow
 
 from evergreen.scenario import Name, Scenario
 from evergreen.workspace import Workspace, replace_file
-from flows.attempt import begin
+from flows.attempt import attempt
 from tasks import tune
 from tasks.stage import Run
 from tasks.tune import Tuning
 
 
 @flow(name="tuning", flow_run_name="tuning-{scenario}", persist_result=False)
+@attempt
 def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = False) -> dict[str, Any]:
     """Try other settings of a scenario's training within a budget of energy.
 
@@ -28,7 +29,6 @@ def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = F
         trials: that are to end, at most.
         apply: write the winner into the scenario, if it is better by more than chance.
     """
-    begin()
     with Run.of(scenario) as run:
         result: Tuning = run(tune.stage, budget_wh, trials)
         applied = apply and result.better

@@ -23,6 +23,7 @@ from evergreen.environment import prefect_answers
 from evergreen.errors import WrongUse
 from evergreen.ledger import Cost, Entry, device, note
 from evergreen.scenario import Scenario
+from evergreen.stopping import STOPPED, check, stop_allowed, stop_postponed, stop_requested, supervise
 from evergreen.workspace import Workspace, replace_file, room_for
 
 log = logging.getLogger("evergreen")
@@ -86,7 +87,13 @@ class Stage:
         from prefect.states import Completed
 
         def work() -> Any:
-            outcome = self.perform(scenario, workspace, *earlier)
+            try:
+                with stop_allowed():
+                    outcome = self.perform(scenario, workspace, *earlier)
+            except BaseException:
+                if not stop_requested():
+                    raise
+                return cancelled()
             self._publish(scenario, workspace, outcome)
             name = "Unchanged" if outcome.state == "unchanged" else None
             return Completed(name=name, message=str(outcome.result), data=outcome)
@@ -111,7 +118,10 @@ class Stage:
             persist_result=False,
         )
         # The function returns a state, which Prefect's call would hand on as it is.
-        return prefect_task(return_state=True).result()
+        with stop_postponed():
+            state = prefect_task(return_state=True)
+        check()
+        return state.result()
 
     def perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False) -> Outcome:
         """The stage without Prefect: skipped where unchanged, measured, committed to `dvc.lock`, and remembered.
@@ -238,6 +248,13 @@ class Run:
         return Cost.of(self.scenario, seconds, energy.energy_wh, energy.uncertainty_wh)
 
 
+def cancelled() -> Any:
+    """The state, for Prefect's page, of what was stopped by a person or the system."""
+    from prefect.states import Cancelled
+
+    return Cancelled(message=STOPPED)
+
+
 class WouldRun(Exception):
     """A rehearsal met a stage that is not unchanged."""
 
@@ -274,15 +291,23 @@ def main(stage: Stage) -> None:
     from evergreen.environment import configure
     from evergreen.errors import EvergreenError
 
+    def work() -> int:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        try:
+            workspace = Workspace.find()
+            configure(workspace)
+            scenario = Scenario.load(workspace.scenarios, sys.argv[1])
+            stage.perform(scenario, workspace, by_dvc=True)
+        except EvergreenError as error:
+            print(f"{stage.name}: {error}", file=sys.stderr)
+            return error.exit_status
+        return 0
+
+    def stopped(status: int) -> int:
+        print(f"{stage.name}: {STOPPED}", file=sys.stderr)
+        return status
+
     if len(sys.argv) != 2:
         print(f"usage: python -m tasks.{stage.name} SCENARIO", file=sys.stderr)
         raise SystemExit(2)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        workspace = Workspace.find()
-        configure(workspace)
-        scenario = Scenario.load(workspace.scenarios, sys.argv[1])
-        stage.perform(scenario, workspace, by_dvc=True)
-    except EvergreenError as error:
-        print(f"{stage.name}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
+    raise SystemExit(supervise(work, stopped))

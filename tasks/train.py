@@ -436,8 +436,8 @@ def tracking(tracker: Tracker) -> Iterator[Tracker]:
     """Ends the tracker's run as what happens in the block."""
     try:
         yield tracker
-    except BaseException:
-        tracker.end("FAILED")
+    except BaseException as error:
+        tracker.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     tracker.end("FINISHED")
 

@@ -156,11 +156,12 @@ def end_up(running: Up) -> None:
     """Ctrl-C; nothing may be left of it."""
     family = running.process.children(recursive=True)
     running.process.send_signal(signal.SIGINT)
-    running.process.wait(60)
+    status = running.process.wait(60)
     left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     for process in left:
         process.kill()
     assert not left, f"evergreen up left {left} running"
+    assert status == 0
 
 
 @pytest.fixture(scope="session")

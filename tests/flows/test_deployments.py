@@ -143,7 +143,7 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
         before = what_counts(up)
         assert state(up, retraining) == "SCHEDULED" and trains(up, training)
 
-        next(child for child in up.process.children() if "worker" in child.cmdline()).kill()
+        next(child for child in up.process.children(recursive=True) if "worker" in child.cmdline()).kill()
         until(lambda: state(up, training) == "CRASHED")
         assert what_counts(up) == before
         until(lambda: state(up, retraining) == "COMPLETED")
