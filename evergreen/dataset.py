@@ -1,7 +1,8 @@
 """The data set on disk: Parquet parts, one row an item, and the quarantine beside it. docs/architecture.md lists the columns.
 
-`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there. A batch may hold
-`corrections.jsonl` in place of parts: other labels for items that came before, which are applied whenever labels are read.
+`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there (but for `evergreen forget`). A
+batch may hold `corrections.jsonl` and `withdrawals.jsonl` in place of parts: other labels for items that came before, and items that are
+taken out of use or brought back. They are applied whenever rows are read.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 PART_BYTES = 32 * 2**20  # of encoded images in one part, about
 ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
-CORRECTIONS = "corrections.jsonl"
+CORRECTIONS, WITHDRAWALS = "corrections.jsonl", "withdrawals.jsonl"
+FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were here and are gone for good
+SOURCE = "collect.mirror"  # says so, in place of a person: `by` of a record
+ORIGIN = (
+    b"evergreen.origin"  # in a part's metadata: where its items came from, "source" or "inbox"; absent in parts made before
+)
 KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
 
 
@@ -62,6 +68,38 @@ class Correction:
     by: str | None
     at: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """An item that is taken out of use, or brought back. The part that holds it stays as it is.
+
+    Attributes:
+        id: the item's.
+        withdrawn: whether it is out of use from now on.
+        by: who said so: `SOURCE`, or a person; None where that isn't told.
+        at: when, ISO 8601 in UTC, whole seconds.
+        source: the item's path in its source, or the file that said so.
+    """
+
+    id: str
+    withdrawn: bool
+    by: str | None
+    at: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was said of items after they were collected. Without any: the rows as collected.
+
+    Attributes:
+        labels: by id, of the items that have another label than they were collected with.
+        withdrawn: ids of the items that are out of use.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    withdrawn: Collection[str] = frozenset()
 
 
 @cache
@@ -115,44 +153,146 @@ def corrections(folders: Iterable[Path]) -> list[Correction]:
     return [Correction(**json.loads(line)) for file in files if file.is_file() for line in file.read_bytes().splitlines()]
 
 
-def write_corrections(folder: Path, new: Iterable[Correction]) -> str:
-    """Write the corrections of one batch folder, which exists and is empty; the same ones give the same bytes.
+def withdrawals(folders: Iterable[Path]) -> list[Withdrawal]:
+    """The withdrawals of these batch folders, in the order of their arrival."""
+    files = [folder / WITHDRAWALS for folder in folders]
+    return [Withdrawal(**json.loads(line)) for file in files if file.is_file() for line in file.read_bytes().splitlines()]
+
+
+def records(folders: Iterable[Path]) -> Records:
+    """What these batch folders say of items: the last word holds, and a person's before the source's."""
+    folders = list(folders)
+    labels: dict[str, str] = {}
+    withdrawn: set[str] = set()
+    by_people: set[tuple[str, str]] = set()
+
+    def holds(kind: str, one: Correction | Withdrawal) -> bool:
+        if one.by != SOURCE:
+            by_people.add((kind, one.id))
+        return one.by != SOURCE or (kind, one.id) not in by_people
+
+    for correction in corrections(folders):
+        if holds("label", correction):
+            labels[correction.id] = correction.label
+    for withdrawal in withdrawals(folders):
+        if holds("withdrawn", withdrawal):
+            (withdrawn.add if withdrawal.withdrawn else withdrawn.discard)(withdrawal.id)
+    return Records(labels, withdrawn)
+
+
+def stage_records(
+    staging: Path, number: int, corrections: Sequence[Correction] = (), withdrawals: Sequence[Withdrawal] = ()
+) -> str | None:
+    """Write a batch folder of records into a staging area; it appears whole or not at all, and the same records give the same bytes.
+
+    Args:
+        number: of the batch.
 
     Returns:
-        A hash of them: 12 hex digits.
+        Its name; None where there are no records.
     """
-    content = b"".join(json.dumps(asdict(one), ensure_ascii=False).encode() + b"\n" for one in new)
-    with open(folder / CORRECTIONS, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()[:12]
+    digest = hashlib.sha256()
+    writing = staging / ".records"
+    for name, lines in ((CORRECTIONS, corrections), (WITHDRAWALS, withdrawals)):
+        content = b"".join(json.dumps(asdict(one), ensure_ascii=False).encode() + b"\n" for one in lines)
+        if content:
+            digest.update(content)
+            writing.mkdir(parents=True, exist_ok=True)
+            with open(writing / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+    if not writing.exists():
+        return None
+    target = staging / f"{number:05d}-{digest.hexdigest()[:12]}"
+    writing.rename(target)
+    return target.name
+
+
+def forgotten(folders: Iterable[Path]) -> set[bytes]:
+    """Digests of the ids (as 32 bytes) of items that `evergreen forget` took out: they are not collected again. An id is the hash of an
+    image, and its digest tells nothing of either."""
+    files = [folder / FORGOTTEN for folder in folders]
+    return {
+        bytes.fromhex(json.loads(line)["digest"]) for file in files if file.is_file() for line in file.read_bytes().splitlines()
+    }
+
+
+def id_digest(id: bytes) -> bytes:
+    """As `forgotten` has it."""
+    return hashlib.sha256(id).digest()
+
+
+def without(part: Path, ids: Collection[str]) -> bytes | None:
+    """A part's bytes without these items; None where none is left."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    gone, sink, left = pa.array(ids, pa.string()), pa.BufferOutputStream(), 0
+    with pq.ParquetFile(part) as file, _part_writer(sink, file.schema_arrow) as writer:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group)
+            rows = rows.filter(pc.invert(pc.is_in(rows["id"], gone)))
+            if rows.num_rows:
+                writer.write_table(rows)
+            left += rows.num_rows
+    return sink.getvalue().to_pybytes() if left else None
+
+
+def _part_writer(sink: Any, schema: pa.Schema) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=["label", "group", "split", "format", "collected_at"],
+        write_statistics=["id", "label", "width", "height"],
+    )
+
+
+def origin(part: Path) -> str | None:
+    """Where a part's items came from: `source`, `inbox`, or None in parts that were made before this was written down."""
+    import pyarrow.parquet as pq
+
+    told = (pq.read_schema(part).metadata or {}).get(ORIGIN)
+    return None if told is None else told.decode()
 
 
 def iter_parts(
-    folders: Iterable[Path], columns: list[str] | None = None, correcting: Iterable[Path] | None = None
+    folders: Iterable[Path], columns: list[str] | None = None, known: Records | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Stream the rows of these batch folders, a few MB of encoded images at a time, in the order of their arrival.
 
     Args:
         columns: only these; default all.
-        correcting: batch folders whose corrections are applied; by default these themselves. None of them (`()`): labels as collected.
+        known: what is applied: labels are replaced, and withdrawn items left out. By default what these folders themselves say;
+            `Records()`: the rows as collected.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     folders = list(folders)
-    labels = {one.id: one.label for one in corrections(folders if correcting is None else correcting)}
-    if columns is not None and "label" not in columns:
-        labels = {}
-    read = ["id", *columns] if labels and columns is not None and "id" not in columns else columns
+    known = records(folders) if known is None else known
+    labels = known.labels if columns is None or "label" in columns else {}
+    withdrawn = pa.array(known.withdrawn, pa.string()) if known.withdrawn else None
+    applies = bool(labels) or withdrawn is not None
+    read = ["id", *columns] if applies and columns is not None and "id" not in columns else columns
     for part in parts(folders):
         with pq.ParquetFile(part) as file:
             for group in range(file.num_row_groups):
                 for rows in file.read_row_group(group, columns=read).to_batches():
-                    yield _corrected(rows, labels).select(columns or rows.schema.names) if labels else rows
+                    rows = rows.replace_schema_metadata(None)
+                    if withdrawn is not None:
+                        rows = rows.filter(pc.invert(pc.is_in(rows["id"], withdrawn)))
+                    if labels:
+                        rows = _relabelled(rows, labels)
+                    yield rows.select(columns) if applies and columns is not None else rows
 
 
-def _corrected(rows: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch:
+def _relabelled(rows: pa.RecordBatch, labels: Mapping[str, str]) -> pa.RecordBatch:
     """The rows with these labels, by id, in place of theirs."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -162,21 +302,22 @@ def _corrected(rows: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch:
     return rows.set_column(place, rows.schema.field(place), pc.coalesce(others, rows["label"]))
 
 
-def table(folders: Iterable[Path], columns: list[str] | None = None, correcting: Iterable[Path] | None = None) -> pa.Table:
+def table(folders: Iterable[Path], columns: list[str] | None = None, known: Records | None = None) -> pa.Table:
     """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item).
-    `correcting` as in `iter_parts`."""
+    `known` as in `iter_parts`."""
     import pyarrow as pa
 
     columns = columns or [name for name in schema().names if name != "image"]
     wanted = pa.schema([schema().field(name) for name in columns])
-    return pa.Table.from_batches(list(iter_parts(folders, columns, correcting)), schema=wanted)
+    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=wanted)
 
 
 def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
-    """Label of every item of the data set, by its id as 32 bytes (half of what the text takes in memory)."""
+    """Label of every item of the data set, withdrawn ones among them, by its id as 32 bytes (half of what the text takes in memory)."""
     labels: dict[str, str] = {}
     known: dict[bytes, str] = {}
-    for batch in iter_parts(batches(workspace, name), ["id", "label"]):
+    folders = batches(workspace, name)
+    for batch in iter_parts(folders, ["id", "label"], Records(records(folders).labels)):
         for id, label in zip(batch["id"].to_pylist(), batch["label"].to_pylist(), strict=True):
             known[bytes.fromhex(id)] = labels.setdefault(label, label)
     return known
@@ -200,12 +341,14 @@ class PartWriter:
     Memory holds one part at most. Use as a context manager; an exception leaves the folder to its owner to remove.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, origin: str | None = None) -> None:
         """
         Args:
             folder: exists and is empty.
+            origin: where the items come from, see `origin`.
         """
         self.folder = folder
+        self.schema = schema().with_metadata({ORIGIN: origin}) if origin else schema()
         self.items = 0
         self._number = 0
         self._rows: list[tuple[Any, ...]] = []
@@ -247,7 +390,6 @@ class PartWriter:
 
     def _end_group(self) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if not self._rows:
             return
@@ -256,13 +398,7 @@ class PartWriter:
         if self._part is None:
             # Into memory first: writing the file ourselves, we get the system's own error when the disk is full.
             sink = pa.BufferOutputStream()
-            writer = pq.ParquetWriter(
-                sink,
-                schema(),
-                compression="zstd",
-                use_dictionary=["label", "group", "split", "format", "collected_at"],
-                write_statistics=["id", "label", "width", "height"],
-            )
+            writer = _part_writer(sink, self.schema)
             self._part = (sink, writer)
         sink, writer = self._part
         writer.write_table(pa.Table.from_arrays(columns, schema=schema()))

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import batches, corrections, iter_parts, read_quarantine, table
+from evergreen.dataset import Records, batches, iter_parts, read_quarantine, records, table
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.images import BadImage, decode
@@ -117,6 +117,7 @@ class DataState:
         at: when the first of these was registered.
         items, added: by label, in all and against the state before; None where some batch is not in `data/` any more.
         relabelled: items whose label its corrections changed.
+        withdrawn: items that it took out of use.
         thumbnails: of a few added ones.
     """
 
@@ -126,6 +127,7 @@ class DataState:
     items: dict[str, int] | None
     added: dict[str, int] | None
     relabelled: int | None
+    withdrawn: int | None
     thumbnails: tuple[Thumbnail, ...]
 
 
@@ -388,22 +390,24 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
     if folders and tuple(folders) not in wanted:
         wanted[tuple(folders)] = []
     states: list[DataState] = []
+    collected: dict[str, str] = {}
     labels: dict[str, str] | None = {}
     known: tuple[str, ...] = ()
     for names, learned in wanted.items():
         fresh = [folders[batch] for batch in names if batch not in known and batch in folders]
         complete = labels is not None and all(batch in folders for batch in names) and set(known) <= set(names)
         added: Counter[str] = Counter()
-        relabelled = 0
+        relabelled = withdrawn = 0
         if complete:
             assert labels is not None
-            rows = table(fresh, ["id", "label"], correcting=())
+            rows, told = table(fresh, ["id", "label"], Records()), records([folders[batch] for batch in names])
             new = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
             added = Counter(new.values())
-            labels |= new
-            for correction in corrections(fresh):
-                relabelled += labels.get(correction.id) != correction.label
-                labels[correction.id] = correction.label
+            collected |= new
+            before = labels | {id: label for id, label in new.items() if id not in told.withdrawn}
+            labels = {id: told.labels.get(id, label) for id, label in collected.items() if id not in told.withdrawn}
+            relabelled = sum(before.get(id, label) != label for id, label in labels.items())
+            withdrawn = len(before.keys() - labels.keys())
         else:
             labels = None
         states.append(
@@ -414,16 +418,17 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
                 items=dict(sorted(Counter(labels.values()).items())) if labels is not None else None,
                 added=dict(sorted(added.items())) if complete else None,
                 relabelled=relabelled if complete else None,
-                thumbnails=_new_thumbnails(fresh, [folders[batch] for batch in names if batch in folders]),
+                withdrawn=withdrawn if complete else None,
+                thumbnails=_new_thumbnails(fresh, records([folders[batch] for batch in names if batch in folders])),
             )
         )
         known = names
     return tuple(states)
 
 
-def _new_thumbnails(folders: Sequence[Path], correcting: Sequence[Path]) -> tuple[Thumbnail, ...]:
+def _new_thumbnails(folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
     """A few items of the first row group (4 MB), as many labels as can be."""
-    for batch in iter_parts(folders, ["label", "source", "image"], correcting):
+    for batch in iter_parts(folders, ["label", "source", "image"], known):
         labels = batch["label"].to_pylist()
         return tuple(
             Thumbnail(_thumbnail(batch["image"][row].as_py()), labels[row], batch["source"][row].as_py())

@@ -24,12 +24,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen.errors import DataRefused, WrongUse
+from evergreen.scenario import Scenario
 from evergreen.sources import Found, archive_kind, read_file, readable_name, stream, walk
+from evergreen.workspace import Workspace
 
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
 TAKEN = "taken"
 ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
 MAX_CSV_BYTES = 64 * 2**20
+
+
+def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
+    """The scenario's inbox."""
+    named = scenario.retraining.inbox
+    return workspace.root / (Path(named).expanduser() if named else Path("inbox") / scenario.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,8 @@ def change(state: DataState) -> str:
     parts = [f"{_count(sum(state.added.values()), 'item')} added"] if state.added else []
     if state.relabelled:
         parts.append(f"{_count(state.relabelled, 'label')} corrected")
+    if state.withdrawn:
+        parts.append(f"{_count(state.withdrawn, 'item')} withdrawn")
     return f"{', '.join(parts) or 'nothing new'}; {_count(sum(state.items.values()), 'item')} in all"
 
 

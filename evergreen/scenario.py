@@ -53,6 +53,15 @@ class Collect(Section):
         0.05,
         description="share of items that may be quarantined as `damaged` (decodable, with wrong pixels) before the run stops",
     )
+    mirror: bool = Field(
+        False,
+        description="follow the source also in what it takes away: items that it no longer has are withdrawn, and items that it labels "
+        "otherwise are relabelled, by records that can be undone. false: it only adds, and says what differs",
+    )
+    max_withdrawn: Share = Field(
+        0.2,
+        description="share of the source's items that mirror may withdraw in one collection; more is refused, as a disk may be away",
+    )
     max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
 
     @field_validator("pattern")

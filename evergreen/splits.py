@@ -29,10 +29,11 @@ SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 NONE = -1
 
-# Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one.
+# Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one. Withdrawn items
+# are dealt like all others, so that nobody else's split changes, and taken out afterwards.
 REASONS = ("looks-like-train", "looks-like-val", "looks-like-test", "group-in-train", "group-in-val", "group-in-test",
-           "links-two-splits")  # fmt: skip
-GROUP_IN, BETWEEN = 3, 6
+           "links-two-splits", "withdrawn")  # fmt: skip
+GROUP_IN, BETWEEN, WITHDRAWN = 3, 6, 7
 
 SIDE = 32  # pixels at which looks are compared
 CELLS = 8  # a side

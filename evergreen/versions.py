@@ -1,7 +1,8 @@
 """Which bytes a stage was made of and made: DVC, in this process.
 
-`data.dvc` at the root says which version of `data/` is meant; `dvc.lock` says from what each stage's outputs were made. One
-process at a time works with DVC: the lock `data` of the checkout.
+`data.dvc` at the root says which version of `data/` is meant, and so which version of each scenario's items; `dvc.lock` says from what
+each stage's outputs were made. What is done for one scenario changes nothing of another: not its items, not its entries in these files.
+One process at a time works with DVC: the lock `data` of the checkout.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.errors import EvergreenError
@@ -21,6 +26,14 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 log = logging.getLogger("evergreen")
+
+CONFLICTS = {  # of git's merges, and how each is resolved
+    "data.dvc": "Take their side: git checkout --theirs data.dvc && git add data.dvc. Nothing of yours is lost: it is in data/, and the "
+    "next evergreen run of each scenario puts what either side collected into the new version.",
+    "dvc.lock": "Take either side: git checkout --theirs dvc.lock && git add dvc.lock. The next evergreen run of each scenario makes "
+    "anew what does not fit.",
+    "dvc.yaml": "Keep the scenarios' names of both sides, delete the lines with <<<<<<<, ======= and >>>>>>>, then: git add dvc.yaml",
+}
 
 
 @dataclass(frozen=True)
@@ -50,163 +63,512 @@ def stage_status(workspace: Workspace, stage: str, name: str) -> StageStatus:
 
 
 def commit_stage(workspace: Workspace, stage: str, name: str) -> str:
-    """Put a stage's outputs into DVC's cache, and what they were made from into `dvc.lock`; returns `StageStatus.outputs`.
+    """Put a stage's outputs into DVC's cache, and what they were made from into `dvc.lock`; returns `StageStatus.outputs`. A scenario that
+    `dvc.yaml` does not list yet is added to it.
 
     Raises:
         EvergreenError: DVC couldn't.
     """
+    list_scenario(workspace, name)
     with _repo(workspace) as repo, _explained(f"{stage} of {name} could not be committed to dvc.lock"):
         repo.commit(target=f"{stage}@{name}", force=True)
     return _locked_outputs(workspace, stage, name)
 
 
-def data_version(workspace: Workspace) -> str | None:
-    """The version of `data/` that `data.dvc` names: 32 hex digits (the rest of DVC's mark, `.dir`, says nothing); None where
-    there is none yet."""
+def list_scenario(workspace: Workspace, name: str) -> None:
+    """Make sure that `dvc.yaml` lists a scenario, whose comments and order stay. It lists those that have been through a stage, so that
+    `dvc repro` and `dvc metrics show` of all have what they need, and a scenario file that was copied needs nothing but a run. Names whose
+    file is gone are dropped: DVC would fail at them for all."""
+    import io
+
     from ruamel.yaml import YAML
 
-    try:
-        document = YAML(typ="safe", pure=True).load((workspace.root / "data.dvc").read_text(encoding="utf-8"))
-        return str(document["outs"][0]["md5"]).removesuffix(".dir")
-    except (OSError, KeyError, TypeError, IndexError):
-        return None
+    path, yaml = workspace.root / "dvc.yaml", YAML()
+    with workspace.lock("data"):
+        refuse_conflicts(workspace)
+        pipeline = yaml.load(path.read_bytes())
+        names = next(variables["names"] for variables in pipeline["vars"] if "names" in variables)
+        if name in names:
+            return
+        for gone in [other for other in names if not (workspace.scenarios / f"{other}.yaml").exists()]:
+            names.remove(gone)
+        names.insert(0, name)  # the blank line after the list belongs to its last name
+        yaml.indent(mapping=2, sequence=4, offset=2)
+        yaml.width = 1000
+        buffer = io.BytesIO()
+        yaml.dump(pipeline, buffer)
+        replace_file(path, buffer.getvalue())
+    log.info("%s is in dvc.yaml now: dvc repro evaluate@%s runs its stages too.", name, name)
 
 
-def data_unchanged(workspace: Workspace) -> bool:
-    """Whether `data/` is what `data.dvc` says."""
-    from dvc.exceptions import DvcException
-
+def data_version(workspace: Workspace, name: str) -> str | None:
+    """The version of a scenario's own items that `data.dvc` names: the hash of `data/NAME`, 32 hex digits (DVC's ending `.dir` says
+    nothing). Other scenarios' items are in another version, and don't change this one. None where `data.dvc` names none, or neither the
+    cache nor the remote has its list of files."""
     if not (workspace.root / "data.dvc").exists():
+        return None
+    with _repo(workspace) as repo:
+        return _digits(_named(repo, name))
+
+
+def data_unchanged(workspace: Workspace, name: str) -> bool:
+    """Whether `data/NAME` is what `data.dvc` says, and DVC's cache has all of it."""
+    if not (workspace.root / "data.dvc").exists() or not workspace.data(name).exists():
         return False
     with _repo(workspace) as repo:
-        try:
-            return not repo.status(targets=["data.dvc"])
-        except (DvcException, OSError):
-            return False
+        named = _named(repo, name)
+        return named is not None and not _not_cached(repo, named) and _on_disk(repo, workspace.data(name)) == named.hash_info
 
 
-def add_data(workspace: Workspace) -> str:
-    """Make what is in `data/` the version that `data.dvc` names; returns it.
+def add_data(workspace: Workspace, name: str) -> str:
+    """Make what is in `data/NAME` the version that `data.dvc` names; returns it. What `data.dvc` says of other scenarios stays, whether
+    or not their items are on this machine.
 
     Raises:
         EvergreenError: DVC couldn't.
     """
     with _repo(workspace) as repo, _explained("the data set could not be put under DVC"):
-        repo.add("data")
-    version = data_version(workspace)
-    assert version is not None  # DVC has just written it
-    return version
+        return _add(repo, workspace, name)
 
 
-def push_data(workspace: Workspace) -> str:
-    """Copy `data/` to the default remote; returns why that failed, or nothing. A copy can be made any time later."""
+def push_data(workspace: Workspace, name: str) -> str:
+    """Copy the version of `data/NAME` to the default remote; returns why that failed, or nothing. A copy can be made any time later."""
     from dvc.exceptions import DvcException
 
     with _repo(workspace) as repo:
         if not repo.config["core"].get("remote"):
             return "no DVC remote is set up: dvc remote add --default …"
         try:
-            repo.push(targets=["data.dvc"])
+            out, named = _output(repo), _named(repo, name)
+            assert named is not None
+            failed = repo.cloud.push({named.hash_info, *_hashes(named)}).failed
+            if failed:
+                return f"{len(failed):,} files could not be copied"
+            # The list of all scenarios' files too, though the items of some may be elsewhere.
+            remote, whole = repo.cloud.get_remote_odb(command="push"), out.hash_info.value
+            remote.add(out.cache.oid_to_path(whole), out.cache.fs, whole)
         except (DvcException, OSError) as error:
             return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 
 def fetch_data(workspace: Workspace, name: str) -> bool:
-    """Bring `data/NAME` as `data.dvc` names it from DVC's cache or remote, where it is missing here.
+    """Bring what `data.dvc` names of `data/NAME` and is missing here, from DVC's cache or remote: all of it in a fresh clone, new batches
+    after `git pull`, the rest where the process that was bringing them was killed. What is here stays as it is.
 
     Returns:
-        Whether it is there now. False where neither has it: as in a fresh clone without a shared remote.
+        Whether the scenario has data here now. False where neither cache nor remote has any: as in a fresh clone without a shared remote.
     """
     from dvc.exceptions import DvcException
-    from dvc_data.index import DataIndexDirError
 
-    if workspace.data(name).exists() or data_version(workspace) is None:
-        return workspace.data(name).exists()
+    folder = workspace.data(name)
+    if not (workspace.root / "data.dvc").exists():
+        return folder.exists()
     with _repo(workspace) as repo:
-        try:
-            repo.pull(targets=[f"data/{name}"])
-        except (DvcException, DataIndexDirError, OSError) as error:
-            log.debug("data/%s is not in the remote: %s", name, error)
-    return workspace.data(name).exists()
-
-
-def fetch_others(workspace: Workspace, name: str) -> bool:
-    """Bring all of `data/` that `data.dvc` names and that is missing here, but for `data/NAME`: before a new version is made, so
-    that it does not lack what other scenarios have.
-
-    Returns:
-        Whether that version's list of files could be read; without it nobody can say what is missing.
-    """
-    from dvc.exceptions import DvcException
-    from dvc_data.index import DataIndexDirError
-
-    if data_version(workspace) is None:
-        return True
-    with _repo(workspace) as repo:
-        try:
-            fs = repo.dvcfs
-            known = [entry["name"].rsplit("/", 1)[-1] for entry in fs.ls("data", detail=True)]
-            missing = [f"data/{other}" for other in known if other != name and not workspace.data(other).exists()]
-            if missing:
-                repo.pull(targets=missing)
-        except (DvcException, DataIndexDirError, OSError) as error:
-            log.debug("data.dvc can't be read: %s", error)
-            return False
+        named = _named(repo, name)
+        missing = [key for key, _, _ in named if not folder.joinpath(*key).exists()] if named is not None else []
+        if not missing:
+            return folder.exists()
+        with contextlib.suppress(DvcException, OSError):
+            _pull(repo, _hashes(named))
+        absent = _not_cached(repo, named)
+        if absent:
+            if folder.exists():
+                log.warning(
+                    "data.dvc names %s files of data/%s that are neither here nor in the DVC remote: the version made now is without "
+                    "them. The earlier data.dvc is in git.", f"{len(missing):,}", name,
+                )  # fmt: skip
+            return folder.exists()
+        with _laid_out(repo, workspace, name, named) as whole:
+            for key in missing:
+                target = folder.joinpath(*key)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(whole.joinpath(*key), target)
     return True
 
 
-def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -> None:
-    """Bring back `data/` and the stages' outputs of a scenario as they were when these two files were kept.
+def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -> str | None:
+    """Bring back `data/NAME` and the scenario's stage outputs as they were when these two files were kept. Other scenarios' data, their
+    entries in `data.dvc` and `dvc.lock` and their outputs are not touched.
+
+    Killed at any moment, nothing is lost: what was in `data/NAME` is in DVC's cache before anything changes.
+
+    Args:
+        data_dvc: of that time; it may name other scenarios' data too.
+
+    Returns:
+        The version of `data/NAME` that was there before: `restore_data` brings it back.
 
     Raises:
         EvergreenError: cache and remote lack some of it; then all is as before.
     """
-    kept = {
-        path: path.read_bytes() if path.exists() else None
-        for path in (workspace.root / "data.dvc", workspace.root / "dvc.lock")
-    }
-    lock, old = _read_lock(workspace), _parse_lock(dvc_lock)
-    stages = {stage: entry for stage, entry in old.get("stages", {}).items() if stage.endswith(f"@{name}")}
-    targets, begun = ["data.dvc", *sorted(stages)], False
+    with workspace.lock("data"):
+        if not (workspace.root / "data.dvc").exists():
+            replace_file(workspace.root / "data.dvc", data_dvc)
+        with _open(workspace) as repo, _explained("the model's data could not be brought back"):
+            items = _listed(repo, _whole(data_dvc), name)
+            entries = {
+                stage: entry for stage, entry in _parse_lock(dvc_lock).get("stages", {}).items() if stage.endswith(f"@{name}")
+            }
+            outputs = [out for entry in entries.values() for out in entry.get("outs", ())]
+            _require(repo, items, outputs, name)
+            before = _kept(repo, workspace, name)
+        with _outputs_of(workspace, entries):
+            _replace_data(workspace, name, items)
+    return before
+
+
+def restore_data(workspace: Workspace, name: str, version: str) -> str | None:
+    """Bring back a version of `data/NAME` (32 hex digits); the stages' outputs stay, and are made anew by the next run.
+
+    Returns, Raises: as `restore`.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    with workspace.lock("data"):
+        with _open(workspace) as repo, _explained("the data version could not be brought back"):
+            items = _listed(repo, HashInfo("md5", f"{version}.dir"), None)
+            _require(repo, items, [], name)
+            before = _kept(repo, workspace, name)
+        _replace_data(workspace, name, items)
+    return before
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of DVC's cache and remotes.
+
+    Attributes:
+        oids: their names.
+        shared_with: other scenarios whose data are the very same objects, which are therefore not among these.
+    """
+
+    oids: tuple[str, ...]
+    shared_with: tuple[str, ...]
+
+
+def objects_with(workspace: Workspace, name: str, ids: Collection[str]) -> Objects:
+    """Which objects hold any of these items: parts of any version of `data/NAME`, records, splits and predictions. All lists of files
+    in the cache and the remotes are read, so that versions count that nothing names any more. Other scenarios' objects are left alone.
+
+    Raises:
+        EvergreenError: a remote could not be listed.
+    """
+    with _repo(workspace) as repo, _explained("the DVC remote could not be read"):
+        cache = repo.cache.local
+        lists = {oid for odb in (cache, *_remotes(repo)) for oid in odb.all() if oid.endswith(".dir")}
+        _pull_names(repo, lists)
+        files = {oid: _files_of(cache, oid) for oid in lists if cache.exists(oid)}
+        parts = {
+            oid
+            for entries in files.values()
+            for path, oid in entries.items()
+            if re.fullmatch(rf"{re.escape(name)}/[^/]+/(part-\d+\.parquet|corrections\.jsonl|withdrawals\.jsonl)", path)
+        }
+        others = {
+            oid: path.partition("/")[0]
+            for entries in files.values()
+            for path, oid in entries.items()
+            if re.fullmatch(r"(?!{})[^/]+/[^/]+/part-\d+\.parquet".replace("{}", re.escape(name) + "/"), path)
+        }
+        _pull_names(repo, parts)
+        found = {oid for oid in parts if holds(Path(cache.oid_to_path(oid)), ids)}
+        theirs = {
+            str(out.get("md5"))
+            for stage, entry in _read_lock(workspace).get("stages", {}).items()
+            if not stage.endswith(f"@{name}")
+            for out in entry.get("outs", ())
+        }
+        for oid, entries in files.items():
+            tables = {entries[table] for table in ("items.parquet", "predictions.parquet") if table in entries}
+            _pull_names(repo, tables)
+            if oid not in theirs and any(holds(Path(cache.oid_to_path(one)), ids) for one in tables):
+                found |= {oid, *entries.values()}
+        kept_by_others = {oid for other in theirs & files.keys() for oid in files[other].values()}
+        shared = sorted({others[oid] for oid in found & others.keys()})
+        return Objects(tuple(sorted(found - others.keys() - kept_by_others)), tuple(shared))
+
+
+def delete_objects(workspace: Workspace, oids: Iterable[str]) -> int:
+    """Delete objects from DVC's cache and all its remotes; returns how many were there.
+
+    Raises:
+        EvergreenError: a remote does not answer; what could be deleted is.
+    """
+    oids, deleted = list(oids), 0
+    with _repo(workspace) as repo, _explained("not everything could be deleted from the DVC remote"):
+        try:
+            for odb in (repo.cache.local, *_remotes(repo)):
+                for oid in oids:
+                    if odb.exists(oid):
+                        odb.delete(oid)
+                        deleted += 1
+        except OSError as error:
+            raise EvergreenError(
+                f"not everything could be deleted from the DVC remote: {error}",
+                fix="See that it answers, and do the same again.",
+            ) from None
+    return deleted
+
+
+def _remotes(repo: Repo) -> list[Any]:
+    return [repo.cloud.get_remote_odb(name=name) for name in repo.config["remote"]]
+
+
+def _pull_names(repo: Repo, oids: Iterable[str]) -> None:
+    """Bring objects that the cache lacks from whichever remote has them."""
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    for odb in _remotes(repo):
+        absent = [HashInfo("md5", oid) for oid in oids if not repo.cache.local.exists(oid) and odb.exists(oid)]
+        if absent:
+            repo.cloud.pull(absent, odb=odb)
+
+
+def _files_of(cache: Any, oid: str) -> dict[str, str]:
+    """Object by path, of a list of files."""
+    entries = json.loads(Path(cache.oid_to_path(oid)).read_bytes())
+    return {str(entry["relpath"]): str(entry.get("md5")) for entry in entries}
+
+
+def holds(path: Path, ids: Collection[str]) -> bool:
+    """Whether a Parquet file with a column `id`, or a text file, names any of these ids."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    if not content.startswith(b"PAR1"):
+        return any(id.encode() in content for id in ids)
+    column = pq.read_table(pa.BufferReader(content), columns=["id"])["id"]
+    return bool(pc.any(pc.is_in(column, pa.array(ids, pa.string()))).as_py())
+
+
+def _output(repo: Repo) -> Any:
+    """DVC's output `data`, as `data.dvc` has it."""
+    return repo.stage.load_file("data.dvc")[0].outs[0]
+
+
+def _named(repo: Repo, name: str) -> Any:
+    """The list of files of `data/NAME` that `data.dvc` names (DVC's `Tree`), or None."""
+    from dvc.exceptions import DvcException
+
     try:
-        replace_file(workspace.root / "data.dvc", data_dvc)
-        replace_file(workspace.root / "dvc.lock", _dump_lock({"schema": "2.0", "stages": {**lock.get("stages", {}), **stages}}))
-        with _repo(workspace) as repo, _explained("the model's data could not be brought back"):
-            with contextlib.suppress(Exception):  # the cache may have it all
-                repo.fetch(targets=targets)
-            # DVC would first remove what is there, and then miss what should come.
-            missing = [str(out) for target in targets for stage in repo.stage.collect(target) for out in _missing(stage.outs)]
-            if missing:
-                raise EvergreenError(
-                    "the model's data could not be brought back: neither DVC's cache nor the remote has all of "
-                    f"{', '.join(missing)}",
-                    fix="Bring the files of the cache (.dvc/cache) or of the remote back. All is as it was.",
-                )
-            begun = True
-            repo.checkout(targets=targets, force=True)
+        out = _output(repo)
+        tree = out.get_dir_cache() if out.hash_info else None
+    except (DvcException, IndexError):
+        return None
+    return tree.get_obj(out.cache, (name,)) if tree is not None else None
+
+
+def _digits(tree: Any) -> str | None:
+    return None if tree is None else str(tree.hash_info.value).removesuffix(".dir")
+
+
+def _hashes(tree: Any) -> set[Any]:
+    return {hash_info for _, _, hash_info in tree}
+
+
+def _not_cached(repo: Repo, tree: Any) -> list[str]:
+    """The files of a list that DVC's cache lacks."""
+    return ["/".join(key) for key, _, hash_info in tree if not repo.cache.local.exists(hash_info.value)]
+
+
+def _on_disk(repo: Repo, folder: Path) -> Any:
+    """The hash of what is in a folder of `data/`."""
+    out = _output(repo)
+    _, _, found = out._build(
+        out.cache, str(folder), out.fs, out.hash_name, ignore=out.dvcignore, dry_run=True, no_progress_bar=True
+    )
+    return found.hash_info
+
+
+def _add(repo: Repo, workspace: Workspace, name: str) -> str:
+    """As `add_data`."""
+    from dvc_data.hashfile.tree import Tree
+
+    before = (workspace.root / "data.dvc").exists() and _output(repo).hash_info
+    if before and _output(repo).get_dir_cache() is not None:
+        repo.add(f"data/{name}")
+    else:
+        repo.add("data")
+        if before and _output(repo).hash_info != before:
+            log.warning(
+                "data.dvc named version %s, whose list of files is neither here nor in the DVC remote (as on a fresh clone). It holds now "
+                "what is in data/; run your other scenarios to have theirs in it too. The earlier data.dvc is in git.",
+                before.value.removesuffix(".dir"),
+            )
+    out, items = _output(repo), _named(repo, name)
+    if isinstance(items, Tree):  # a version can be asked for by its own hash
+        _keep_list(out.cache, items)
+    if not out.meta.size:  # DVC leaves it out where files were replaced; the same data are to give the same bytes
+        files = [Path(out.cache.oid_to_path(hash_info.value)) for _, _, hash_info in out.get_dir_cache()]
+        if all(path.exists() for path in files):
+            path, size = workspace.root / "data.dvc", sum(path.stat().st_size for path in files)
+            text = re.sub(r"(?m)^- md5: .+$", rf"\g<0>\n  size: {size}", path.read_text(encoding="utf-8"), count=1)
+            replace_file(path, text.encode())
+    version = _digits(items)
+    assert version is not None  # DVC has just written it
+    return version
+
+
+def _keep_list(cache: Any, tree: Any) -> None:
+    from dvc_data.hashfile.db import add_update_tree
+
+    add_update_tree(cache, tree)
+
+
+def _pull(repo: Repo, hashes: Iterable[Any]) -> None:
+    """Bring objects that the cache lacks from the remote, as far as it has them."""
+    absent = [hash_info for hash_info in hashes if not repo.cache.local.exists(hash_info.value)]
+    if absent:
+        repo.cloud.pull(absent)
+
+
+def _whole(data_dvc: bytes) -> Any:
+    """The hash that a `data.dvc` names."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return HashInfo("md5", str(YAML(typ="safe", pure=True).load(data_dvc)["outs"][0]["md5"]))
+    except (YAMLError, KeyError, TypeError, IndexError):
+        raise EvergreenError("the data.dvc that was kept with the model can't be read", fix="Name another version.") from None
+
+
+def _listed(repo: Repo, hash_info: Any, name: str | None) -> Any:
+    """The list of files with this hash, from the cache or the remote; of it those of `data/NAME`, where a name is given."""
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.tree import Tree
+
+    cache = repo.cache.local
+    with contextlib.suppress(DvcException, OSError):
+        _pull(repo, [hash_info])
+    if not cache.exists(hash_info.value):
+        raise EvergreenError(
+            f"the data could not be brought back: neither DVC's cache nor the remote has the list of files {hash_info.value}",
+            fix="Bring the files of the cache (.dvc/cache) or of the remote back. All is as it was.",
+        )
+    tree = Tree.load(cache, hash_info)
+    items = tree if name is None else tree.get_obj(cache, (name,))
+    if items is None:
+        raise EvergreenError(f"that version of the data holds none of scenario {name}", fix="Name another version.")
+    return items
+
+
+def _require(repo: Repo, items: Any, outputs: Iterable[dict[str, Any]], name: str) -> None:
+    """Bring these items and stage outputs into the cache.
+
+    Args:
+        outputs: entries of `dvc.lock`.
+
+    Raises:
+        EvergreenError: some are neither there nor in the remote.
+    """
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    cache = repo.cache.local
+
+    def pull(hashes: Iterable[Any]) -> None:
+        with contextlib.suppress(DvcException, OSError):
+            _pull(repo, hashes)
+
+    pull(_hashes(items))
+    missing = [f"data/{name}"] if _not_cached(repo, items) else []
+    for out in outputs:
+        hash_info = HashInfo("md5", str(out.get("md5")))
+        pull([hash_info])
+        whole = cache.exists(hash_info.value)
+        if whole and hash_info.isdir:
+            tree = Tree.load(cache, hash_info)
+            pull(_hashes(tree))
+            whole = not _not_cached(repo, tree)
+        if not whole:
+            missing.append(str(out["path"]))
+    if missing:
+        raise EvergreenError(
+            f"the data could not be brought back: neither DVC's cache nor the remote has all of {', '.join(missing)}",
+            fix="Bring the files of the cache (.dvc/cache) or of the remote back. All is as it was.",
+        )
+
+
+def _kept(repo: Repo, workspace: Workspace, name: str) -> str | None:
+    """Make sure that what is in `data/NAME` can be brought back; returns its version."""
+    if not workspace.data(name).exists():
+        return None
+    named = _named(repo, name)
+    if named is not None and not _not_cached(repo, named) and _on_disk(repo, workspace.data(name)) == named.hash_info:
+        _keep_list(repo.cache.local, named)
+        return _digits(named)
+    return _add(repo, workspace, name)
+
+
+@contextlib.contextmanager
+def _laid_out(repo: Repo, workspace: Workspace, name: str, items: Any) -> Iterator[Path]:
+    """A folder beside the data set with these items, which the cache has; what is left in it is removed at the end."""
+    out, folder = _output(repo), workspace.private / "incoming" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out._checkout(str(folder), out.fs, items, out.cache, force=True, state=repo.state)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace_data(workspace: Workspace, name: str, items: Any) -> None:
+    """Put these items in `data/NAME`'s place, and their version into `data.dvc`. If that fails, all is as before; killed, `data/NAME` is
+    as before, as now, or absent (then `fetch_data` brings it)."""
+    folder, old = workspace.data(name), workspace.private / "outgoing" / name
+    data_dvc = workspace.root / "data.dvc"
+    kept = data_dvc.read_bytes()
+    explained = _explained("the data could not be brought back")
+    with _open(workspace) as repo, explained, _laid_out(repo, workspace, name, items) as new:
+        shutil.rmtree(old, ignore_errors=True)
+        old.parent.mkdir(parents=True, exist_ok=True)
+        had = folder.exists()
+        if had:
+            os.rename(folder, old)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(new, folder)
+            _add(repo, workspace, name)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            if had:
+                os.rename(old, folder)
+            replace_file(data_dvc, kept)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _outputs_of(workspace: Workspace, entries: dict[str, Any]) -> Iterator[None]:
+    """Put these entries into `dvc.lock` and their outputs, which the cache has, in place. If that or the block fails, all is as before."""
+    path = workspace.root / "dvc.lock"
+    kept, lock = path.read_bytes() if path.exists() else None, _read_lock(workspace)
+    stages = lock.get("stages", {})
+    try:
+        if entries:
+            replace_file(path, _dump_lock({"schema": "2.0", "stages": {**stages, **entries}}))
+            with _open(workspace) as repo, _explained("the stages' outputs could not be brought back"):
+                repo.checkout(targets=sorted(entries), force=True)
+        yield
     except BaseException:
-        for path, content in kept.items():
-            if content is None:
+        if entries:
+            if kept is None:
                 path.unlink(missing_ok=True)
             else:
-                replace_file(path, content)
-        if begun:
-            back = [target for target in targets if target == "data.dvc" or target in lock.get("stages", {})]
-            with contextlib.suppress(Exception), _repo(workspace) as repo:
+                replace_file(path, kept)
+            back = [stage for stage in entries if stage in stages]
+            with contextlib.suppress(Exception), _open(workspace) as repo:
                 repo.checkout(targets=back, force=True)
         raise
-
-
-def _missing(outputs: Iterable[Any]) -> list[Any]:
-    """Those of DVC's outputs of which its cache lacks some file."""
-
-    def cached(output: Any) -> bool:
-        if not output.hash_info or not output.cache.exists(output.hash_info.value):
-            return False
-        return all(output.cache.exists(used.value) for parts in output.get_used_objs().values() for used in parts)
-
-    return [output for output in outputs if output.use_cache and not cached(output)]
 
 
 def _locked_outputs(workspace: Workspace, stage: str, name: str) -> str:
@@ -240,6 +602,14 @@ def _dump_lock(lock: dict[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def _repo(workspace: Workspace) -> Iterator[Repo]:
+    """The repository, with the lock `data` held."""
+    with workspace.lock("data"), _open(workspace) as repo:
+        yield repo
+
+
+@contextlib.contextmanager
+def _open(workspace: Workspace) -> Iterator[Repo]:
+    """The repository as its files are now; called with the lock `data` held."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
@@ -248,15 +618,29 @@ def _repo(workspace: Workspace) -> Iterator[Repo]:
     for library in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what they would say is in their exceptions
     ui.error_console.quiet = True  # its spinner, which would be drawn over ours
-    with workspace.lock("data"):
+    refuse_conflicts(workspace)
+    try:
+        repo = Repo(str(workspace.root))
+    except (NotDvcRepoError, SCMError) as error:
+        raise EvergreenError(
+            f"{workspace.root} is not set up for DVC: {error}", fix="Clone the repository with git, or: git init"
+        ) from None
+    with repo, contextlib.chdir(workspace.root):  # DVC takes its targets from the current folder
+        yield repo
+
+
+def refuse_conflicts(workspace: Workspace) -> None:
+    """Raises:
+    EvergreenError: git has left a merge conflict in one of DVC's files; it says how to resolve that.
+    """
+    for file, fix in CONFLICTS.items():
         try:
-            repo = Repo(str(workspace.root))
-        except (NotDvcRepoError, SCMError) as error:
-            raise EvergreenError(
-                f"{workspace.root} is not set up for DVC: {error}", fix="Clone the repository with git, or: git init"
-            ) from None
-        with repo, contextlib.chdir(workspace.root):  # DVC takes its targets from the current folder
-            yield repo
+            lines = (workspace.root / file).read_bytes().splitlines()
+        except OSError:
+            continue
+        for number, line in enumerate(lines, start=1):
+            if line.startswith((b"<<<<<<< ", b">>>>>>> ")):
+                raise EvergreenError(f"{file}, line {number}: git has left a merge conflict in it", fix=fix)
 
 
 @contextlib.contextmanager

@@ -1,37 +1,58 @@
-"""`evergreen checkout NAME@VERSION`: the very data behind a registered model."""
+"""`evergreen checkout NAME@VERSION`: the very data behind a registered model; other scenarios stay as they are."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen.errors import EvergreenError
 from evergreen.registry import connect, find_version, model_name
-from evergreen.versions import data_version, restore
+from evergreen.versions import data_version, restore, restore_data
 from evergreen.workspace import Workspace, replace_file
 
 
 @dataclass(frozen=True)
 class Checkout:
+    """What was brought back.
+
+    Attributes:
+        scenario: its name.
+        model_version: whose data they are; None where a data version was named.
+        data_version: that `data/NAME` has now.
+        previous_data_version: that it had before; None where there was none.
+    """
+
     scenario: str
-    model_version: int
+    model_version: int | None
     data_version: str
+    previous_data_version: str | None
 
     def __str__(self) -> str:
-        return (
-            f"data/ and outputs/{self.scenario} are as version {self.model_version} of evergreen-{self.scenario} was trained on: "
-            f"data version {self.data_version}. Back to the newest: evergreen checkout {self.scenario}@LATER, or git checkout."
-        )
+        name = self.scenario
+        if self.model_version is None:
+            told = f"data/{name} has data version {self.data_version}; the next run makes outputs/{name} anew."
+        else:
+            told = (
+                f"data/{name} and outputs/{name} are as version {self.model_version} of evergreen-{name} was trained on: data version "
+                f"{self.data_version}. Other scenarios are as they were."
+            )
+        if self.previous_data_version in (None, self.data_version):
+            return told
+        return f"{told} The data that were there come back with: evergreen checkout {name}@{self.previous_data_version}"
 
 
 def checkout_model(workspace: Workspace, name: str, wanted: str) -> Checkout:
-    """Bring back the data, and what the stages made of it, of a registered model. The scenario's file stays as it is: what it was
-    lies beside, in the run's `lineage/`.
+    """Bring back a scenario's data, and what the stages made of it, of a registered model; or a data version (32 hex digits). The
+    scenario's file stays as it is: what it was lies beside, in the run's `lineage/`. Other scenarios' data are not touched.
 
     Raises:
         WrongUse: there is no such version.
         EvergreenError: its lineage, or the data, can't be had.
     """
+    if re.fullmatch(r"[0-9a-f]{32}", wanted):
+        with workspace.lock(f"run-{name}"):
+            return Checkout(name, None, wanted, restore_data(workspace, name, wanted))
     version = find_version(workspace, name, wanted)
     mlflow = connect(workspace)
     run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
@@ -44,9 +65,9 @@ def checkout_model(workspace: Workspace, name: str, wanted: str) -> Checkout:
             fix="Its run's lineage/ in MLflow is needed: bring it back, or name another version.",
         ) from None
     with workspace.lock(f"run-{name}"):
-        restore(workspace, name, data_dvc, dvc_lock)
+        before = restore(workspace, name, data_dvc, dvc_lock)
         for record in sorted((lineage / "record").glob("*.json")):
             replace_file(workspace.record(name) / record.name, record.read_bytes())
-    found = data_version(workspace)
+        found = data_version(workspace, name)
     assert found is not None
-    return Checkout(name, version, found)
+    return Checkout(name, version, found, before)

@@ -255,6 +255,70 @@ def checkout(
         _say(out, as_json, checkout_model(workspace, name, wanted))
 
 
+Ids = Annotated[list[str] | None, typer.Option("--id", metavar="SHA256", help="An item's id; may be repeated.")]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", metavar="PATTERN", help="Items by their path in the source, such as 'cat/*.png'; may be repeated."
+    ),
+]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Items of a group; may be repeated.")]
+
+
+@app.command()
+def forget(
+    scenario: Scenario_,
+    id: Ids = None,
+    source: Sources = None,
+    group: Groups = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take items out for good: of the data set and its older versions, quarantine, splits, predictions, pages and inbox.
+
+    Says first what that is, and asks. Models that had them in their data are named and marked. The source itself is not changed.
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from flows.forget import asked
+        from flows.forget import forget as forget_
+
+        def confirm(words: str) -> bool:
+            print(words, file=sys.stderr)
+            if yes or sys.stdin.isatty():
+                return yes or typer.confirm("Go on?", default=False, err=True)
+            raise WrongUse("nobody can be asked here", fix="Add --yes if the items above are to be forgotten.")
+
+        name = Scenario.load(workspace.scenarios, scenario).name
+        done = forget_(workspace, name, asked(workspace, name, id, source, group), confirm)
+        if done is None:
+            print(json.dumps({"scenario": name, "items": 0}) if as_json else "Nothing was taken out.", file=out)
+        else:
+            _say(out, as_json, done)
+
+
+@app.command()
+def reinstate(
+    scenario: Scenario_,
+    id: Ids = None,
+    source: Sources = None,
+    group: Groups = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Bring items back into use that a mirrored source has withdrawn (`collect.mirror`); it does not withdraw them again."""
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from evergreen.scenario import Scenario
+        from flows.forget import asked
+        from flows.forget import reinstate as reinstate_
+
+        name = Scenario.load(workspace.scenarios, scenario).name
+        _say(out, as_json, reinstate_(workspace, name, asked(workspace, name, id, source, group)))
+
+
 @app.command()
 def report(
     scenarios: Annotated[

@@ -20,16 +20,35 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evergreen import progress
-from evergreen.dataset import Item, PartWriter, Quarantine, batches, corrections, iter_parts, known_ids, staged
+from evergreen.dataset import (
+    SOURCE,
+    Correction,
+    Item,
+    PartWriter,
+    Quarantine,
+    Withdrawal,
+    batches,
+    corrections,
+    forgotten,
+    id_digest,
+    iter_parts,
+    known_ids,
+    origin,
+    parts,
+    records,
+    stage_records,
+    staged,
+    withdrawals,
+)
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.images import Inspection
-from evergreen.inbox import PATTERN, Inbox
+from evergreen.inbox import PATTERN, Inbox, inbox_of
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.scenario import Collect, Scenario
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
@@ -41,6 +60,13 @@ log = logging.getLogger("evergreen")
 
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 4 * 2**20
+EXAMPLES = 5
+WORDS = {
+    "gone": "no longer in the source",
+    "relabelled": "labelled otherwise in the source",
+    "reinstated": "withdrawn, and back",
+}
+KEPT = {"gone": "stay in the data set", "relabelled": "keep their label", "reinstated": "in use again"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,7 @@ class Collection:
         added: new items, now in the batch.
         known: items that the data set holds already.
         duplicates: exact copies of other items of this source.
-        conflicts: items seen under two labels; they are among the quarantined.
+        conflicts: items seen under two labels, which are among the quarantined; and those of `relabelled` that keep their label.
         quarantined: how many items for each reason.
         passed_over: entries that the pattern does not take for items.
         batch: name of the staged folder, or None where nothing is new.
@@ -63,6 +89,11 @@ class Collection:
         seconds: that it took.
         batches: names of the data set's batch folders, the staged one included.
         settings: the scenario's section `collect`.
+        gone: items of the data set that the source had and no longer has; withdrawn where `collect.mirror` says so.
+        relabelled: known items that the source labels otherwise now; relabelled in the data set too where `collect.mirror` says so.
+        reinstated: withdrawn items that came back.
+        forgotten: items that `evergreen forget` took out and that are still in the source; they are not among those seen.
+        differences: some examples of each of the three, by its name.
     """
 
     name: str
@@ -80,13 +111,40 @@ class Collection:
     seconds: float
     batches: tuple[str, ...]
     settings: dict[str, Any]
+    gone: int = 0
+    relabelled: int = 0
+    reinstated: int = 0
+    forgotten: int = 0
+    differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         bad = sum(self.quarantined.values())
         parts = [f"{self.added:,} new", f"{self.known:,} known"]
         parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
         parts += [f"{bad:,} in quarantine"] if bad else []
-        return f"{self.seen:,} items seen: {', '.join(parts)}."
+        return f"{self.seen:,} items seen: {', '.join(parts)}.{self._differences()}"
+
+    def _differences(self) -> str:
+        """How the data set and its source differ, or what was done about that."""
+
+        def some(what: str) -> str:
+            shown = self.differences.get(what, ())
+            return f" ({', '.join(shown)}{', …' if getattr(self, what) > len(shown) else ''})" if shown else ""
+
+        mirrored, told = bool(self.settings.get("mirror")), ""
+        if self.gone:
+            then = "withdrawn from the data set" if mirrored else "they stay in the data set"
+            told += f" {self.gone:,} that the source had are gone from it{some('gone')}: {then}."
+        if self.relabelled:
+            then = "relabelled in the data set too" if mirrored else "they keep their label"
+            told += f" {self.relabelled:,} have another label in the source now{some('relabelled')}: {then}."
+        if (self.gone or self.relabelled) and not mirrored:
+            told += " collect.mirror: true follows the source in both."
+        if self.reinstated:
+            told += f" {self.reinstated:,} withdrawn items came back{some('reinstated')} and are in use again."
+        if self.forgotten:
+            told += f" {self.forgotten:,} that were forgotten are still in the source: they are not taken."
+        return told
 
 
 def collect(scenario: Scenario, workspace: Workspace) -> Collection:
@@ -97,6 +155,8 @@ def collect(scenario: Scenario, workspace: Workspace) -> Collection:
         DataRefused: it is damaged or a trap, or too much of it is bad; then nothing is staged, and quarantine tells why.
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
+    if scenario.retraining.inbox is None:  # people are told to copy into it
+        inbox_of(scenario, workspace).mkdir(parents=True, exist_ok=True)
     return _collect(scenario, workspace, lambda: locate(scenario, workspace))
 
 
@@ -126,11 +186,14 @@ def _collect(scenario: Scenario, workspace: Workspace, find: Callable[[], Source
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-    count = collecting.count
+    count, settings = collecting.count, scenario.collect
+    kept = 0 if settings.mirror else count["relabelled"]
     return Collection(
         scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],
-        collecting.quarantined["label-conflict"], dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
-        count["bytes"], time.monotonic() - started, _batches(scenario, workspace), scenario.collect.model_dump(mode="json"),
+        collecting.quarantined["label-conflict"] + kept, dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
+        count["bytes"], time.monotonic() - started, _batches(scenario, workspace), settings.model_dump(mode="json"),
+        count["gone"], count["relabelled"], count["reinstated"], count["forgotten"],
+        {what: tuple(shown) for what, shown in collecting.differences.items()},
     )  # fmt: skip
 
 
@@ -156,7 +219,17 @@ def page(scenario: Scenario, workspace: Workspace, collection: Collection) -> Pa
             **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},
         }.items()
     ]  # fmt: skip
-    return Page(tables={"collected": rows})
+    done = {"gone": "withdrawn", "relabelled": "relabelled here too"} if collection.settings.get("mirror") else {}
+    differing = [
+        {
+            "items": WORDS[what],
+            "count": getattr(collection, what),
+            "then": done.get(what, KEPT[what]),
+            "examples": ", ".join(shown),
+        }
+        for what, shown in collection.differences.items()
+    ]
+    return Page(tables={"collected": rows} | ({"source against data set": differing} if differing else {}))
 
 
 @dataclass(slots=True)
@@ -179,9 +252,21 @@ class _Collecting:
         self.scenario, self.workspace, self.source, self.quarantine = scenario, workspace, source, quarantine
         self.pattern = re.compile(self.settings.pattern, re.DOTALL)
         self.collected_at = BUILTINS[source] if isinstance(source, str) else datetime.now(UTC).replace(microsecond=0)
+        self.folders = batches(workspace, scenario.name)
         self.known = known_ids(workspace, scenario.name)  # label by id
-        # A source goes on saying what was corrected here.
-        self.former = {(bytes.fromhex(c.id), c.old_label) for c in corrections(batches(workspace, scenario.name))}
+        # A source goes on saying what a person corrected here, and an inbox may bring what it said once.
+        people = [one for one in corrections(self.folders) if one.by != SOURCE]
+        self.former = {(bytes.fromhex(one.id), one.old_label) for one in people}
+        self.corrected = {bytes.fromhex(one.id) for one in people}
+        self.withdrawn = {bytes.fromhex(id) for id in records(self.folders).withdrawn}
+        # What a person has brought back, or withdrawn, is no longer the source's to say.
+        self.decided = {bytes.fromhex(one.id) for one in withdrawals(self.folders) if one.by != SOURCE}
+        self.forgotten = forgotten(self.folders)
+        self.present: set[bytes] = set()  # known ones that the source has
+        self.confirmed: set[bytes] = set()  # under the label that they have here
+        self.otherwise: dict[bytes, dict[str, _Sighting]] = {}  # under others
+        self.unread: set[str] = set()  # names of what the source has and could not give
+        self.differences: dict[str, list[str]] = {}
         self.pending: set[bytes] = set()  # ids that inspectors are asked about
         self.labels: dict[bytes, str] = {}  # the good ones
         self.bad: dict[bytes, tuple[str, str]] = {}  # the others: reason and detail
@@ -190,22 +275,33 @@ class _Collecting:
         self.quarantined: Counter[str] = Counter()
         self.example = ""
 
+    @property
+    def origin(self) -> str:
+        return "inbox" if isinstance(self.source, Inbox) else "source"
+
     def run(self, staging: Path) -> str | None:
         """Returns the name of the staged folder, or None."""
         writing = staging / ".writing"
         writing.mkdir(parents=True)
-        with PartWriter(writing) as writer:
+        with PartWriter(writing, self.origin) as writer:
             self._read(writer)
         name_hash = writer.hash
         if self.conflicting:
             writing, name_hash = self._without_conflicts(writing)
+        self._settle_known()
         self._refuse_where_due()
-        if self.count["added"] == 0:
+        said = self._said_of_known()
+        number, name = len(self.folders), None
+        if self.count["added"]:
+            target = staging / f"{number:05d}-{name_hash}"
+            writing.rename(target)
+            number, name = number + 1, target.name
+        else:
+            shutil.rmtree(writing)
+        said_in = stage_records(staging, number, *said)
+        if name is None and said_in is None:
             shutil.rmtree(staging)
-            return None
-        target = staging / f"{len(batches(self.workspace, self.scenario.name)):05d}-{name_hash}"
-        writing.rename(target)
-        return target.name
+        return name or said_in
 
     def _read(self, writer: PartWriter) -> None:
         waiting: deque[tuple[list[_Sighting], Future[list[Verdict]]]] = deque()
@@ -226,6 +322,9 @@ class _Collecting:
         for found in self.source.stream() if isinstance(self.source, Inbox) else stream(self.source):
             sighting = self._recognise(found)
             if sighting is None:
+                continue
+            if self.forgotten and sighting.id is not None and id_digest(sighting.id) in self.forgotten:
+                self.count["forgotten"] += 1
                 continue
             self.count["seen"] += 1
             if sighting.id is not None and self._settled_by_the_data_set(sighting):
@@ -262,19 +361,103 @@ class _Collecting:
                     f"collect.pattern of scenario {self.scenario.name} gives a split that there is not",
                     expected=f"one of {', '.join(SPLITS)}", received=given["split"], fix="Let the group `split` match these only.",
                 )  # fmt: skip
+        if found.problem is not None:
+            self.unread.add(found.name)
         id = hashlib.sha256(found.data).digest() if found.data is not None else None
         return _Sighting(found, id, self.settings.rename.get(label, label), given.get("group"), split)
 
     def _settled_by_the_data_set(self, sighting: _Sighting) -> bool:
+        """Whether the data set has the item already. What a source says of it otherwise is settled when all of it was seen."""
         assert sighting.id is not None
         stored = self.known.get(sighting.id)
         if stored is None or sighting.found.problem is not None:
             return False
-        if stored == sighting.label or (sighting.id, sighting.label) in self.former:
-            self.count["known"] += 1
+        self.count["known"] += 1
+        self.present.add(sighting.id)
+        corrected = sighting.id in self.corrected and self.origin == "source"
+        if stored == sighting.label or corrected or (sighting.id, sighting.label) in self.former:
+            self.confirmed.add(sighting.id)
         else:
-            self._refuse(sighting, "label-conflict", f"the data set holds the same image as {stored!r}")
+            sighting.found = replace(sighting.found, data=None)  # the data set has it
+            self.otherwise.setdefault(sighting.id, {}).setdefault(sighting.label, sighting)
         return True
+
+    def _settle_known(self) -> None:
+        """A known item under one other label was relabelled; under several, or beside its own, its labels contradict each other. An inbox
+        corrects by its CSV files alone, except what was withdrawn."""
+        for id, sightings in list(self.otherwise.items()):
+            alone = len(sightings) == 1 and id not in self.confirmed
+            allowed = id in self.withdrawn and set(sightings) <= set(self.scenario.validation.labels)
+            if alone and (self.origin == "source" or allowed):
+                continue
+            del self.otherwise[id]
+            for sighting in sightings.values():
+                self.count["known"] -= 1
+                self._refuse(sighting, "label-conflict", f"the data set holds the same image as {self.known[id]!r}")
+            if id not in self.confirmed and self.origin == "inbox":
+                self.present.discard(id)
+
+    def _said_of_known(self) -> tuple[list[Correction], list[Withdrawal]]:
+        """The records of what the source takes away, gives back and labels otherwise, as far as it is followed in that; all of it is
+        counted.
+
+        Raises:
+            DataRefused: it takes away more than `collect.max_withdrawn` allows.
+        """
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        by, follows = (SOURCE, self.settings.mirror) if self.origin == "source" else (None, True)
+        labels, withdrawn = [], []
+        for id, sightings in self.otherwise.items():
+            [(label, sighting)] = sightings.items()
+            self._differs("relabelled", f"{sighting.found.name}: {self.known[id]} → {label}")
+            if follows or id in self.withdrawn:
+                labels.append(Correction(id.hex(), label, self.known[id], by, at, sighting.found.name))
+        back = self.withdrawn & self.present
+        gone: set[bytes] = set()
+        if self.origin == "source":
+            back, gone = back - self.decided, self.known.keys() - self.present - self.withdrawn - self.decided
+        names, of_the_source = self._sources_of(back | gone) if back or gone else ({}, 0)
+        for id in sorted(back & names.keys()):
+            self._differs("reinstated", names[id])
+            withdrawn.append(Withdrawal(id.hex(), False, by, at, names[id]))
+        for id in sorted(gone & names.keys()):
+            if names[id] in self.unread:
+                continue
+            self._differs("gone", names[id])
+            if follows:
+                withdrawn.append(Withdrawal(id.hex(), True, by, at, names[id]))
+        if follows and self.count["gone"] > self.settings.max_withdrawn * of_the_source:
+            raise DataRefused(
+                f"{self.count['gone']:,} of {of_the_source:,} items that scenario {self.scenario.name} has from its source are gone from it "
+                f"({', '.join(self.differences['gone'])}, …), and collect.mirror would withdraw them",
+                expected=f"at most {self.settings.max_withdrawn:.1%} (collect.max_withdrawn)",
+                fix="See that the source is whole: a disk may be away. If it is meant so, set collect.max_withdrawn: 1 for this run.",
+            )
+        return labels, withdrawn
+
+    def _differs(self, what: str, example: str) -> None:
+        self.count[what] += 1
+        shown = self.differences.setdefault(what, [])
+        if len(shown) < EXAMPLES:
+            shown.append(example)
+
+    def _sources_of(self, ids: set[bytes]) -> tuple[dict[bytes, str], int]:
+        """Where those of these items came from that the source has brought, or that are withdrawn; and how many of the data set's items in
+        use the source has brought. Of parts that don't say whence they came, the source has brought those of which it has the half."""
+        import pyarrow.parquet as pq
+
+        names: dict[bytes, str] = {}
+        brought = 0
+        for folder in self.folders:
+            for part in parts([folder]):
+                rows = pq.read_table(part, columns=["id", "source"]).to_pydict()
+                here = [bytes.fromhex(id) for id in rows["id"]]
+                came_from = origin(part) or ("source" if 2 * sum(id in self.present for id in here) >= len(here) else "inbox")
+                brought += sum(id not in self.withdrawn for id in here) if came_from == "source" else 0
+                for id, name in zip(here, rows["source"], strict=True):
+                    if id in ids and (came_from == "source" or id in self.withdrawn):
+                        names[id] = name
+        return names, brought
 
     def _settle(self, chunk: list[_Sighting], answer: Future[list[Verdict]], writer: PartWriter) -> None:
         verdicts = iter(answer.result())
@@ -329,7 +512,7 @@ class _Collecting:
         """Write the batch again without the images that turned out to have several labels: which is right, we can't know."""
         again = writing.with_name(".writing-again")
         again.mkdir()
-        with PartWriter(again) as writer:
+        with PartWriter(again, self.origin) as writer:
             for rows in iter_parts([writing]):
                 for row in rows.to_pylist():
                     id = bytes.fromhex(row["id"])

@@ -21,17 +21,20 @@ from pathlib import Path
 from evergreen.dataset import (
     Correction,
     Quarantine,
+    Records,
     batches,
     corrections,
     iter_images,
     iter_parts,
+    records,
+    stage_records,
     staged,
     table,
-    write_corrections,
+    withdrawals,
 )
 from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, observe
 from evergreen.errors import EvergreenError
-from evergreen.inbox import Entry, Inbox, Row, read_corrections, said_at
+from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
 from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin
 from evergreen.scenario import Scenario
 from evergreen.versions import fetch_data
@@ -92,7 +95,7 @@ class Look:
         taken: what became of the inbox.
         champion: the version in use, or None.
         age_days: since it was registered, or since a later retraining that left it in its place; None where that isn't known.
-        new_items, corrected_items: that neither the champion nor such a retraining had.
+        new_items, corrected_items (or withdrawn, or brought back): that neither the champion nor such a retraining had.
         quality, drift: of the new items (of many, the newest 4,000); None where they can't be told.
         unknown: why not, in words.
         batches: names of the data set's batch folders.
@@ -124,12 +127,6 @@ def look(scenario: Scenario, workspace: Workspace) -> Look:
     """
     fetch_data(workspace, scenario.name)
     return _compared(scenario, workspace, take_in(scenario, workspace))
-
-
-def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
-    """The scenario's inbox."""
-    named = scenario.retraining.inbox
-    return workspace.root / (Path(named).expanduser() if named else Path("inbox") / scenario.name)
 
 
 def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
@@ -191,15 +188,11 @@ class _Correcting:
                     continue
                 for row in dict.fromkeys(rows):
                     self._note(entry, row, labels, quarantine)
-        if self.new:
-            writing = self.workspace.staging(self.scenario.name) / ".corrections"
-            writing.mkdir(parents=True)
-            mark = write_corrections(writing, self.new)
-            writing.rename(writing.with_name(f"{len(self.folders):05d}-{mark}"))
+        stage_records(self.workspace.staging(self.scenario.name), len(self.folders), self.new)
 
     def _labels_of(self, ids: set[str]) -> dict[str, str]:
         labels = {}
-        for rows in iter_parts(self.folders, ["id", "label"]):
+        for rows in iter_parts(self.folders, ["id", "label"], Records(records(self.folders).labels)):
             for id, label in zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True):
                 if id in ids:
                     labels[id] = label
@@ -249,14 +242,15 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
         attempt = None
     had = {*(origin.batches if origin else ()), *(attempt.batches if attempt else ())}
     new = [folder for folder in folders if folder.name not in had]
-    rows = table(new, ["id", "label"], folders)
+    rows = table(new, ["id", "label"], records(folders))
     labels = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    corrected = {one.id for one in corrections(new)} - labels.keys()
+    changed = {one.id for one in corrections(new)} | {one.id for one in withdrawals(new)}
+    changed -= labels.keys()
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
     quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest)
     since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
-    return Look(name, taken, champion, age, len(labels), len(corrected), quality, drift, unknown, names)
+    return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
 
 
 def _asked(

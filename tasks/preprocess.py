@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import batches, parts, table
+from evergreen.dataset import Records, batches, parts, records, table
 from evergreen.decoding import decode_all
 from evergreen.errors import EvergreenError
 from evergreen.estimate import pixels_kind
 from evergreen.scenario import Scenario
-from evergreen.splits import NONE, REASONS, SPLITS, Assignment, Items, LooksFile, assign, groups_of
+from evergreen.splits import NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
 from tasks.stage import Page, Stage
 
@@ -78,20 +78,23 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    settings, known = scenario.preprocess, batches(workspace, scenario.name)
-    folders = [folder for folder in known if parts([folder])]  # the others hold corrections
-    rows = table(folders, ["id", "label", "group", "split", *(["source"] if settings.group else [])], known)
-    if not rows.num_rows:
+    settings, everything = scenario.preprocess, batches(workspace, scenario.name)
+    folders, known = [folder for folder in everything if parts([folder])], records(everything)  # the others hold records
+    columns = ["id", "label", "group", "split", *(["source"] if settings.group else [])]
+    rows = table(folders, columns, Records(known.labels))
+    withdrawn = pc.is_in(rows["id"], pa.array(known.withdrawn, pa.string())).to_numpy()
+    if withdrawn.all():
         raise EvergreenError(
             f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
         )  # fmt: skip
     if settings.group:
         named = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
         rows = rows.drop_columns("source").set_column(rows.column_names.index("group"), "group", pa.array(named, pa.string()))
-    labels = _places(rows["label"], scenario.validation.labels)
-    # Splits were dealt by the labels of then, and an item never changes its split: not by being corrected either.
-    collected = _places_or_none(table(folders, ["label"], ())["label"], scenario.validation.labels).astype(np.int32)
+    labels = _places(rows["label"], scenario.validation.labels, ~withdrawn)
+    # Splits were dealt by the labels of then, and an item never changes its split: not by being corrected or withdrawn either.
+    collected = _places_or_none(table(folders, ["label"], Records())["label"], scenario.validation.labels).astype(np.int32)
     shape = (settings.height, settings.width, settings.channels)
     with replace_folder(workspace.splits(scenario.name)) as folder, contextlib.ExitStack() as scratch:
         pixels, looks = folder / ".pixels", folder / ".looks"
@@ -100,13 +103,14 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None)
         items = Items(
             keys=_keys(rows["id"]),
-            labels=np.where(collected == NONE, labels, collected),
+            labels=np.maximum(np.where(collected == NONE, labels, collected), 0),  # a withdrawn item's may be no label any more
             groups=_numbered(rows["group"]),
             given=_places_or_none(rows["split"], SPLITS).astype(np.int8),
             looks=LooksFile(looks) if settings.look_alikes else None,
-            ends=[int(end) for end in np.cumsum([table([batch], ["label"]).num_rows for batch in folders])],
+            ends=[int(end) for end in np.cumsum([table([batch], ["label"], Records()).num_rows for batch in folders])],
         )
         assignment = assign(items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed)
+        assignment.split[withdrawn], assignment.left_out[withdrawn] = NONE, WITHDRAWN
         preparation = _told(scenario, assignment, labels)
         places = _deal_arrays(folder, pixels, shape, assignment.split, labels, len(scenario.validation.labels))
         _write_items(folder / "items.parquet", rows, assignment, places)
@@ -115,10 +119,12 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
     return preparation
 
 
-def _places(labels: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
+def _places(labels: pa.ChunkedArray, known: Sequence[str], used: np.ndarray) -> np.ndarray:
+    """int32 `(items,)`: where each label stands in `known`; an unknown one is an error where its item is `used`."""
     import numpy as np
+    import pyarrow as pa
 
-    unknown = sorted(set(labels.unique().to_pylist()) - set(known))
+    unknown = sorted(set(labels.filter(pa.array(used)).unique().to_pylist()) - set(known))
     if unknown:
         raise EvergreenError(
             "the data set has a label that the scenario doesn't know", expected=f"one of {', '.join(known)}",

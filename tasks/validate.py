@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import progress
-from evergreen.dataset import batches, iter_parts, schema, staged
+from evergreen.dataset import batches, iter_parts, records, schema, staged
 from evergreen.errors import DataRefused
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
@@ -99,11 +99,17 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
         settings=settings.model_dump(mode="json"),
     )
     failures = [str(check) for check in validation.checks if not check.passed]
+    otherwise = (
+        f"{collection.relabelled:,} items have another label in the source than in the data set: collect.mirror: true takes the source's, a "
+        f"CSV of corrections in inbox/{name}/ yours. "
+        if collection.relabelled and not collection.settings.get("mirror")
+        else ""
+    )
     _write_docs(workspace, validation, result, failures)
     if failures:
         raise DataRefused(
             f"{len(failures)} of {len(validation.checks)} expectations failed: {'; '.join(failures)}",
-            fix=f"See {_docs(workspace, name)}; then mend the source, or validate in scenarios/{name}.yaml.",
+            fix=f"{otherwise}See {_docs(workspace, name)}; then mend the source, or validate in scenarios/{name}.yaml.",
         )
     return validation
 
@@ -117,7 +123,7 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     columns = [column for column in schema().names if column != "image"]
     try:
         in_place, waiting = batches(workspace, scenario.name), staged(workspace, scenario.name)
-        everything = [*in_place, *waiting]  # staged corrections are of items that are in place
+        everything = records([*in_place, *waiting])  # staged records are of items that are in place
         old = [pa.Table.from_batches([rows]) for rows in iter_parts(in_place, columns, everything)]
         new = [pa.Table.from_batches([rows]) for rows in iter_parts(waiting, columns, everything)]
         if not old and not new:

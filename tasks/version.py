@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evergreen.dataset import batches, staged
 from evergreen.scenario import Scenario
-from evergreen.versions import add_data, data_unchanged, data_version, fetch_others, push_data
+from evergreen.versions import add_data, data_unchanged, data_version, fetch_data, push_data
 from evergreen.workspace import Workspace
 from tasks.collect import Collection
 from tasks.stage import Page, Stage
@@ -27,7 +27,7 @@ class DataVersion:
 
     Attributes:
         name: the scenario's.
-        data_version: what `data.dvc` names: of all of `data/`.
+        data_version: the hash of the scenario's own items, which `data.dvc` names among others'.
         batches: names of the scenario's batch folders in it.
         pushed: whether the default remote has a copy.
     """
@@ -48,31 +48,27 @@ def version(scenario: Scenario, workspace: Workspace, collection: Collection) ->
     Raises:
         EvergreenError: DVC can't take it. The batch is then in place, and the next run goes on from there.
     """
-    earlier, complete = data_version(workspace), fetch_others(workspace, scenario.name)
+    fetch_data(workspace, scenario.name)
     for batch in staged(workspace, scenario.name):
         target = workspace.data(scenario.name) / batch.name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(batch, target)
-    named = data_version(workspace) if data_unchanged(workspace) else add_data(workspace)
-    assert named is not None
-    if not complete and named != earlier:
-        log.warning(
-            "data.dvc named version %s, whose files are neither here nor in the DVC remote (as on a fresh clone). Version %s holds what "
-            "was collected here; run your other scenarios to have theirs in it too. The earlier data.dvc is in git.", earlier, named,
-        )  # fmt: skip
-    problem = push_data(workspace)
+    named = data_version(workspace, scenario.name) if data_unchanged(workspace, scenario.name) else None
+    named = named or add_data(workspace, scenario.name)
+    problem = push_data(workspace, scenario.name)
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s). It is safe here; the next run tries again.", problem)
     return DataVersion(scenario.name, named, _names(scenario, workspace), not problem)
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, last: DataVersion) -> bool:
-    """Whether the scenario's batches are those of its version. What other scenarios have added since makes no new one of it."""
+    """Whether the scenario's items are those of its version. What other scenarios have added since makes no new one of it."""
     return (
         last.pushed
         and not staged(workspace, scenario.name)
         and last.batches == _names(scenario, workspace)
-        and data_unchanged(workspace)
+        and data_unchanged(workspace, scenario.name)
+        and last.data_version == data_version(workspace, scenario.name)
     )
 
 

@@ -20,7 +20,7 @@ def use(checkout: Path) -> None:
     (checkout / "dvc.yaml").write_text(pipeline.replace("      - inspection\n", "      - inspection\n      - mine\n"))
     deployments = (checkout / "prefect.yaml").read_text()
     (checkout / "prefect.yaml").write_text(deployments + "  - name: mine\n    entrypoint: flows/training.py:training\n")
-    (checkout / "data.dvc").write_text(DATA_DVC.replace("0671b4252e93", "1234567890ab"))
+    (checkout / "data.dvc").write_text(DATA_DVC.replace("b091d6503623", "1234567890ab"))
     (checkout / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     tuned = checkout / "scenarios" / "quickstart.yaml"
     tuned.write_text(tuned.read_text().replace("epochs: ", "epochs: 1"))

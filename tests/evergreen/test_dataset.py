@@ -20,16 +20,23 @@ from hypothesis import strategies as st
 
 from evergreen import dataset
 from evergreen.dataset import (
+    SOURCE,
+    Correction,
     Item,
     PartWriter,
     Quarantine,
+    Records,
+    Withdrawal,
     batches,
     iter_images,
     iter_parts,
     known_ids,
+    origin,
     parts,
     read_quarantine,
+    records,
     schema,
+    stage_records,
     staged,
     table,
 )
@@ -278,3 +285,47 @@ def test_a_killed_writer_leaves_whole_lines_and_whole_items(workspace: Workspace
         for record in records:
             kept = workspace.quarantine("pets") / "items" / record["id"][:2] / record["id"]
             assert hashlib.sha256(kept.read_bytes()).hexdigest() == record["id"]
+
+
+def said(folder: Path, number: int, label: str | None, withdrawn: bool | None, by: str | None) -> None:
+    """Records of the item `a`."""
+    id, at = item(b"a").id, "2026-01-01T00:00:00+00:00"
+    labels = [Correction(id, label, "cat", by, at, "x")] if label else []
+    stage_records(folder, number, labels, [] if withdrawn is None else [Withdrawal(id, withdrawn, by, at, "x")])
+
+
+def seen(workspace: Workspace) -> dict[str, str]:
+    rows = table(batches(workspace, "pets"), ["id", "label"]).to_pylist()
+    return {row["id"]: row["label"] for row in rows}
+
+
+def test_records_are_applied_whenever_rows_are_read_and_can_be_undone(workspace: Workspace) -> None:
+    folder, a, b = workspace.data("pets"), item(b"a"), item(b"b")
+    written(folder / "00000-aaa", [a, b])
+    said(folder, 1, "dog", True, SOURCE)
+    assert seen(workspace) == {b.id: "cat"}
+    assert table(batches(workspace, "pets"), ["label"])["label"].to_pylist() == ["cat"]
+    assert dict(iter_images(batches(workspace, "pets"), {a.id, b.id})) == {b.id: b"b"}
+    assert [row["label"] for row in table(batches(workspace, "pets"), ["label"], Records()).to_pylist()] == ["cat", "cat"]
+    assert known_ids(workspace, "pets") == {bytes.fromhex(a.id): "dog", bytes.fromhex(b.id): "cat"}  # it has not gone away
+    said(folder, 2, None, False, SOURCE)
+    assert seen(workspace) == {a.id: "dog", b.id: "cat"}
+
+
+def test_a_person_has_the_last_word_before_the_source(workspace: Workspace) -> None:
+    folder = workspace.data("pets")
+    written(folder / "00000-aaa", [item(b"a")])
+    said(folder, 1, "dog", False, "Ada")
+    said(folder, 2, "cow", True, SOURCE)
+    assert seen(workspace) == {item(b"a").id: "dog"}
+    said(folder, 3, "cat", True, None)
+    assert seen(workspace) == {} and records(batches(workspace, "pets")).labels == {item(b"a").id: "cat"}
+
+
+def test_a_part_says_where_its_items_came_from(tmp_path: Path) -> None:
+    for number, told in enumerate(("source", "inbox", None)):
+        folder = tmp_path / f"0000{number}-aaa"
+        folder.mkdir()
+        with PartWriter(folder, told) as writer:
+            writer.add(item(b"a"))
+        assert origin(parts([folder])[0]) == told and table([folder]).num_rows == 1

@@ -6,7 +6,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
-from evergreen.dataset import Correction, Quarantine, batches, table, write_corrections
+from evergreen.dataset import Correction, Quarantine, Withdrawal, batches, stage_records, table
 from evergreen.history import read_history
 from evergreen.registry import rollback
 from flows.report import told, write_report
@@ -28,9 +28,13 @@ def test_the_history_tells_versions_changes_of_champion_data_and_quarantine(regi
     client.set_tag(run_id, "energy_wh_saved_by_warm_start", "0.5")
     first = table(batches(workspace, NAME), ["id"])["id"][0].as_py()
     add_batch(workspace, [(*digit(number), None, None) for number in range(500, 520)])
-    folder = workspace.data(NAME) / "00002-fix"
-    folder.mkdir()
-    write_corrections(folder, [Correction(first, HOSTILE, "0", None, "2026-01-01T00:00:00+00:00", "fix.csv")])
+    second, at = table(batches(workspace, NAME), ["id"])["id"][1].as_py(), "2026-01-01T00:00:00+00:00"
+    stage_records(
+        workspace.data(NAME),
+        2,
+        [Correction(first, HOSTILE, "0", None, at, "fix.csv")],
+        [Withdrawal(second, True, "source", at, "")],
+    )
     image, label = digit(3)
     id = hashlib.sha256(image).hexdigest()
     with Quarantine(workspace, NAME) as quarantine:
@@ -58,7 +62,7 @@ def test_the_history_tells_versions_changes_of_champion_data_and_quarantine(regi
     assert one.money is None and (one.saved_by_waiting_gco2e, one.saved_by_warm_start_wh) == (1.5, 0.5)
     trained, since = history.data
     assert trained.model_versions == (1, 2) and trained.added == trained.items and sum(trained.items.values()) == 500
-    assert since.data_version is None and since.relabelled == 1
+    assert since.data_version is None and (since.relabelled, since.withdrawn) == (1, 1)
     assert since.added is not None and sum(since.added.values()) == 20 and since.items is not None and since.items[HOSTILE] == 1
     assert all(shown.address and shown.address.startswith("data:image/png") for shown in since.thumbnails)
     assert len({shown.label for shown in since.thumbnails}) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,9 +17,9 @@ from evergreen.versions import (
     data_unchanged,
     data_version,
     fetch_data,
-    fetch_others,
     push_data,
     restore,
+    restore_data,
     stage_status,
 )
 from evergreen.workspace import Workspace
@@ -90,54 +91,73 @@ def everything(workspace: Workspace) -> dict[str, bytes]:
 
 
 def test_where_nothing_was_collected_there_is_no_version(workspace: Workspace) -> None:
-    assert data_version(workspace) is None and not data_unchanged(workspace)
-    assert not fetch_data(workspace, "quickstart") and fetch_others(workspace, "quickstart")
+    assert data_version(workspace, "quickstart") is None and not data_unchanged(workspace, "quickstart")
+    assert not fetch_data(workspace, "quickstart")
 
 
 def test_a_version_names_the_data_until_they_change(workspace: Workspace) -> None:
     part = put(workspace, "quickstart", "one")
-    version = add_data(workspace)
-    assert version == data_version(workspace) and len(version) == 32 and data_unchanged(workspace)
+    version = add_data(workspace, "quickstart")
+    assert version == data_version(workspace, "quickstart") and len(version) == 32 and data_unchanged(workspace, "quickstart")
     part.unlink()
     part.write_text("two")
-    assert not data_unchanged(workspace) and data_version(workspace) == version
-    assert add_data(workspace) != version and data_unchanged(workspace)
+    assert not data_unchanged(workspace, "quickstart") and data_version(workspace, "quickstart") == version
+    assert add_data(workspace, "quickstart") != version and data_unchanged(workspace, "quickstart")
 
 
 def test_the_same_bytes_are_the_same_version_wherever_they_lie(workspace: Workspace, tmp_path: Path) -> None:
     other = repository(tmp_path / "other")
     for checkout in (workspace, other):
         put(checkout, "quickstart", "one")
-    assert add_data(workspace) == add_data(other)
+    assert add_data(workspace, "quickstart") == add_data(other, "quickstart")
     assert (workspace.root / "data.dvc").read_bytes() == (other.root / "data.dvc").read_bytes()
 
 
 def test_a_damaged_data_dvc_names_no_version(workspace: Workspace) -> None:
     (workspace.root / "data.dvc").write_text("outs:\n")
-    assert data_version(workspace) is None
+    assert data_version(workspace, "quickstart") is None
 
 
 def test_outside_git_it_is_said_how_to_get_inside(tmp_path: Path) -> None:
     with pytest.raises(EvergreenError, match="is not set up for DVC.*git init"):
-        add_data(Workspace(tmp_path))
+        add_data(Workspace(tmp_path), "quickstart")
 
 
-def test_another_clone_gets_the_data_from_the_remote(workspace: Workspace, tmp_path: Path) -> None:
-    put(workspace, "quickstart", "one")
-    put(workspace, "cifar10", "two")
-    add_data(workspace)
-    assert push_data(workspace) == ""
+def test_another_clone_gets_a_scenarios_data_from_the_remote(workspace: Workspace, tmp_path: Path) -> None:
+    for name, content in (("quickstart", "one"), ("cifar10", "two")):
+        put(workspace, name, content)
+        add_data(workspace, name)
+        assert push_data(workspace, name) == ""
     other = clone(workspace, tmp_path / "other")
-    assert fetch_data(other, "quickstart")
+    assert fetch_data(other, "quickstart") and data_unchanged(other, "quickstart")
     assert (other.data("quickstart") / "00000-aaa/part-00000.parquet").read_text() == "one"
     assert not other.data("cifar10").exists()
-    assert fetch_others(other, "quickstart") and other.data("cifar10").exists()
-    assert data_unchanged(other)
+    assert fetch_data(other, "cifar10") and data_unchanged(other, "cifar10")
+
+
+def test_what_another_clone_has_added_comes_in_beside_what_is_here(workspace: Workspace, tmp_path: Path) -> None:
+    put(workspace, "quickstart", "one")
+    add_data(workspace, "quickstart")
+    push_data(workspace, "quickstart")
+    other = clone(workspace, tmp_path / "other")
+    fetch_data(other, "quickstart")
+    put(other, "quickstart", "two", batch="00001-bbb")
+    theirs = add_data(other, "quickstart")
+    push_data(other, "quickstart")
+    shutil.copy(other.root / "data.dvc", workspace.root)  # git pull
+    assert not data_unchanged(workspace, "quickstart")
+    assert fetch_data(workspace, "quickstart") and data_unchanged(workspace, "quickstart")
+    assert data_version(workspace, "quickstart") == theirs
+    # And where this clone has added something too, both are there.
+    (workspace.data("quickstart") / "00001-bbb/part-00000.parquet").unlink()  # as after a kill
+    put(workspace, "quickstart", "three", batch="00001-ccc")
+    assert fetch_data(workspace, "quickstart")
+    assert sorted(path.name for path in workspace.data("quickstart").iterdir()) == ["00000-aaa", "00001-bbb", "00001-ccc"]
 
 
 def test_data_that_are_here_are_not_fetched_over(workspace: Workspace) -> None:
     part = put(workspace, "quickstart", "one")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     part.unlink()
     part.write_text("mine")
     assert fetch_data(workspace, "quickstart") and part.read_text() == "mine"
@@ -145,18 +165,18 @@ def test_data_that_are_here_are_not_fetched_over(workspace: Workspace) -> None:
 
 def test_without_a_copy_in_the_remote_nothing_is_fetched_and_nothing_fails(workspace: Workspace, tmp_path: Path) -> None:
     put(workspace, "quickstart", "one")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     other = clone(workspace, tmp_path / "other")
-    assert not fetch_data(other, "quickstart") and not fetch_others(other, "cifar10")
+    assert not fetch_data(other, "quickstart") and not fetch_data(other, "cifar10")
 
 
 def test_a_push_without_a_remote_or_to_one_that_is_away_says_why(workspace: Workspace) -> None:
     put(workspace, "quickstart", "one")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     (workspace.private / "dvc-remote").write_text("a file where a folder should be")
-    assert push_data(workspace)
+    assert push_data(workspace, "quickstart")
     (workspace.root / ".dvc/config").write_text("[core]\n    analytics = false\n")
-    assert "dvc remote add" in push_data(workspace)
+    assert "dvc remote add" in push_data(workspace, "quickstart")
 
 
 def test_a_stage_is_unchanged_until_its_inputs_its_settings_or_its_outputs_change(workspace: Workspace) -> None:
@@ -192,11 +212,11 @@ def test_a_stage_without_outputs_cannot_be_committed(workspace: Workspace) -> No
 def two_versions(workspace: Workspace) -> tuple[Workspace, bytes, bytes, dict[str, bytes]]:
     """A checkout at its second version; `data.dvc` and `dvc.lock` of the first, and what it held."""
     put(workspace, "quickstart", "one")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     make_outputs(workspace, "[1]")
     first = everything(workspace)
     put(workspace, "quickstart", "two", batch="00001-bbb")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     shutil.rmtree(workspace.splits("quickstart"))
     make_outputs(workspace, "[2]")
     return workspace, first["data.dvc"], first["dvc.lock"], first
@@ -211,9 +231,9 @@ def test_an_older_version_is_brought_back_whole_and_the_newer_again(
     assert {name: content for name, content in everything(workspace).items() if name != "dvc.lock"} == {
         name: content for name, content in first.items() if name != "dvc.lock"
     }
-    assert data_unchanged(workspace) and stage_status(workspace, "preprocess", "quickstart").unchanged
+    assert data_unchanged(workspace, "quickstart") and stage_status(workspace, "preprocess", "quickstart").unchanged
     restore(workspace, "quickstart", second["data.dvc"], second["dvc.lock"])
-    assert everything(workspace).keys() == second.keys() and data_unchanged(workspace)
+    assert everything(workspace).keys() == second.keys() and data_unchanged(workspace, "quickstart")
 
 
 def test_where_the_cache_lacks_it_the_remote_gives_it(
@@ -258,21 +278,142 @@ def test_a_version_of_which_only_the_outputs_are_missing_leaves_all_as_it_was(
     assert everything(workspace) == before
 
 
-def test_other_scenarios_stages_stay_in_the_lock(two_versions: tuple[Workspace, bytes, bytes, dict[str, bytes]]) -> None:
+def entry(workspace: Workspace, name: str) -> dict[str, str]:
+    """The files of a scenario that `data.dvc` names, with their hashes."""
+    from dvc.repo import Repo
+
+    with contextlib.chdir(workspace.root), Repo() as repo:
+        tree = repo.stage.load_file("data.dvc")[0].outs[0].get_dir_cache()
+        return {"/".join(key[1:]): hash_info.value for key, _, hash_info in tree if key[0] == name}
+
+
+def test_a_checkout_leaves_other_scenarios_alone(two_versions: tuple[Workspace, bytes, bytes, dict[str, bytes]]) -> None:
     workspace, data_dvc, dvc_lock, _ = two_versions
     put(workspace, "cifar10", "three")
+    add_data(workspace, "cifar10")
     workspace.splits("cifar10").mkdir(parents=True)
     (workspace.splits("cifar10") / "labels.json").write_text("[3]")
     commit_stage(workspace, "preprocess", "cifar10")
+    put(workspace, "cifar10", "four", batch="00001-ddd")  # moved in, and not added yet
+    put(workspace, "inspection", "five")  # never added
+    before, others = everything(workspace), (entry(workspace, "cifar10"), data_version(workspace, "cifar10"))
+    lock = (workspace.root / "dvc.lock").read_text()
+
     restore(workspace, "quickstart", data_dvc, dvc_lock)
-    assert "preprocess@cifar10" in (workspace.root / "dvc.lock").read_text()
-    assert (workspace.splits("cifar10") / "labels.json").read_text() == "[3]"
+
+    assert len(entry(workspace, "quickstart")) == 1
+    after = everything(workspace)
+    for path in ("data/cifar10", "data/inspection", "outputs/cifar10"):
+        assert {n: c for n, c in after.items() if n.startswith(path)} == {n: c for n, c in before.items() if n.startswith(path)}
+    assert (entry(workspace, "cifar10"), data_version(workspace, "cifar10")) == others
+    assert stage_status(workspace, "preprocess", "quickstart").unchanged
+    assert (workspace.root / "dvc.lock").read_text().partition("preprocess@cifar10")[2] in lock
+
+
+def test_a_checkout_goes_back_to_what_was_there_also_where_no_version_named_it(
+    two_versions: tuple[Workspace, bytes, bytes, dict[str, bytes]],
+) -> None:
+    workspace, data_dvc, dvc_lock, _ = two_versions
+    put(workspace, "quickstart", "three", batch="00002-ccc")  # moved in before a kill
+    before = restore(workspace, "quickstart", data_dvc, dvc_lock)
+    assert before is not None and len(list(workspace.data("quickstart").iterdir())) == 1
+    older = data_version(workspace, "quickstart")
+    assert restore_data(workspace, "quickstart", before) == older
+    assert (workspace.data("quickstart") / "00002-ccc/part-00000.parquet").read_text() == "three"
+    assert data_version(workspace, "quickstart") == before and data_unchanged(workspace, "quickstart")
+    with pytest.raises(EvergreenError, match="neither DVC's cache nor the remote has the list"):
+        restore_data(workspace, "quickstart", "0" * 32)
+
+
+@pytest.mark.parametrize("moment", ["evergreen.versions._laid_out", "evergreen.versions.os.rename", "evergreen.versions._add"])
+def test_a_checkout_that_fails_at_any_moment_leaves_all_as_it_was(
+    two_versions: tuple[Workspace, bytes, bytes, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    workspace, data_dvc, dvc_lock, _ = two_versions
+    before = everything(workspace)
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(moment, fail)
+    with pytest.raises(OSError, match="No space"):
+        restore(workspace, "quickstart", data_dvc, dvc_lock)
+    monkeypatch.undo()
+    assert everything(workspace) == before
+
+
+def test_after_a_checkout_that_was_killed_between_its_renames_the_data_are_there_again(
+    two_versions: tuple[Workspace, bytes, bytes, dict[str, bytes]],
+) -> None:
+    workspace, _, _, _ = two_versions
+    whole = {name: content for name, content in everything(workspace).items() if name.startswith("data/")}
+    shutil.move(workspace.data("quickstart"), workspace.private / "outgoing")
+    assert fetch_data(workspace, "quickstart") and data_unchanged(workspace, "quickstart")
+    assert {name: content for name, content in everything(workspace).items() if name.startswith("data/")} == whole
+
+
+def test_a_scenarios_version_is_of_its_own_items(workspace: Workspace, tmp_path: Path) -> None:
+    part = put(workspace, "quickstart", "one")
+    alone = add_data(workspace, "quickstart")
+    put(workspace, "cifar10", "two")
+    add_data(workspace, "cifar10")
+    assert data_version(workspace, "quickstart") == alone != data_version(workspace, "cifar10")
+    part.unlink()
+    part.write_text("damaged")
+    assert not data_unchanged(workspace, "quickstart") and data_unchanged(workspace, "cifar10")
+
+
+def test_a_version_of_data_whose_list_of_files_is_lost_takes_what_is_here_and_warns(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(workspace, "quickstart", "one")
+    add_data(workspace, "quickstart")  # and not pushed
+    other = clone(workspace, tmp_path / "other")
+    put(other, "cifar10", "two")
+    assert add_data(other, "cifar10") == data_version(other, "cifar10")
+    assert "run your other scenarios" in caplog.text and "data.dvc is in git" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "fix"),
+    [("data.dvc", "git checkout --theirs data.dvc"), ("dvc.lock", "--theirs dvc.lock"), ("dvc.yaml", "both sides")],
+)
+def test_a_merge_conflict_is_said_in_a_line_with_the_way_out(workspace: Workspace, file: str, fix: str) -> None:
+    put(workspace, "quickstart", "one")
+    add_data(workspace, "quickstart")
+    make_outputs(workspace, "[1]")
+    path = workspace.root / file
+    path.write_text(f"<<<<<<< HEAD\n{path.read_text()}=======\nouts:\n>>>>>>> theirs\n")
+    for asked in (
+        lambda: data_version(workspace, "quickstart"),
+        lambda: data_unchanged(workspace, "quickstart"),
+        lambda: add_data(workspace, "quickstart"),
+        lambda: stage_status(workspace, "preprocess", "quickstart"),
+        lambda: commit_stage(workspace, "preprocess", "quickstart"),
+    ):
+        with pytest.raises(EvergreenError, match=f"{file}, line 1: git has left a merge conflict.*{fix}"):
+            asked()
+
+
+def test_a_scenario_is_added_to_dvc_yaml_by_its_first_stage_and_dropped_where_its_file_is_gone(workspace: Workspace) -> None:
+    for name in ("second", "third"):
+        text = (workspace.scenarios / "quickstart.yaml").read_text().replace("name: quickstart", f"name: {name}")
+        (workspace.scenarios / f"{name}.yaml").write_text(text)  # as a person copies it
+        put(workspace, name, "one")
+        workspace.splits(name).mkdir(parents=True)
+        (workspace.splits(name) / "labels.json").write_text("[1]")
+        assert not stage_status(workspace, "preprocess", name).unchanged
+        commit_stage(workspace, "preprocess", name)
+        assert stage_status(workspace, "preprocess", name).unchanged
+        (workspace.scenarios / "second.yaml").unlink(missing_ok=True)
+    told = (workspace.root / "dvc.yaml").read_text()
+    assert told.startswith("# The stages after") and "      - third\n      - quickstart\n\nstages:" in told, told
 
 
 def test_it_does_not_matter_from_which_folder_it_is_done(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace.scenarios)
     put(workspace, "quickstart", "one")
-    add_data(workspace)
+    add_data(workspace, "quickstart")
     make_outputs(workspace, "[1]")
-    assert data_unchanged(workspace) and stage_status(workspace, "preprocess", "quickstart").unchanged
+    assert data_unchanged(workspace, "quickstart") and stage_status(workspace, "preprocess", "quickstart").unchanged
     assert Path.cwd() == workspace.scenarios

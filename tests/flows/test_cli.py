@@ -193,8 +193,21 @@ def test_ones_own_images_take_two_commands(checkout: Checkout, tmp_path: Path) -
     summary = checkout.evergreen("run", "lamps", "--json")
     assert summary.status == 0, summary.err
     assert summary.json["scenario"] == "lamps"
-    # The other scenario is as it was.
-    assert {s["state"] for s in checkout.evergreen("run", "--json").json["stages"].values()} == {"unchanged"}
+    # The other scenario is as it was, and its data's version too, though data.dvc names more now.
+    quickstart = checkout.evergreen("run", "--json").json
+    assert {s["state"] for s in quickstart["stages"].values()} == {"unchanged"}
+    # A checkout of one leaves the other alone, and DVC has nothing to do for either.
+    back = checkout.evergreen("checkout", "quickstart@1", "--json")
+    assert back.json["data_version"] == quickstart["data_version"] != summary.json["data_version"]
+    again = checkout.evergreen("run", "lamps", "--json").json
+    assert {s["state"] for s in again["stages"].values()} == {"unchanged"}
+    assert again["data_version"] == summary.json["data_version"]
+    # A third scenario, whose file was copied and which was never run, is in nobody's way.
+    text = (checkout.root / "scenarios/quickstart.yaml").read_text().replace("name: quickstart", "name: copied")
+    (checkout.root / "scenarios/copied.yaml").write_text(text)
+    for command in (("dvc", "repro"), ("dvc", "metrics", "show")):
+        done = checkout.run(*command)
+        assert done.status == 0, done.err
 
 
 @pytest.mark.slow

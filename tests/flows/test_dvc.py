@@ -14,6 +14,8 @@ from tests.support.shipped import DATA_DVC
 
 pytestmark = pytest.mark.slow
 
+DIGITS = "1c132afff89641736bd49754a8de2e23"  # the hash of data/quickstart, as README.md shows it
+
 
 def lock(checkout: Checkout, stage: str) -> Any:
     return YAML(typ="safe").load((checkout.root / "dvc.lock").read_text())["stages"][f"{stage}@quickstart"]
@@ -21,6 +23,10 @@ def lock(checkout: Checkout, stage: str) -> Any:
 
 def test_the_committed_data_dvc_is_reproduced_bit_by_bit(trained: tuple[Checkout, Any]) -> None:
     assert (trained[0].root / "data.dvc").read_text() == DATA_DVC
+
+
+def test_the_built_in_data_have_the_same_version_on_every_machine(trained: tuple[Checkout, Any]) -> None:
+    assert trained[1]["data_version"] == DIGITS
 
 
 def test_dvc_finds_nothing_to_do_after_a_run(trained: tuple[Checkout, Any]) -> None:
@@ -59,6 +65,7 @@ def test_metrics_and_plots_are_shown(trained: tuple[Checkout, Any]) -> None:
     plots = trained[0].run("dvc", "plots", "show", "outputs/quickstart/plots/confusion.csv")
     assert plots.status == 0, plots.err
     assert (trained[0].root / "dvc_plots" / "index.html").exists()
+    assert "dvc_plots" not in trained[0].run("git", "status", "--porcelain").out
 
 
 def test_an_experiment_changes_a_setting_and_is_listed(checkout: Checkout) -> None:

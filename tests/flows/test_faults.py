@@ -140,7 +140,7 @@ def test_mlflow_may_go_before_during_and_after_the_training_and_nothing_is_train
     with pytest.raises(Unreachable, match="does not answer.*what is finished is kept"):
         retrain(due)
     answers(due)  # with the server away: the champion was kept here
-    assert len(batches(due.workspace, NAME)) == 2 and data_unchanged(due.workspace)  # what came is in the data set
+    assert len(batches(due.workspace, NAME)) == 2 and data_unchanged(due.workspace, NAME)  # what came is in the data set
 
     mlflow.start()
     with pytest.raises(Unreachable, match="could not be registered.*nothing is trained twice"):
@@ -221,7 +221,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(small: tuple[Tiny, Path], stage
     ballast.unlink()
     summary = retrain(tiny)
     assert summary["retrained"] and len(batches(tiny.workspace, NAME)) == 2
-    assert data_unchanged(tiny.workspace)
+    assert data_unchanged(tiny.workspace, NAME)
     answers(tiny)
 
 

@@ -1,7 +1,7 @@
 """The project as it is shipped, whatever this checkout has been used for.
 
-Using a checkout changes files that git tracks: `evergreen new` adds a scenario to `scenarios/`, `dvc.yaml` and `prefect.yaml`,
-`evergreen run` writes `data.dvc` and `dvc.lock`, `evergreen tune --apply` changes a scenario. Tests start from none of that.
+Using a checkout changes files that git tracks: `evergreen new` adds a scenario to `scenarios/` and `prefect.yaml`, `evergreen run`
+writes `data.dvc`, `dvc.lock` and `dvc.yaml`, `evergreen tune --apply` changes a scenario. Tests start from none of that.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SCENARIOS = ("cifar10", "inspection", "quickstart")
 # The version of the quickstart's data: the digits are the same bit for bit on every machine.
 DATA_DVC = """\
 outs:
-- md5: 0671b4252e9382cdbd5e97c16c7fba74.dir
-  size: 169779
+- md5: b091d6503623e4d5304a55f870b9254b.dir
+  size: 169902
   nfiles: 1
   hash: md5
   path: data
@@ -38,7 +38,7 @@ def shipped() -> Path:
     (folder / "scenarios").mkdir()
     for name in SCENARIOS:
         (folder / "scenarios" / f"{name}.yaml").write_bytes(_committed(f"scenarios/{name}.yaml"))
-    names = "".join(f"      - {name}\n" for name in ("quickstart", "cifar10", "inspection"))
+    names = "      - quickstart\n"  # the others' first runs add theirs
     pipeline, replaced = re.subn(r"(?<=  - names:\n)(?:      - .*\n)+", names, (ROOT / "dvc.yaml").read_text())
     assert replaced == 1, "dvc.yaml lists the scenarios below `names:`"
     (folder / "dvc.yaml").write_text(pipeline)

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from evergreen.dataset import batches, read_quarantine, staged, table
+from evergreen.dataset import Correction, batches, read_quarantine, stage_records, staged, table
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.images import BadImage
 from evergreen.isolated import Inspectors
@@ -222,7 +222,7 @@ def test_hostile_entries_of_an_archive_go_to_quarantine(workspace: Workspace) ->
         "../cat/evil.png": "outside", "/cat/evil.png": "outside", "cat/link.png": "link", "cat/hard.png": "link",
         "cat/disk.png": "not-a-file",
     }  # fmt: skip
-    assert {path.name for path in set(workspace.root.iterdir()) - before} == {".evergreen", "quarantine"}
+    assert {path.name for path in set(workspace.root.iterdir()) - before} == {".evergreen", "inbox", "quarantine"}
     assert not (workspace.root.parent / "cat").exists() and not Path("/cat").exists()
 
 
@@ -297,6 +297,126 @@ def test_an_image_that_the_data_set_has_under_another_label_goes_to_quarantine(w
     collection = collect(scenario(), workspace)
     assert (collection.added, collection.known, collection.conflicts) == (0, 10, 1)
     assert refused(workspace) == {"dog/same.png": "label-conflict"} and balanced(collection)
+
+
+def follow(workspace: Workspace, **settings: Any) -> Collection:
+    """Collect, and move what is staged into the data set, as version does."""
+    found = collect(scenario(**settings), workspace)
+    workspace.data("pets").mkdir(parents=True, exist_ok=True)
+    for folder in staged(workspace, "pets"):
+        folder.rename(workspace.data("pets") / folder.name)
+    return found
+
+
+def in_use(workspace: Workspace) -> dict[str, str]:
+    rows = table(batches(workspace, "pets"), ["source", "label"]).to_pylist()
+    return {row["source"]: row["label"] for row in rows}
+
+
+def changed_pets(workspace: Workspace) -> None:
+    """Ten items are collected; then one is deleted from the source, and one moved to another label."""
+    fill(workspace, pets())
+    follow(workspace)
+    (workspace.root / "pets/cat/001.png").unlink()
+    (workspace.root / "pets/cat/003.png").rename(workspace.root / "pets/dog/003.png")
+
+
+def test_what_a_source_takes_away_or_labels_otherwise_is_said_and_stays(workspace: Workspace) -> None:
+    changed_pets(workspace)
+    collection = follow(workspace)
+    assert (collection.seen, collection.known, collection.gone, collection.relabelled) == (9, 9, 1, 1)
+    assert collection.quarantined == {} and collection.conflicts == 1 and balanced(collection)
+    words = str(collection)
+    assert "1 that the source had are gone from it (cat/001.png): they stay in the data set." in words
+    assert "1 have another label in the source now (dog/003.png: cat → dog): they keep their label." in words
+    assert "collect.mirror: true follows the source in both" in words
+    shown = page(scenario(), workspace, collection).tables["source against data set"]
+    assert [(row["items"], row["count"], row["examples"]) for row in shown] == [
+        ("labelled otherwise in the source", 1, "dog/003.png: cat → dog"), ("no longer in the source", 1, "cat/001.png"),
+    ]  # fmt: skip
+    assert in_use(workspace) == {name: name[:3] for name in pets()}
+    [rebuilt] = [TypeAdapter(Collection).validate_python(json.loads(json.dumps(dataclasses.asdict(collection))))]
+    assert rebuilt == collection
+
+
+def test_a_mirrored_source_withdraws_and_relabels_and_what_comes_back_is_in_use_again(workspace: Workspace) -> None:
+    changed_pets(workspace)
+    parts_before = {name: data for name, data in tree(workspace.data("pets")).items() if name.endswith(".parquet")}
+    collection = follow(workspace, mirror=True)
+    assert (collection.gone, collection.relabelled, collection.conflicts) == (1, 1, 0)
+    assert "withdrawn from the data set" in str(collection) and "relabelled in the data set too" in str(collection)
+    expected = {name: name[:3] for name in pets() if name != "cat/001.png"} | {"cat/003.png": "dog"}
+    assert in_use(workspace) == expected
+    assert {name: data for name, data in tree(workspace.data("pets")).items() if name.endswith(".parquet")} == parts_before
+    again = follow(workspace, mirror=True)
+    assert (again.gone, again.relabelled, again.batch) == (0, 0, None) and in_use(workspace) == expected
+
+    fill(workspace, {"dog/back.png": encoded(1), "cat/003.png": encoded(3)})
+    (workspace.root / "pets/dog/003.png").unlink()
+    back = follow(workspace, mirror=True)
+    assert (back.added, back.reinstated, back.relabelled) == (0, 1, 2) and "came back (cat/001.png)" in str(back)
+    assert in_use(workspace) == {name: name[:3] for name in pets()} | {"cat/001.png": "dog"}
+
+
+def test_a_mirror_never_withdraws_much_because_a_disk_is_away(workspace: Workspace) -> None:
+    fill(workspace, pets())
+    follow(workspace, mirror=True)
+    for name in list(pets())[:3]:
+        (workspace.root / "pets" / name).unlink()
+    before = tree(workspace.data("pets"))
+    with pytest.raises(DataRefused, match=r"3 of 10 items .* at most 20.0% \(collect.max_withdrawn\)\. .*a disk may be away"):
+        collect(scenario(mirror=True), workspace)
+    assert tree(workspace.data("pets")) == before and not workspace.staging("pets").exists()
+    assert follow(workspace, mirror=True, max_withdrawn=0.3).gone == 3
+    for name in list(pets())[3:]:
+        (workspace.root / "pets" / name).unlink()
+    with pytest.raises(WrongUse, match="there is no item"):
+        collect(scenario(mirror=True, max_withdrawn=1), workspace)
+
+
+def test_a_mirror_leaves_alone_what_the_source_cannot_give_just_now_and_what_did_not_come_from_it(workspace: Workspace) -> None:
+    from evergreen.inbox import Inbox
+    from tasks.collect import collect_inbox
+
+    fill(workspace, pets())
+    follow(workspace)
+    inbox = workspace.root / "inbox/pets"
+    (inbox / "cat").mkdir(parents=True)
+    (inbox / "cat/new.png").write_bytes(encoded(500))
+    collect_inbox(scenario(), workspace, Inbox.look_into(inbox, 0))
+    accept(workspace)
+    unreadable = workspace.root / "pets/cat/001.png"
+    unreadable.unlink()
+    unreadable.symlink_to("nowhere")
+    assert follow(workspace, mirror=True).gone == 0 and in_use(workspace)["cat/new.png"] == "cat"
+
+
+@pytest.mark.parametrize("missing", [1, 9])
+def test_of_parts_that_do_not_say_whence_they_came_those_of_the_source_are_known_by_what_it_still_has(
+    workspace: Workspace, missing: int
+) -> None:
+    import pyarrow.parquet as pq
+
+    fill(workspace, pets())
+    follow(workspace)
+    [part] = workspace.data("pets").rglob("*.parquet")
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)  # as parts were before
+    for name in list(pets())[:missing]:
+        (workspace.root / "pets" / name).unlink()
+    assert follow(workspace, mirror=True).gone == (1 if missing == 1 else 0)
+
+
+def test_a_person_s_correction_is_before_the_mirrored_source(workspace: Workspace) -> None:
+    fill(workspace, pets())
+    follow(workspace)
+    id = hashlib.sha256(encoded(1)).hexdigest()
+    stage_records(workspace.data("pets"), 1, [Correction(id, "dog", "cat", "Ada", "2026-01-01T00:00:00+00:00", "fix.csv")])
+    fill(workspace, {"bird/001.png": encoded(1)})
+    (workspace.root / "pets/cat/001.png").unlink()
+    collection = follow(workspace, mirror=True)
+    assert (collection.gone, collection.relabelled, collection.batch) == (0, 0, None) and in_use(workspace)[
+        "cat/001.png"
+    ] == "dog"
 
 
 def test_too_many_bad_items_stop_the_run_and_name_each_reason(workspace: Workspace) -> None:

@@ -81,7 +81,7 @@ def label_of(workspace: Workspace, number: int) -> str:
 
 def test_an_empty_inbox_changes_nothing(small: Workspace) -> None:
     assert str(taken(small)) == "nothing came"
-    assert data_version(small) is None
+    assert data_version(small, NAME) is None
 
 
 def test_new_images_become_a_part_of_a_new_data_version_and_leave_the_inbox(small: Workspace) -> None:
@@ -89,7 +89,7 @@ def test_new_images_become_a_part_of_a_new_data_version_and_leave_the_inbox(smal
     first = taken(small)
     assert (first.added, first.known) == (10, 5)
     assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 2
-    assert data_unchanged(small) and waiting(small) == []
+    assert data_unchanged(small, NAME) and waiting(small) == []
 
 
 def test_an_unknown_label_goes_to_quarantine_and_nothing_is_in_the_way_of_the_rest(small: Workspace) -> None:
@@ -122,18 +122,18 @@ def test_a_correction_changes_the_label_and_keeps_the_old_one_on_record(small: W
     assert label_of(small, 7) == other(7)
     (one,) = corrections(batches(small, NAME))
     assert (one.old_label, one.by, one.source) == (digit(7)[1], "Ada", "fixes.csv")
-    assert part.read_bytes() == before and data_unchanged(small)
+    assert part.read_bytes() == before and data_unchanged(small, NAME)
     assert table(batches(small, NAME), ["label"], ())["label"].to_pylist()[7] == digit(7)[1]
 
 
 def test_the_same_correction_twice_changes_nothing_the_second_time(small: Workspace) -> None:
     correct(small, f"{id_of(7)},{other(7)},")
     taken(small)
-    named = data_version(small)
+    named = data_version(small, NAME)
     correct(small, f"{id_of(7)},{other(7)},", f"{id_of(7)},{other(7)},", file="again.csv")
     result = taken(small)
     assert (result.corrected, result.corrections_known) == (0, 2)
-    assert data_version(small) == named and waiting(small) == []
+    assert data_version(small, NAME) == named and waiting(small) == []
 
 
 def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(small: Workspace) -> None:
@@ -207,7 +207,7 @@ def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happ
             taken(small)
     assert len(waiting(small)) == 11
     taken(small)
-    assert waiting(small) == [] and data_unchanged(small)
+    assert waiting(small) == [] and data_unchanged(small, NAME)
     assert len(known_ids(small, NAME)) == 210 and len(batches(small, NAME)) == 3 and len(corrections(batches(small, NAME))) == 2
     assert (label_of(small, 7), label_of(small, 205)) == (other(7), other(205))
 

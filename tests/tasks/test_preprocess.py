@@ -15,7 +15,7 @@ import pytest
 
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
 from evergreen import decoding
-from evergreen.dataset import Item, PartWriter, batches
+from evergreen.dataset import Item, PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.feed import Split
 from evergreen.images import inspect, prepare
@@ -121,6 +121,18 @@ def test_new_items_move_none_of_the_old_ones(workspace: Workspace) -> None:
     after = {row["id"]: (row["split"], row["cluster"], row["left_out"]) for row in rows(workspace)}
     assert len(after) == 300
     assert {id: after[id] for id in before} == before
+
+
+def test_a_withdrawn_item_is_in_no_split_and_moves_no_other(workspace: Workspace) -> None:
+    add_batch(workspace, digits(0, 300))
+    preprocess(scenario(), workspace)
+    before = {row["id"]: row["split"] for row in rows(workspace)}
+    at, gone = "2026-01-01T00:00:00+00:00", [id for id, split in before.items() if split == "test"][:5]
+    stage_records(workspace.data("quickstart"), 1, withdrawals=[Withdrawal(id, True, None, at, "x") for id in gone])
+    preparation = preprocess(scenario(), workspace)
+    after = {row["id"]: row["split"] for row in rows(workspace)}
+    assert {id for id in after if after[id] != before[id]} == set(gone) and all(after[id] is None for id in gone)
+    assert preparation.left_out["withdrawn"] == 5 and preparation.items == 300
 
 
 def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,3 +314,11 @@ def test_a_table_holds_no_images(workspace: Workspace) -> None:
     table = _table(scenario(), workspace, collection())
     assert set(table) == set(schema().names) - {"image"} | {"new", "duplicate_share", "conflict_share"}
     assert table["new"].dtype == np.int8
+
+
+def test_a_refusal_for_labels_that_the_source_has_changed_names_the_ways_out(workspace: Workspace) -> None:
+    staged_batch(workspace, {"cat": 20, "dog": 20})
+    found = dataclasses.replace(collection(seen=100), relabelled=2, conflicts=2)
+    words = refusal(workspace, scenario(), found)
+    assert "2 items have another label in the source than in the data set: collect.mirror: true takes the source's" in words
+    assert "corrections in inbox/pets/" in words

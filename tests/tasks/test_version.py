@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evergreen.scenario import Scenario
-from evergreen.versions import data_unchanged, data_version
+from evergreen.versions import data_unchanged, data_version, fetch_data
 from evergreen.workspace import Workspace
 from tasks.version import DataVersion, page, stage, unchanged, version
 from tests.evergreen.test_versions import clone, put, repository
@@ -45,9 +44,9 @@ def still(workspace: Workspace, last: DataVersion) -> bool:
 def test_a_staged_batch_moves_into_the_data_set_and_to_the_remote(workspace: Workspace) -> None:
     stage_batch(workspace)
     done = made(workspace)
-    assert (done.batches, done.pushed, done.data_version) == (("00000-aaa",), True, data_version(workspace))
+    assert (done.batches, done.pushed, done.data_version) == (("00000-aaa",), True, data_version(workspace, "quickstart"))
     assert (workspace.data("quickstart") / "00000-aaa/part-00000.parquet").read_text() == "one"
-    assert not list(workspace.staging("quickstart").iterdir()) and data_unchanged(workspace)
+    assert not list(workspace.staging("quickstart").iterdir()) and data_unchanged(workspace, "quickstart")
     assert any(path.is_file() for path in (workspace.private / "dvc-remote").rglob("*"))
     assert str(done) == f"data version {done.data_version}, 1 batch."
 
@@ -83,7 +82,7 @@ def test_a_remote_that_is_away_is_a_warning_and_the_next_run_tries_again(
     stage_batch(workspace)
     with caplog.at_level(logging.WARNING, "evergreen"):
         first = made(workspace)
-    assert not first.pushed and data_unchanged(workspace) and "not copied to the remote yet" in str(first)
+    assert not first.pushed and data_unchanged(workspace, "quickstart") and "not copied to the remote yet" in str(first)
     assert "It is safe here; the next run tries again" in caplog.text
     assert not still(workspace, first)
     away.unlink()
@@ -97,55 +96,27 @@ def test_a_batch_that_was_moved_before_a_kill_is_taken_in_by_the_next_run(worksp
     put(workspace, "quickstart", "two", batch="00001-bbb")  # moved, and not added
     assert not still(workspace, first)
     second = made(workspace)
-    assert second.batches == ("00000-aaa", "00001-bbb") and data_unchanged(workspace) and still(workspace, second)
+    assert second.batches == ("00000-aaa", "00001-bbb") and data_unchanged(workspace, "quickstart") and still(workspace, second)
     clean = repository(workspace.root.parent / "clean")
     for batch, content in (("00000-aaa", "one"), ("00001-bbb", "two")):
         put(clean, "quickstart", content, batch=batch)
     assert made(clean).data_version == second.data_version
 
 
-def test_another_scenarios_data_that_are_not_here_stay_in_the_version(workspace: Workspace, tmp_path: Path) -> None:
+def test_another_scenarios_data_that_are_not_here_stay_in_data_dvc(workspace: Workspace, tmp_path: Path) -> None:
     stage_batch(workspace)
-    made(workspace)
+    first = made(workspace)
     other = clone(workspace, tmp_path / "other")
     stage_batch(other, content="two", name="cifar10")
     made(other, "cifar10")
-    assert (other.data("quickstart") / "00000-aaa/part-00000.parquet").read_text() == "one"
+    assert not other.data("quickstart").exists() and data_version(other, "quickstart") == first.data_version
     # and so in a third clone, which knows only what the second wrote
     third = clone(other, tmp_path / "third")
     (third.root / ".dvc/config.local").write_text((other.root / ".dvc/config.local").read_text())
     stage_batch(third, content="three", name="inspection")
     made(third, "inspection")
+    assert fetch_data(third, "quickstart") and fetch_data(third, "cifar10")
     assert sorted(path.name for path in (third.root / "data").iterdir()) == ["cifar10", "inspection", "quickstart"]
-
-
-def test_data_that_nobody_has_any_more_are_warned_of_before_they_drop_out(
-    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    stage_batch(workspace)
-    made(workspace)
-    other = clone(workspace, tmp_path / "other")
-    shutil.rmtree(workspace.private / "dvc-remote")
-    stage_batch(other, content="two", name="cifar10")
-    with caplog.at_level(logging.WARNING, "evergreen"):
-        made(other, "cifar10")
-    assert "run your other scenarios" in caplog.text and "data.dvc is in git" in caplog.text
-
-
-def test_data_of_which_only_a_part_is_lost_are_warned_of_too(
-    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    import hashlib
-
-    stage_batch(workspace)
-    made(workspace)
-    other = clone(workspace, tmp_path / "other")
-    mark = hashlib.md5(b"one").hexdigest()
-    (workspace.private / "dvc-remote/files/md5" / mark[:2] / mark[2:]).unlink()
-    stage_batch(other, content="two", name="cifar10")
-    with caplog.at_level(logging.WARNING, "evergreen"):
-        made(other, "cifar10")
-    assert "run your other scenarios" in caplog.text
 
 
 def test_adding_to_one_scenario_leaves_the_others_unchanged(workspace: Workspace) -> None:

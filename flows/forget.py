@@ -1,0 +1,202 @@
+"""`evergreen forget NAME`: take items out for good, of the data set and of everything that was made of it; `evergreen reinstate NAME`: bring
+withdrawn items back into use."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from evergreen.dataset import Withdrawal, batches, records, stage_records
+from evergreen.errors import WrongUse
+from evergreen.forgetting import Asked, Plan, clean_files, clean_models, journal, matches, models_with, rewrite_data
+from evergreen.inbox import inbox_of
+from evergreen.scenario import Scenario
+from evergreen.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data
+from evergreen.workspace import Workspace
+
+log = logging.getLogger("evergreen")
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was taken out.
+
+    Attributes:
+        scenario: its name.
+        items: of the data set.
+        quarantined: in quarantine.
+        objects: of DVC's cache and remotes, copies counted.
+        models: versions that had the items; they are marked, and should be replaced.
+        champion: whether the champion is one of them.
+        data_version: that the data set has now; None where nothing of it is left, or nothing of it was taken out.
+        left: what still holds the items, and is the user's to delete.
+    """
+
+    scenario: str
+    items: int
+    quarantined: int
+    objects: int
+    models: tuple[int, ...]
+    champion: bool
+    data_version: str | None
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = [
+            f"Forgotten: {self.items:,} items of the data set {self.scenario}, {self.quarantined:,} in quarantine, {self.objects:,} objects of "
+            f"DVC's cache and remotes. Data version: {self.data_version or 'none'}."
+        ]
+        if self.models:
+            versions = ", ".join(map(str, self.models))
+            told.append(
+                f"Model versions {versions} had them in their data and are marked (tag forgotten_items){', the champion too' * self.champion}: "
+                f"train anew with evergreen run {self.scenario}. These versions' data can no longer be checked out whole."
+            )
+        told += [f"Still there, and yours to delete: {one}." for one in self.left]
+        return "\n".join(told)
+
+
+def asked(
+    workspace: Workspace, name: str, ids: Sequence[str] | None, sources: Sequence[str] | None, groups: Sequence[str] | None
+) -> Asked:
+    """Which items a command means.
+
+    Raises:
+        WrongUse: it names none (unless what was begun is to be brought to its end), or an id that is none.
+    """
+    if not (ids or sources or groups) and Plan.load(workspace, name) is None:
+        raise WrongUse("no items are named", expected="--id SHA256, --source PATTERN or --group GROUP", fix="Name the items.")
+    for id in ids or ():
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", id):
+            raise WrongUse(
+                "an id is not the sha256 of an image file", expected="64 hex digits", received=id, fix="See sha256sum."
+            )
+    return Asked(tuple(id.lower() for id in ids or ()), tuple(sources or ()), tuple(groups or ()))
+
+
+def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str], bool]) -> Forgotten | None:
+    """Take items out for good. Killed half-way, the same command goes on.
+
+    Args:
+        confirm: is shown what will be taken out; if it says no, nothing is.
+
+    Returns:
+        None where it said no.
+
+    Raises:
+        WrongUse: there is no such item.
+        Unreachable: MLflow does not answer.
+        EvergreenError: the DVC remote does not.
+    """
+    with _alone(workspace, name):
+        plan = Plan.load(workspace, name)
+        if plan is not None:
+            log.info("What was begun is brought to its end: %s items.", f"{len(plan.ids):,}")
+        else:
+            fetch_data(workspace, name)
+            plan = planned(workspace, name, asked)
+            if not confirm(in_words(plan)):
+                return None
+            plan.save(workspace)
+        rewrite_data(workspace, plan)
+        version = data_version(workspace, name)
+        if batches(workspace, name):
+            version = add_data(workspace, name)
+        problem = push_data(workspace, name) if version else ""
+        deleted = delete_objects(workspace, plan.objects)
+        left = clean_files(workspace, plan, inbox_of(Scenario.load(workspace.scenarios, name), workspace))
+        clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
+        journal(workspace, name).unlink()
+    if problem:
+        log.warning("The data set was not copied to the DVC remote (%s); the next run tries again.", problem)
+    left += [f"the same image in the data set of scenario {other}" for other in plan.shared_with]
+    champion = _champion(workspace, name) in plan.models
+    return Forgotten(name, sum(plan.labels.values()), plan.quarantined, deleted, plan.models, champion, version, tuple(left))
+
+
+def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:
+    """What it would take out."""
+    found = matches(workspace, name, asked)
+    mine = [one for one in found if one.batch is not None]
+    ids, folders = tuple(sorted({one.id for one in found})), {one.batch for one in mine if one.batch}
+    objects = objects_with(workspace, name, ids)
+    return Plan(
+        scenario=name,
+        ids=ids,
+        labels=dict(sorted(Counter(one.label for one in mine).items())),
+        quarantined=len({one.id for one in found if one.batch is None}),
+        examples=tuple(dict.fromkeys(one.source for one in found))[:EXAMPLES],
+        batches=tuple(sorted(folders)),
+        objects=objects.oids,
+        shared_with=objects.shared_with,
+        models=models_with(workspace, name, folders) if folders else (),
+    )
+
+
+def in_words(plan: Plan) -> str:
+    """What people are asked about."""
+    labels = ", ".join(f"{count:,} {label}" for label, count in plan.labels.items())
+    lines = [
+        f"To be forgotten for good, in scenario {plan.scenario}:",
+        f"  {len(plan.ids):,} items ({', '.join(plan.examples)}{', …' if len(plan.ids) > len(plan.examples) else ''})",
+        f"  in the data set: {labels or 'none'}; in quarantine: {plan.quarantined:,}",
+        f"  {len(plan.objects):,} objects of DVC's cache and remotes, in which older data versions, splits and predictions hold them",
+        f"  outputs/{plan.scenario}: splits, evaluation, Data Docs and report, which the next run makes anew",
+    ]
+    if plan.models:
+        lines.append(f"  models that had them: versions {', '.join(map(str, plan.models))}; they stay, and are marked")
+    if plan.shared_with:
+        lines.append(f"  not in: {', '.join(plan.shared_with)}, whose data are the same files; forget them there too")
+    lines.append("  The source itself is not changed; what is forgotten is not collected again.")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Reinstated:
+    """Withdrawn items that are in use again."""
+
+    scenario: str
+    items: int
+
+    def __str__(self) -> str:
+        return f"{self.items:,} items of {self.scenario} are in use again, and the source no longer withdraws them. Next: evergreen run {self.scenario}"
+
+
+def reinstate(workspace: Workspace, name: str, asked: Asked) -> Reinstated:
+    """Bring withdrawn items back into use; a person has said so, and a mirrored source does not withdraw them again.
+
+    Raises:
+        WrongUse: no such item is withdrawn.
+    """
+    with _alone(workspace, name):
+        fetch_data(workspace, name)
+        folders = batches(workspace, name)
+        withdrawn, at = records(folders).withdrawn, datetime.now(UTC).isoformat(timespec="seconds")
+        ids = sorted({one.id for one in matches(workspace, name, asked) if one.batch and one.id in withdrawn})
+        if not ids:
+            raise WrongUse("none of these items is withdrawn", received=asdict(asked), fix="All of them are in use.")
+        said = [Withdrawal(id, False, "evergreen reinstate", at, "") for id in ids]
+        stage_records(workspace.data(name), len(folders), withdrawals=said)
+        add_data(workspace, name)
+        push_data(workspace, name)
+    return Reinstated(name, len(ids))
+
+
+@contextlib.contextmanager
+def _alone(workspace: Workspace, name: str) -> Iterator[None]:
+    with workspace.lock(f"run-{name}"), workspace.lock(f"collect-{name}"):
+        yield
+
+
+def _champion(workspace: Workspace, name: str) -> Any:
+    from evergreen.registry import aliases
+
+    return aliases(workspace, name).get("champion")
