@@ -5,6 +5,7 @@ Every key is typed. A mistake names the file, the line, the key, and what is all
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -366,7 +367,9 @@ class Scenario(Section):
                 "there is no such scenario",
                 expected=f"one of {', '.join(known) or 'none yet'}",
                 received=name,
-                fix="Make one of your own images with: evergreen new NAME --images PATH",
+                fix=f"Did you mean {near[0]}?"
+                if (near := difflib.get_close_matches(name.lower(), known, n=1))
+                else "Make one of your own images with: evergreen new NAME --images PATH",
             )
         return cls.parse(folder / f"{name}.yaml")
 

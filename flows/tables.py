@@ -2,150 +2,263 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from evergreen import figures
 from evergreen.estimate import Estimate
 from evergreen.workspace import Workspace
+from flows.terminal import console as console_of
+
+if TYPE_CHECKING:
+    from flows.overview import Row, Status
+
+QUALITIES = {"accuracy": "accuracy", "precision_macro": "precision", "recall_macro": "recall", "f1_macro": "F1"}
 
 
 def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
     """A run's summary: its stages, its quality and cost, and where to look."""
-    console = Console(file=out, highlight=False)
-    stages = Table(title=f"{summary['scenario']}: stages", title_justify="left", header_style="bold")
-    for heading, side in (("stage", "left"), ("state", "left"), ("seconds", "right"), ("energy", "right")):
-        stages.add_column(heading, justify=side)  # type: ignore[arg-type]
+    console = console_of(out)
+    stages = _table(f"{summary['scenario']}: stages", ("stage", "state", ">time", ">energy"))
     for name, stage in summary["stages"].items():
-        stages.add_row(name, stage["state"], f"{stage['seconds']:.1f}", watt_hours(stage["energy_wh"]))
+        state = Text(stage["state"], style="green" if stage["state"] == "ran" else "dim")
+        stages.add_row(name, state, figures.duration(stage["seconds"]), figures.energy(stage["energy_wh"]))
     console.print(stages)
 
     result = Table(title=f"{summary['scenario']}: result", title_justify="left", show_header=False)
-    result.add_column(style="bold")
-    result.add_column()
-    metrics = summary["metrics"]
-    for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
-        result.add_row(name.replace("_", " "), f"{metrics[name]:.2%}")
-    result.add_row("energy", f"{watt_hours(summary['energy_wh'], summary['energy_uncertainty_wh'])}, by {_methods(summary)}")
-    carbon = summary["carbon_gco2e"]
-    result.add_row(
-        "carbon",
-        "unknown"
-        if carbon is None
-        else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} g/kWh ({summary['intensity_source']})",
-    )
-    result.add_row("1,000 predictions", _predictions(summary))
-    if summary["embodied_gco2e"] is not None:
-        embodied, sci = summary["embodied_gco2e"], summary["sci_gco2e_per_training"]
-        told = "unknown" if sci is None else f"{sci:.3g} gCO2e a training run, of which {embodied:.3g} the machine's making"
-        result.add_row("SCI", told)
-    if summary.get("estimate"):
-        result.add_row("estimated", _estimated(summary))
-    result.add_row("data version", summary["data_version"])
-    result.add_row("model version", f"evergreen-{summary['scenario']} version {summary['model_version']}")
-    result.add_row("promoted", f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}")
+    result.add_column(style="bold", no_wrap=True)
+    result.add_column(overflow="fold")
+    for what, value in _facts(summary).items():
+        result.add_row(what, Text(value, style="green" if what == "promoted" and summary["promoted"] else ""))
     console.print(result)
 
-    name = summary["scenario"]
-    console.print("Where to look:", style="bold")
-    console.print(f"  data report     {_shown(workspace.data_docs(name) / 'index.html')}", soft_wrap=True)
-    console.print(f"  pictures        {_shown(workspace.evaluation(name))}", soft_wrap=True)
-    if (workspace.outputs(name) / "report.html").exists():
-        console.print(f"  worth it?       {_shown(workspace.outputs(name) / 'report.html')}", soft_wrap=True)
-    console.print("  Prefect, MLflow evergreen up   (then open the links that it prints)")
+    apart = summary.get("validation_and_test") or {}
+    if apart.get("sentence"):
+        _say(console, f"{apart['sentence']}", "bold yellow")
+    _where_to_look(summary, workspace, console)
     if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
-        console.print("Nothing has changed since the last run: nothing was done.", style="bold green")
+        _say(console, "Nothing has changed since the last run: nothing was done.", "bold green")
 
 
 def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
     """What came, why there was a training or none, and the training's summary."""
-    console = Console(file=out, highlight=False)
-    console.print(f"Inbox: {summary['inbox']}.", soft_wrap=True)
+    console = console_of(out)
+    _say(console, f"Inbox: {summary['inbox']}.")
     for heading, clauses in (("Reasons to train again", summary["reasons"]), ("No reasons", summary["against"])):
         if clauses:
-            console.print(f"{heading}:", style="bold")
-            for clause in clauses:
-                console.print(f"• {clause}", soft_wrap=True)
+            _say(console, f"{heading}:", "bold")
+            _points(console, clauses)
     if summary["retrained"]:
-        for one in summary["tries"]:
-            became = "was promoted" if one["promoted"] else "was not promoted"
-            console.print(f"• from {one['start']}: {became}, {one['reason']}", soft_wrap=True)
+        _points(
+            console,
+            [
+                f"from {one['start']}: {'was promoted' if one['promoted'] else 'was not promoted'}, {one['reason']}"
+                for one in summary["tries"]
+            ],
+        )
         show_summary(summary, workspace, out)
     else:
         state = "It waits" if summary["reasons"] else "Nothing to do"
-        console.print(f"{state} ({watt_hours(summary['energy_wh'])}).", style="bold green")
+        _say(console, f"{state} ({figures.energy(summary['energy_wh'])}).", "bold green")
 
 
 def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
     """The best trials of a tuning and what became of the winner."""
-    console = Console(file=out, highlight=False)
+    console = console_of(out)
     scored = sorted((one for one in found["trials"] if one["score"] is not None), key=lambda one: -one["score"])
     own = next(one for one in scored if one["own"])
     shown = scored[:8] + [one for one in scored[8:] if one["own"]]
-    table = Table(
-        title=f"{found['scenario']}: the best of {len(scored)} finished trials", title_justify="left", header_style="bold"
+    table = _table(
+        f"{found['scenario']}: the best of {figures.count(len(scored), 'finished trial')}",
+        (">trial", f">{found['metric']}, val", ">per 1,000", ">training", "front", "other settings"),
     )
-    for heading in ("trial", f"{found['metric']}, val", "Wh/1,000", "training", "front"):
-        table.add_column(heading, justify="right")
-    table.add_column("other settings", overflow="fold")
     for one in shown:
-        other = [f"{name} {value:g}" for name, value in one["settings"].items() if value != own["settings"][name]]
+        other = [
+            f"{name} {figures.plain(value)}" for name, value in one["settings"].items() if value != own["settings"][name]
+        ]
         table.add_row(
             str(one["number"]),
-            f"{one['quality']:.2%}",
-            f"{one['energy_wh_per_1000']:.2g}",
-            watt_hours(one["energy_wh"]),
+            figures.percent(one["quality"]),
+            figures.energy(one["energy_wh_per_1000"]),
+            figures.energy(one["energy_wh"]),
             "yes" if one["number"] in found["front"] else "",
             "none: the scenario's own" if one["own"] else ", ".join(other),
         )
     console.print(table)
     ended = sum(one["state"] == "pruned" for one in found["trials"])
     why = {"budget": "the budget was spent", "trials": "so many trials were asked for"}[found["stopped"]]
-    console.print(f"{found['energy_wh']:.3g} of {found['budget_wh']:g} Wh spent; {ended} trials were ended early; {why}.")
+    spent = f"{figures.energy(found['energy_wh'])} of {figures.energy(found['budget_wh'])} spent"
+    _say(console, f"{spent}; {figures.count(ended, 'trial')} ended early; {why}.")
     name, winner = found["scenario"], next(one for one in scored if one["number"] == found["winner"])
     if found["applied"]:
-        console.print(
-            f"Written into scenarios/{name}.yaml: trial {found['winner']}. Next: evergreen run {name}", style="bold green"
-        )
+        _say(console, f"Written into scenarios/{name}.yaml: trial {found['winner']}. Next: evergreen run {name}", "bold green")
     elif found["better"]:
-        console.print(f"Trial {found['winner']} is {found['reason']}.", soft_wrap=True)
-        console.print("To write it into the scenario, repeat the command with --apply. Nothing was written.", style="bold")
+        _say(console, f"Trial {found['winner']} is {found['reason']}.")
+        _say(console, "To write it into the scenario, repeat the command with --apply. Nothing was written.", "bold")
     else:
-        told = found["reason"] if winner["own"] else f"Trial {found['winner']} is {found['reason']}"
-        console.print(f"The settings stay: {told}.", soft_wrap=True, style="bold")
-    console.print(f"  picture  {_shown(workspace.outputs(name) / 'tuning' / 'front.png')}", soft_wrap=True)
-    console.print(f"  table    {_shown(workspace.outputs(name) / 'tuning' / 'trials.csv')}", soft_wrap=True)
+        why = found["reason"] if winner["own"] else f"Trial {found['winner']} is {found['reason']}"
+        _say(console, f"The settings stay: {why}.", "bold")
+    _places(
+        console,
+        {
+            "picture": workspace.outputs(name) / "tuning" / "front.png",
+            "table": workspace.outputs(name) / "tuning" / "trials.csv",
+        },
+    )
 
 
 def show_findings(findings: list[Any], out: IO[str]) -> None:
     """What `evergreen doctor` saw, a line each."""
-    table = Table(show_header=True, header_style="bold")
-    for heading in ("", "what", "seen", "what to do"):
-        table.add_column(heading, overflow="fold")
-    signs = {"fine": "[green]✓[/]", "note": "[yellow]•[/]", "broken": "[red]✗[/]"}
+    table = _table("", ("", "what", "seen", "what to do"))
+    signs = {"fine": Text("✓", "green"), "note": Text("•", "yellow"), "broken": Text("✗", "red")}
     for finding in findings:
-        table.add_row(signs[finding.state], finding.what, finding.seen, finding.fix)
-    Console(file=out, highlight=False).print(table)
+        table.add_row(signs[finding.state], Text(finding.what), Text(finding.seen), Text(finding.fix))
+    console_of(out).print(table)
 
 
-def watt_hours(energy_wh: float | None, uncertainty_wh: float | None = None) -> str:
-    if energy_wh is None:
-        return "unknown"
-    text = f"{energy_wh:.3g}"
-    return f"{text} Wh" if uncertainty_wh is None else f"{text} ± {uncertainty_wh:.2g} Wh"
+def show_estimate(expected: Estimate, out: IO[str]) -> None:
+    """What a run is expected to take, by stage and in all."""
+    console = console_of(out)
+    table = _table("If every stage has to run", ("stage", ">time", ">energy"))
+    for name, (seconds, energy_wh) in expected.stages.items():
+        table.add_row(name, figures.duration(seconds), figures.energy(energy_wh))
+    console.print(table)
+    cost, least, most = expected.cost, expected.least, expected.most
+    span = f"{figures.duration(least.seconds)} to {figures.duration(most.seconds)}"
+    facts = {
+        "time": f"{figures.duration(cost.seconds)} ({span})",
+        "energy": figures.energy(cost.energy_wh, cost.energy_uncertainty_wh),
+        "carbon": figures.carbon(cost.carbon_gco2e),
+        "money": "no price in the scenario" if cost.money is None else figures.money(cost.money, expected.currency or ""),
+    }
+    for what, value in facts.items():
+        _say(console, f"{what:8}{value}")
+    _say(console, f"From: {expected.basis}.")
+    if expected.missing:
+        _say(console, f"Not counted, as they never ran here: {', '.join(expected.missing)}.")
+
+
+def show_scenarios(rows: Sequence[Row], out: IO[str]) -> None:
+    """`evergreen list`: a line a scenario."""
+    console = console_of(out)
+    table = _table("", ("scenario", ">items", "champion", "accuracy", "last run", "retrained by schedule"))
+    for row in rows:
+        if row.problem:
+            table.add_row(row.name, "", Text(row.problem, style="red"))
+            continue
+        champion = "none yet" if row.champion is None else f"version {row.champion}"
+        quality = "" if row.accuracy is None else figures.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
+        last = "never" if row.last_run is None else f"{row.last_run:%Y-%m-%d %H:%M}"
+        table.add_row(row.name, f"{row.items:,}", champion, quality, last, row.schedule or "no")
+    console.print(table)
+    if not rows:
+        _say(console, "No scenario yet. Make one with: evergreen new NAME --images PATH", "bold")
+
+
+def show_status(status: Status, out: IO[str]) -> None:
+    """`evergreen status`: what runs now, where its pages are, and what a run would do."""
+    console = console_of(out)
+    if status.servers:
+        _say(console, "Servers are up:", "bold green")
+        _places(console, status.servers)
+    else:
+        _say(console, "No servers are up. Start Prefect's and MLflow's pages with: evergreen up")
+    for lock in status.running:
+        _say(console, f"Running: {lock}.", "bold")
+    if not status.running:
+        _say(console, "Nothing is running.")
+    table = _table("", ("scenario", "inbox", "next run begins with", "why"))
+    for one in status.scenarios:
+        table.add_row(one.name, one.inbox or "empty", one.next_stage or "nothing to do", one.why)
+    if status.scenarios:
+        console.print(table)
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    """With these headings; `>` before one aligns its column to the right."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for heading in headings:
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def _say(console: Console, sentence: str, style: str = "") -> None:
+    """A sentence in lines that fit. Where nobody reads it at a terminal it stays one line, for programs."""
+    console.print(Text(sentence, style=style), soft_wrap=not console.is_terminal)
+
+
+def _points(console: Console, clauses: Sequence[str]) -> None:
+    for clause in clauses:
+        _say(console, f"• {clause}")
+
+
+def _places(console: Console, places: dict[str, Path | str]) -> None:
+    """Files and addresses, each whole on its line, so that it can be copied and clicked."""
+    for what, where in places.items():
+        shown = where if isinstance(where, str) else _shown(where)
+        console.print(Text(f"  {what:15} {shown}"), soft_wrap=True)
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str]:
+    metrics, items = summary["metrics"], summary["metrics"].get("test_items")
+    facts = {}
+    for key, name in QUALITIES.items():
+        low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
+        facts[name] = figures.percent(metrics[key], low, high, items)
+    facts["accuracy"] += "" if items is None else f" on {figures.count(int(items), 'test item')}"
+    energy = figures.energy(summary["energy_wh"], summary["energy_uncertainty_wh"])
+    facts["energy"] = f"{energy}, by {' and '.join(summary['energy_methods']) or 'nothing that could be measured'}"
+    carbon, per_kwh = summary["carbon_gco2e"], summary["intensity_gco2e_per_kwh"]
+    where = "" if carbon is None else f" at {per_kwh:.0f} g/kWh ({summary['intensity_source']})"
+    facts["carbon"] = f"{figures.carbon(carbon, _share_of(summary, carbon))}{where}"
+    facts["1,000 predictions"] = _predictions(summary)
+    if summary["embodied_gco2e"] is not None:
+        sci, embodied = figures.carbon(summary["sci_gco2e_per_training"]), figures.carbon(summary["embodied_gco2e"])
+        facts["SCI"] = sci if sci == figures.UNKNOWN else f"{sci} a training run, of which {embodied} the machine's making"
+    if summary.get("estimate"):
+        facts["estimated"] = _estimated(summary)
+    facts["data version"] = summary["data_version"]
+    facts["model version"] = f"evergreen-{summary['scenario']} version {summary['model_version']}"
+    facts["promoted"] = f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}"
+    return facts
+
+
+def _share_of(summary: dict[str, Any], carbon: float | None) -> float | None:
+    """The uncertainty that the energy's brings to the carbon."""
+    energy, uncertainty = summary["energy_wh"], summary["energy_uncertainty_wh"]
+    return None if carbon is None or not energy or uncertainty is None else carbon * uncertainty / energy
 
 
 def _predictions(summary: dict[str, Any]) -> str:
-    energy = watt_hours(summary["energy_wh_per_1000_predictions"], summary["energy_uncertainty_wh_per_1000_predictions"])
+    energy = figures.energy(summary["energy_wh_per_1000_predictions"], summary["energy_uncertainty_wh_per_1000_predictions"])
     carbon, sci = summary["carbon_gco2e_per_1000_predictions"], summary["sci_gco2e_per_1000_predictions"]
-    grams = "" if carbon is None else f", {carbon:.3g} gCO2e"
-    return energy + grams + ("" if sci is None else f" ({sci:.3g} with the machine's making)")
+    grams = "" if carbon is None else f", {figures.carbon(carbon)}"
+    return energy + grams + ("" if sci is None else f" ({figures.carbon(sci)} with the machine's making)")
 
 
-def _methods(summary: dict[str, Any]) -> str:
-    return " and ".join(summary["energy_methods"]) or "nothing that could be measured"
+def _estimated(summary: dict[str, Any]) -> str:
+    before = summary["estimate"]
+    off = figures.change(summary["seconds"] / before["seconds"] if before["seconds"] else None)
+    expected = f"{figures.duration(before['seconds'])}, {figures.energy(before['energy_wh'])}"
+    return f"{expected}; it took {figures.duration(summary['seconds'])} ({off})"
+
+
+def _where_to_look(summary: dict[str, Any], workspace: Workspace, console: Console) -> None:
+    name = summary["scenario"]
+    places: dict[str, Path | str] = {
+        "data report": workspace.data_docs(name) / "index.html",
+        "pictures": workspace.evaluation(name),
+    }
+    if (report := workspace.outputs(name) / "report.html").exists():
+        places["worth it?"] = report
+    places |= summary.get("links") or {"Prefect, MLflow": "evergreen up   (then open the links that it prints)"}
+    console.print("Where to look:", style="bold")
+    _places(console, places)
 
 
 def _shown(path: Path) -> str:
@@ -153,28 +266,3 @@ def _shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _estimated(summary: dict[str, Any]) -> str:
-    told = summary["estimate"]
-    off = summary["seconds"] / told["seconds"] - 1 if told["seconds"] else 0.0
-    return f"{told['seconds']:.1f} s, {watt_hours(told['energy_wh'])}; it took {summary['seconds']:.1f} s ({off:+.0%})"
-
-
-def show_estimate(expected: Estimate, out: IO[str]) -> None:
-    """What a run is expected to take, by stage and in all."""
-    console = Console(file=out, highlight=False)
-    table = Table(title="If every stage has to run", title_justify="left", header_style="bold")
-    for heading, side in (("stage", "left"), ("seconds", "right"), ("energy", "right")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for name, (seconds, energy_wh) in expected.stages.items():
-        table.add_row(name, f"{seconds:.1f}", watt_hours(energy_wh))
-    console.print(table)
-    cost, least, most = expected.cost, expected.least, expected.most
-    console.print(f"time    {cost.seconds:.0f} s ({least.seconds:.0f} to {most.seconds:.0f})")
-    console.print(f"energy  {watt_hours(cost.energy_wh, cost.energy_uncertainty_wh)}")
-    console.print("carbon  unknown" if cost.carbon_gco2e is None else f"carbon  {cost.carbon_gco2e:.3g} gCO2e")
-    console.print("money   no price in the scenario" if cost.money is None else f"money   {cost.money:.3g} {expected.currency}")
-    console.print(f"From: {expected.basis}.")
-    if expected.missing:
-        console.print(f"Not counted, as they never ran here: {', '.join(expected.missing)}.")

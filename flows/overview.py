@@ -1,0 +1,200 @@
+"""`evergreen list` and `evergreen status`: what there is, what is running, and what would run next. Neither starts or changes anything."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import figures
+from evergreen.dataset import batches, parts
+from evergreen.environment import Servers
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.scenario import Scenario
+from evergreen.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scenario in `evergreen list`.
+
+    Attributes:
+        name: its name.
+        items: in its data set.
+        champion: the version in use; None where there is none.
+        accuracy, accuracy_low, accuracy_high: of the champion on its test split, with the 95 % interval.
+        last_run: when a stage of it last ended on this machine, in UTC.
+        schedule: when it is retrained (cron); None where it isn't by schedule.
+        problem: why the file is no scenario, or the store can't be asked; else None.
+    """
+
+    name: str
+    items: int
+    champion: int | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    last_run: datetime | None
+    schedule: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run of a scenario would do.
+
+    Attributes:
+        name: the scenario's.
+        inbox: what lies in its inbox, in words; empty where nothing does.
+        next_stage: the first stage that a run would not find unchanged; None where it would find all so.
+        why: in words.
+    """
+
+    name: str
+    inbox: str
+    next_stage: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """Servers' addresses by name, what holds a lock, and each scenario's outlook."""
+
+    servers: dict[str, str]
+    running: tuple[str, ...]
+    scenarios: tuple[Outlook, ...]
+
+
+def scenario_rows(workspace: Workspace) -> list[Row]:
+    """All scenarios, in the order of their names."""
+    return [_row(workspace, path) for path in sorted(workspace.scenarios.glob("*.yaml"))]
+
+
+def status(workspace: Workspace, names: list[str]) -> Status:
+    """Of these scenarios; without any, of all.
+
+    Raises:
+        WrongUse: there is no such scenario.
+    """
+    chosen = names or sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
+    for name in names:
+        Scenario.load(workspace.scenarios, name)
+    servers = Servers.running(workspace)
+    return Status(
+        servers={} if servers is None else _addresses(servers),
+        running=tuple(holder for lock, holder in held_locks(workspace) if not names or lock.partition("-")[2] in names),
+        scenarios=tuple(_outlook(workspace, name) for name in chosen),
+    )
+
+
+def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    """Each lock that a living process holds: its name, and "run of parts since 2026-11-26 10:00:00 (process 4711)"."""
+    import psutil
+
+    for file in sorted((workspace.private / "locks").glob("*.holder.json")):
+        lock = file.name.removesuffix(".holder.json")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            holder = json.loads(file.read_text())
+            if psutil.pid_exists(int(holder["pid"])):
+                what, _, name = lock.partition("-")
+                yield lock, f"{what}{f' of {name}' if name else ''} since {holder['since']} (process {holder['pid']})"
+
+
+def _row(workspace: Workspace, path: Path) -> Row:
+    from evergreen.champion import champion
+
+    name, problem, found, schedule = path.stem, None, None, None
+    try:
+        scenario = Scenario.parse(path)
+        schedule = scenario.retraining.cron
+        found = champion(workspace, name)
+    except EvergreenError as error:
+        problem = str(error)
+    measured = {} if found is None else found.metrics
+    return Row(
+        name,
+        _items(workspace, name),
+        None if found is None else found.version,
+        *(measured.get(f"test_accuracy{end}") for end in ("", "_low", "_high")),
+        _last_run(workspace, name),
+        schedule,
+        problem,
+    )
+
+
+def _items(workspace: Workspace, name: str) -> int:
+    import pyarrow.parquet as pq
+
+    with contextlib.suppress(OSError, ValueError):
+        return sum(pq.read_metadata(part).num_rows for part in parts(batches(workspace, name)))
+    return 0
+
+
+def _last_run(workspace: Workspace, name: str) -> datetime | None:
+    from evergreen.ledger import read
+
+    ended = [entry.ended_at for entry in read(workspace, name)]
+    return datetime.fromisoformat(ended[-1]).astimezone(UTC) if ended else None
+
+
+def _addresses(servers: Servers) -> dict[str, str]:
+    found = {"Prefect": servers.prefect_url, "MLflow": f"{servers.mlflow_url}/#/experiments?workflowType=machine_learning"}
+    pages: Any = getattr(servers, "pages_url", "")
+    return found | ({"reports": pages} if pages else {})
+
+
+def _outlook(workspace: Workspace, name: str) -> Outlook:
+    try:
+        scenario = Scenario.load(workspace.scenarios, name)
+        stage, why = _next_stage(scenario, workspace)
+        return Outlook(name, _inbox(scenario, workspace), stage, why)
+    except WrongUse as error:
+        return Outlook(name, "", None, str(error))
+
+
+def _inbox(scenario: Scenario, workspace: Workspace) -> str:
+    from evergreen.inbox import Inbox
+
+    found = Inbox.look_into(workspace.root / "inbox" / scenario.name, 0.0)
+    counts = {"image": len(found.images), "archive": len(found.archives), "file of corrections": len(found.corrections)}
+    return ", ".join(
+        figures.count(many, what, "files of corrections" if "file" in what else "") for what, many in counts.items() if many
+    )
+
+
+def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, str]:
+    """The first stage that a run would not find unchanged, and why."""
+    from flows.stages import first_to_run, nothing_would_run
+    from tasks.stage import Run
+
+    if not (workspace.record(scenario.name) / "stage-collect.json").exists():
+        return "collect", "it was never run here"
+    log = logging.getLogger("evergreen")
+    before, log.disabled = log.disabled, True
+    try:
+        run = Run(scenario, workspace)
+        if nothing_would_run(run):
+            return None, "nothing has changed since the last run"
+        stage = first_to_run(run)
+    except EvergreenError as error:
+        return "collect", str(error)
+    finally:
+        log.disabled = before
+    return stage, WHY.get(stage, "its settings or inputs have changed")
+
+
+WHY = {
+    "collect": "the source or the section collect has changed",
+    "validate": "the data or the section validate have changed",
+    "version": "the data have changed",
+    "preprocess": "the data, or the section preprocess, have changed",
+    "train": "the splits, or the section train, have changed",
+    "evaluate": "the model has changed",
+    "register": "the model is not registered yet",
+    "promote": "the gate has not decided about the model yet",
+}

@@ -1,0 +1,122 @@
+"""`evergreen delete`: takes a scenario out of this checkout, and says what it removes and what it keeps."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from evergreen.errors import WrongUse
+from evergreen.registry import model_name
+from evergreen.workspace import Workspace, replace_file
+from flows.deploy import declare
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What deleting a scenario removes and keeps.
+
+    Attributes:
+        name: the scenario's.
+        removes: files and folders, below the checkout, that there are.
+        keeps: what stays, a sentence each.
+    """
+
+    name: str
+    removes: tuple[str, ...]
+    keeps: tuple[str, ...]
+
+    def __str__(self) -> str:
+        removed = "\n".join(f"  - {path}" for path in self.removes)
+        kept = "\n".join(f"  - {sentence}" for sentence in self.keeps)
+        return f"Removed of {self.name}:\n{removed}\nKept:\n{kept}"
+
+
+def plan_removal(workspace: Workspace, name: str) -> Removal:
+    """What `remove_scenario` would do.
+
+    Raises:
+        WrongUse: there is no such scenario.
+    """
+    known = sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
+    if name not in known:
+        from evergreen.scenario import Scenario
+
+        Scenario.load(workspace.scenarios, name)  # says so, with the nearest name
+    removes = [path for path in _paths(workspace, name) if path.exists()]
+    return Removal(
+        name,
+        ("its entries in dvc.yaml, dvc.lock and prefect.yaml", *(str(path.relative_to(workspace.root)) for path in removes)),
+        (
+            f"data/{name}, tracked by data.dvc, and every version of it in DVC's cache and remote",
+            f"inbox/{name}, with what was taken in",
+            f"the registered model {model_name(name)} with all its versions, and its runs in MLflow",
+            f".evergreen/ledger/{name}.jsonl: what it has spent",
+            "what was deployed to a Prefect server, until `evergreen deploy` or `evergreen up` runs again",
+            f"To undo: bring scenarios/{name}.yaml back (from git, or write it anew) and run: evergreen run {name}",
+        ),
+    )
+
+
+def remove_scenario(workspace: Workspace, name: str) -> Removal:
+    """Take a scenario out of the checkout; no other one is touched.
+
+    Raises:
+        WrongUse: there is no such scenario, or a run of it is going on.
+    """
+    removal = plan_removal(workspace, name)
+    try:
+        with workspace.lock(f"run-{name}", timeout_seconds=0.0), workspace.lock("data"):
+            _strike_from_pipeline(workspace, name)
+            for path in _paths(workspace, name):  # the scenario's file comes last: killed before, the same command goes on
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+    except WrongUse as error:
+        if error.happened.startswith("the lock"):
+            raise WrongUse(f"{name} can't be deleted while it runs: {error.happened}", fix="Wait for it to end.") from None
+        raise
+    declare(workspace)
+    return removal
+
+
+def _paths(workspace: Workspace, name: str) -> list[Path]:
+    return [
+        workspace.outputs(name),
+        workspace.quarantine(name),
+        workspace.staging(name),
+        workspace.checkpoints(name),
+        workspace.private / "tuning" / name,
+        workspace.scenarios / f"{name}.yaml",
+    ]
+
+
+def _strike_from_pipeline(workspace: Workspace, name: str) -> None:
+    """Take the name out of the matrix of `dvc.yaml`, whose comments and order stay, and its stages out of `dvc.lock`."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    path = workspace.root / "dvc.yaml"
+    pipeline = yaml.load(path.read_text(encoding="utf-8"))
+    names = next((variables["names"] for variables in pipeline["vars"] if "names" in variables), [])
+    if name in names:
+        names.remove(name)
+        buffer = io.BytesIO()
+        yaml.dump(pipeline, buffer)
+        replace_file(path, buffer.getvalue())
+    lock, plain = workspace.root / "dvc.lock", YAML()
+    if not lock.exists():
+        return
+    plain.width = 1000
+    recorded = plain.load(lock.read_text(encoding="utf-8"))
+    mine = [stage for stage in (recorded or {}).get("stages", {}) if stage.rpartition("@")[2] == name]
+    if mine:
+        for stage in mine:
+            del recorded["stages"][stage]
+        buffer = io.BytesIO()
+        plain.dump(recorded, buffer)
+        replace_file(lock, buffer.getvalue())
