@@ -101,4 +101,6 @@ def _from_client(workspace: Workspace, model: str) -> Champion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise unreachable(workspace, error) from None
-    return Champion(int(found.version), found.run_id, {key: value for key, value in measured.items() if key.startswith("test_")})
+    return Champion(
+        int(found.version), found.run_id, {key: value for key, value in measured.items() if key.startswith("test_")}
+    )

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -22,16 +23,22 @@ from evergreen.environment import configure
 from evergreen.errors import EvergreenError, NotPromoted, WrongUse
 from evergreen.stopping import STOPPED, stop_requested, supervise
 from evergreen.workspace import Workspace
+from flows.terminal import Messages, wrapped
 
 SERVERS_GRACE_SECONDS = 40.0
+FIRST, FRESH, MODELS, LOOK, SERVERS = "Begin here", "Keep it fresh", "Models", "See what is going on", "Servers"
 
 app = typer.Typer(
     name="evergreen",
     help="Keeps image models fresh, and says what that costs.\n\n"
-    "Start with `evergreen run`. Your own images: `evergreen new NAME --images PATH`, then `evergreen run NAME`.\n\n"
-    "Exit status: 0 done · 1 something failed · 2 wrong use · 3 data refused by validation · "
+    "\b\nBegin here:\n"
+    "  evergreen run                        the quickstart: digits, no network\n"
+    "  evergreen new parts --images FOLDER  a scenario for your own images\n"
+    "  evergreen run parts                  train, test and promote a model\n"
+    "  evergreen up                         Prefect's and MLflow's pages\n\n"
+    "`evergreen COMMAND --help` has examples of each command.",
+    epilog="Exit status: 0 done · 1 something failed · 2 wrong use · 3 data refused by validation · "
     "4 not promoted though --must-promote was asked · 130 stopped by Ctrl-C.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -41,7 +48,20 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the to
 Scenario_ = Annotated[str, typer.Argument(help="A scenario: the name of a file in scenarios/, without .yaml.")]
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
+def begin_here(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version, and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from flows.overview import version as installed
+
+        print(f"evergreen {installed()}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(rich_help_panel=FIRST)
 def run(
     scenario: Scenario_ = "quickstart",
     must_promote: Annotated[bool, typer.Option("--must-promote", help="End with status 4 if the champion stays.")] = False,
@@ -54,6 +74,13 @@ def run(
     """Collect, check and version a scenario's images; train, evaluate, register and promote a model.
 
     A second run with nothing changed does nothing, and says so. Uses the servers of `evergreen up` when they are up.
+
+    \b
+    Examples:
+      evergreen run                       the shipped quickstart
+      evergreen run parts --estimate      what it would take; runs nothing
+      evergreen run parts --must-promote  fail where the champion stays
+
     """
     with results() as out:
         workspace, visible = _begin(debug)
@@ -76,9 +103,11 @@ def run(
 
                 summary = start(training, scenario)
         elif visible:
+            from flows.links import run_links
             from flows.training import show_unchanged
 
             show_unchanged(summary)
+            summary["links"] = run_links(summary)
         if as_json:
             print(json.dumps(summary), file=out)
         else:
@@ -89,13 +118,19 @@ def run(
         raise NotPromoted(f"{scenario} was not promoted: {summary['reason']}")
 
 
-@app.command()
+@app.command(rich_help_panel=FRESH)
 def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
     """Take in what lies in a scenario's inbox, and train again where there is a reason.
 
     Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (id, label) into inbox/SCENARIO/.
     Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario). The new
     model is promoted only if it is better by more than chance.
+
+    \b
+    Examples:
+      cp -r monday/good monday/bad inbox/parts/
+      evergreen retrain parts
+
     """
     with results() as out:
         workspace, _ = _begin(debug)
@@ -116,7 +151,7 @@ def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) ->
             show_retraining(summary, workspace, out)
 
 
-@app.command()
+@app.command(rich_help_panel=FRESH)
 def tune(
     scenario: Scenario_,
     budget_wh: Annotated[
@@ -133,6 +168,12 @@ def tune(
 
     Trials are compared on the validation split; those that are no good are ended early, and their energy counts too. A study that was ended or
     killed goes on when the same is asked again, with a larger budget if you like. Nothing is written into the scenario without --apply.
+
+    \b
+    Examples:
+      evergreen tune parts --budget-wh 5
+      evergreen tune parts --budget-wh 5 --apply
+
     """
     with results() as out:
         workspace, _ = _begin(debug)
@@ -152,14 +193,20 @@ def tune(
             show_tuning(found, workspace, out)
 
 
-@app.command()
+@app.command(rich_help_panel=FIRST)
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at labelled images and write a scenario for them, saying what was chosen and why."""
+    """Look at labelled images and write a scenario for them, saying what was chosen and why.
+
+    \b
+    Examples:
+      evergreen new parts --images /path/to/images
+      evergreen new parts --images images.tar.gz
+    """
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.propose import propose
@@ -171,11 +218,11 @@ def new(
             print(json.dumps({"scenario": name, "file": str(path), "choices": proposal.reasons}), file=out)
         else:
             for sentence in proposal.reasons:
-                print(f"• {sentence}", file=out)
-            print(f"\nWritten to {path}. Change what you like, then: evergreen run {name}", file=out)
+                print(wrapped(f"• {sentence}", out), file=out)
+            print(wrapped(f"\nWritten to {path}. Change what you like, then: evergreen run {name}", out), file=out)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVERS)
 def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
@@ -193,9 +240,14 @@ def up(
     serve(workspace, prefect_port, mlflow_port)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVERS)
 def deploy(as_json: Json = False, debug: Debug = False) -> None:
-    """Write prefect.yaml from the scenarios, and deploy it to the Prefect server that is up, or that PREFECT_API_URL names."""
+    """Write prefect.yaml from the scenarios, and deploy it to the Prefect server that is up, or that PREFECT_API_URL names.
+
+    \b
+    Examples:
+      evergreen deploy
+    """
     with results() as out:
         workspace, visible = _begin(debug)
         from flows.deploy import declare
@@ -205,7 +257,7 @@ def deploy(as_json: Json = False, debug: Debug = False) -> None:
         print(json.dumps({"told": told}) if as_json else "\n".join(told), file=out)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def promote(
     scenario: Scenario_,
     version: Annotated[int | None, typer.Option(min=1, help="A model version; without it, the challenger.")] = None,
@@ -213,7 +265,13 @@ def promote(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Ask the gate whether a registered model beats the champion, and promote it if so."""
+    """Ask the gate whether a registered model beats the champion, and promote it if so.
+
+    \b
+    Examples:
+      evergreen promote parts                      the challenger
+      evergreen promote parts --version 3 --force  whatever the gate says
+    """
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.scenario import Scenario
@@ -227,9 +285,14 @@ def promote(
         _say(out, as_json, promotion)
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
-    """Give a scenario its previous champion back."""
+    """Give a scenario its previous champion back.
+
+    \b
+    Examples:
+      evergreen rollback parts     the same command undoes it
+    """
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.registry import rollback as roll_back
@@ -238,13 +301,19 @@ def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -
         _say(out, as_json, roll_back(workspace, Scenario.load(workspace.scenarios, scenario).name))
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS)
 def checkout(
     model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A scenario and a model version or alias.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Bring back the very data that a registered model was trained on, and what its stages wrote."""
+    """Bring back the very data that a registered model was trained on, and what its stages wrote.
+
+    \b
+    Examples:
+      evergreen checkout parts@champion
+      evergreen checkout parts@3
+    """
     with results() as out:
         workspace, _ = _begin(debug)
         from flows.checkout import checkout_model
@@ -265,7 +334,7 @@ Sources = Annotated[
 Groups = Annotated[list[str] | None, typer.Option("--group", help="Items of a group; may be repeated.")]
 
 
-@app.command()
+@app.command(rich_help_panel=FRESH)
 def forget(
     scenario: Scenario_,
     id: Ids = None,
@@ -299,7 +368,7 @@ def forget(
             _say(out, as_json, done)
 
 
-@app.command()
+@app.command(rich_help_panel=FRESH)
 def reinstate(
     scenario: Scenario_,
     id: Ids = None,
@@ -319,7 +388,7 @@ def reinstate(
         _say(out, as_json, reinstate_(workspace, name, asked(workspace, name, id, source, group)))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def report(
     scenarios: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Scenarios; without any, all that are in use.")
@@ -328,7 +397,13 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write one page that tells whether retraining was worth it: quality, energy, carbon and money by version, and the data's changes."""
+    """Write one page that tells whether retraining was worth it: quality, energy, carbon and money by version, and the data's changes.
+
+    \b
+    Examples:
+      evergreen report --open      all scenarios that are in use
+      evergreen report parts
+    """
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.report import answer
@@ -339,7 +414,7 @@ def report(
             print(json.dumps(told(path, histories), default=str), file=out)
         else:
             for history in histories:
-                print(f"{history.scenario}: {answer(history)}", file=out)
+                print(wrapped(f"{history.scenario}: {answer(history)}", out), file=out)
             print(path.as_uri(), file=out)
         if open_it:
             import webbrowser
@@ -347,7 +422,77 @@ def report(
             webbrowser.open(path.as_uri())
 
 
-@app.command()
+@app.command("list", rich_help_panel=LOOK)
+def list_(as_json: Json = False, debug: Debug = False) -> None:
+    """List the scenarios: items, champion with its accuracy, last run, schedule.
+
+    \b
+    Examples:
+      evergreen list
+      evergreen list --json
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.overview import scenario_rows
+        from flows.tables import show_scenarios
+
+        rows = scenario_rows(workspace)
+        _say_all(out, as_json, {"scenarios": rows}, lambda: show_scenarios(rows, out))
+
+
+@app.command(rich_help_panel=LOOK)
+def status(
+    scenarios: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Scenarios; without any, all.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is running, where its pages are, what lies in the inboxes, and what a run would do and why.
+
+    \b
+    Examples:
+      evergreen status
+      evergreen status parts --json
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.overview import status as look
+        from flows.tables import show_status
+
+        with progress.task("Looking at the scenarios"):
+            found = look(workspace, scenarios or [])
+        _say_all(out, as_json, found, lambda: show_status(found, out))
+
+
+@app.command(rich_help_panel=MODELS)
+def delete(
+    scenario: Scenario_,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take a scenario out of this checkout; say first what is removed and what is kept.
+
+    Data, registered models and MLflow's runs are kept. No other scenario is touched.
+
+    \b
+    Examples:
+      evergreen delete parts
+      evergreen delete parts --yes --json
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.removal import plan_removal, remove_scenario
+
+        plan = plan_removal(workspace, scenario)
+        if not yes:
+            if as_json or not sys.stdin.isatty():
+                raise WrongUse("nobody can be asked here whether to delete", fix="Say it with --yes.")
+            print(plan.announcement, file=sys.stderr)
+            typer.confirm(f"Delete {scenario}?", abort=True, err=True)
+        _say(out, as_json, remove_scenario(workspace, scenario))
+
+
+@app.command(rich_help_panel=LOOK)
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Look at this machine and checkout: what is there, what is missing, and how to mend it."""
     with results() as out:
@@ -425,7 +570,7 @@ def _prefect_is_away(error: Exception) -> bool:
 
 
 def _report(line: str, status: int) -> int:
-    print(f"evergreen: {line}", file=sys.stderr)
+    print(wrapped(f"evergreen: {line}", sys.stderr), file=sys.stderr)
     if "--json" in sys.argv:
         print(json.dumps({"error": line, "exit_status": status}))
     return status
@@ -457,18 +602,27 @@ def _begin(debug: bool) -> tuple[Workspace, bool]:
     log = logging.getLogger("evergreen")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False  # Prefect replaces the root logger's handlers
-    from flows.terminal import Messages
-
     log.addHandler(Messages())
     workspace = Workspace.find()
     configure(workspace, verbose=debug)
     return workspace, "PREFECT_API_URL" in os.environ
 
 
+def _say_all(out: IO[str], as_json: bool, result: Any, show: Callable[[], None]) -> None:
+    from dataclasses import asdict, is_dataclass
+
+    def plain(value: Any) -> Any:
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        return value.isoformat() if isinstance(value, datetime) else str(value)
+
+    print(json.dumps(result, default=plain), file=out) if as_json else show()
+
+
 def _say(out: IO[str], as_json: bool, result: Any) -> None:
     from dataclasses import asdict
 
-    print(json.dumps(asdict(result), default=str) if as_json else str(result), file=out)
+    print(json.dumps(asdict(result), default=str) if as_json else wrapped(str(result), out), file=out)
 
 
 if __name__ == "__main__":

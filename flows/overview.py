@@ -70,6 +70,18 @@ class Status:
     scenarios: tuple[Outlook, ...]
 
 
+def version() -> str:
+    """Of this program."""
+    import importlib.metadata
+    import tomllib
+
+    try:
+        return importlib.metadata.version("evergreen-mlops")
+    except importlib.metadata.PackageNotFoundError:  # run from its folder without being installed
+        project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())
+        return str(project["project"]["version"])
+
+
 def scenario_rows(workspace: Workspace) -> list[Row]:
     """All scenarios, in the order of their names."""
     return [_row(workspace, path) for path in sorted(workspace.scenarios.glob("*.yaml"))]
@@ -94,13 +106,17 @@ def status(workspace: Workspace, names: list[str]) -> Status:
 
 def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
     """Each lock that a living process holds: its name, and "run of parts since 2026-11-26 10:00:00 (process 4711)"."""
-    import psutil
+    from filelock import FileLock, Timeout
 
     for file in sorted((workspace.private / "locks").glob("*.holder.json")):
         lock = file.name.removesuffix(".holder.json")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             holder = json.loads(file.read_text())
-            if psutil.pid_exists(int(holder["pid"])):
+            free = FileLock(file.with_name(f"{lock}.lock"))
+            try:
+                free.acquire(timeout=0)
+                free.release()  # whoever held it was killed
+            except Timeout:
                 what, _, name = lock.partition("-")
                 yield lock, f"{what}{f' of {name}' if name else ''} since {holder['since']} (process {holder['pid']})"
 
@@ -120,7 +136,9 @@ def _row(workspace: Workspace, path: Path) -> Row:
         name,
         _items(workspace, name),
         None if found is None else found.version,
-        *(measured.get(f"test_accuracy{end}") for end in ("", "_low", "_high")),
+        measured.get("test_accuracy"),
+        measured.get("test_accuracy_low"),
+        measured.get("test_accuracy_high"),
         _last_run(workspace, name),
         schedule,
         problem,
@@ -159,8 +177,9 @@ def _outlook(workspace: Workspace, name: str) -> Outlook:
 
 def _inbox(scenario: Scenario, workspace: Workspace) -> str:
     from evergreen.inbox import Inbox
+    from tasks.look import inbox_of
 
-    found = Inbox.look_into(workspace.root / "inbox" / scenario.name, 0.0)
+    found = Inbox.look_into(inbox_of(scenario, workspace), 0.0)
     counts = {"image": len(found.images), "archive": len(found.archives), "file of corrections": len(found.corrections)}
     return ", ".join(
         figures.count(many, what, "files of corrections" if "file" in what else "") for what, many in counts.items() if many
@@ -169,7 +188,7 @@ def _inbox(scenario: Scenario, workspace: Workspace) -> str:
 
 def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, str]:
     """The first stage that a run would not find unchanged, and why."""
-    from flows.stages import first_to_run, nothing_would_run
+    from flows.stages import first_to_run
     from tasks.stage import Run
 
     if not (workspace.record(scenario.name) / "stage-collect.json").exists():
@@ -177,15 +196,12 @@ def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, s
     log = logging.getLogger("evergreen")
     before, log.disabled = log.disabled, True
     try:
-        run = Run(scenario, workspace)
-        if nothing_would_run(run):
-            return None, "nothing has changed since the last run"
-        stage = first_to_run(run)
+        stage = first_to_run(Run(scenario, workspace))
     except EvergreenError as error:
         return "collect", str(error)
     finally:
         log.disabled = before
-    return stage, WHY.get(stage, "its settings or inputs have changed")
+    return stage, "nothing has changed since the last run" if stage is None else WHY[stage]
 
 
 WHY = {

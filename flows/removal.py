@@ -27,10 +27,18 @@ class Removal:
     removes: tuple[str, ...]
     keeps: tuple[str, ...]
 
+    @property
+    def announcement(self) -> str:
+        """What would happen."""
+        return self._in_words("This removes", "and keeps")
+
     def __str__(self) -> str:
-        removed = "\n".join(f"  - {path}" for path in self.removes)
-        kept = "\n".join(f"  - {sentence}" for sentence in self.keeps)
-        return f"Removed of {self.name}:\n{removed}\nKept:\n{kept}"
+        return self._in_words(f"{self.name} is deleted. Removed", "Kept")
+
+    def _in_words(self, removing: str, keeping: str) -> str:
+        removed = "\n".join(f"  • {path}" for path in self.removes)
+        kept = "\n".join(f"  • {sentence}" for sentence in self.keeps)
+        return f"{removing}:\n{removed}\n{keeping}:\n{kept}"
 
 
 def plan_removal(workspace: Workspace, name: str) -> Removal:
@@ -102,7 +110,7 @@ def _strike_from_pipeline(workspace: Workspace, name: str) -> None:
     yaml.width = 1000
     path = workspace.root / "dvc.yaml"
     pipeline = yaml.load(path.read_text(encoding="utf-8"))
-    names = next((variables["names"] for variables in pipeline["vars"] if "names" in variables), [])
+    names: list[str] = next((variables["names"] for variables in pipeline["vars"] if "names" in variables), [])
     if name in names:
         names.remove(name)
         buffer = io.BytesIO()

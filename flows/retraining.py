@@ -24,6 +24,7 @@ from evergreen.waiting import provider, when
 from evergreen.workspace import replace_file
 from flows.attempt import attempt
 from flows.events import emit_drift
+from flows.links import run_links
 from flows.report import publish_report
 from flows.stages import planned
 from flows.summary import estimated, note_saving, publish
@@ -53,7 +54,7 @@ def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
     if summary["retrained"]:
         publish(summary)
         publish_report(run.workspace, scenario)
-        return summary
+        return summary | {"links": run_links(summary)}
     name = "Waits" if summary["reasons"] else "Nothing to do"
     return Completed(name=name, message="; ".join(summary["against"]), data=summary)
 

@@ -66,7 +66,9 @@ def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
     for warm in filter(None, start):
         scenario = warm.of(scenario)
     try:
-        expected = estimate(scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, *start))
+        expected = estimate(
+            scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, *start) or "promote"
+        )
     except NothingKnown:
         return None
     if limited:
@@ -75,14 +77,14 @@ def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
     return expected
 
 
-def first_to_run(run: Run, *start: WarmStart | None) -> str:
-    """The first stage that is not unchanged."""
+def first_to_run(run: Run, *start: WarmStart | None) -> str | None:
+    """The first stage that is not unchanged; None where all are."""
     rehearsal = Rehearsal(run.scenario, run.workspace)
     try:
         model_stages(rehearsal, data_stages(rehearsal), *start)
     except WouldRun as stage:
         return str(stage)
-    return "promote"
+    return None
 
 
 def nothing_changed(scenario: str) -> dict[str, Any] | None:

@@ -53,6 +53,7 @@ def conclude(
         "reason": promotion.reason,
         "data_version": data_version.data_version,
         "metrics": evaluation.metrics,
+        "validation_and_test": evaluation.gap,
         "energy_wh": total.energy_wh,
         "energy_uncertainty_wh": total.uncertainty_wh,
         "energy_methods": list(total.methods),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -78,9 +78,7 @@ def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> No
         (">trial", f">{found['metric']}, val", ">per 1,000", ">training", "front", "other settings"),
     )
     for one in shown:
-        other = [
-            f"{name} {figures.plain(value)}" for name, value in one["settings"].items() if value != own["settings"][name]
-        ]
+        other = [f"{name} {figures.plain(value)}" for name, value in one["settings"].items() if value != own["settings"][name]]
         table.add_row(
             str(one["number"]),
             figures.percent(one["quality"]),
@@ -146,14 +144,14 @@ def show_estimate(expected: Estimate, out: IO[str]) -> None:
 def show_scenarios(rows: Sequence[Row], out: IO[str]) -> None:
     """`evergreen list`: a line a scenario."""
     console = console_of(out)
-    table = _table("", ("scenario", ">items", "champion", "accuracy", "last run", "retrained by schedule"))
+    table = _table("", ("scenario", ">items", "champion", "accuracy", "last run", "schedule"))
     for row in rows:
         if row.problem:
             table.add_row(row.name, "", Text(row.problem, style="red"))
             continue
-        champion = "none yet" if row.champion is None else f"version {row.champion}"
+        champion = "none yet" if row.champion is None else str(row.champion)
         quality = "" if row.accuracy is None else figures.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
-        last = "never" if row.last_run is None else f"{row.last_run:%Y-%m-%d %H:%M}"
+        last = "never" if row.last_run is None else f"{row.last_run:%Y-%m-%d}"
         table.add_row(row.name, f"{row.items:,}", champion, quality, last, row.schedule or "no")
     console.print(table)
     if not rows:
@@ -197,7 +195,7 @@ def _points(console: Console, clauses: Sequence[str]) -> None:
         _say(console, f"• {clause}")
 
 
-def _places(console: Console, places: dict[str, Path | str]) -> None:
+def _places(console: Console, places: Mapping[str, Path | str]) -> None:
     """Files and addresses, each whole on its line, so that it can be copied and clicked."""
     for what, where in places.items():
         shown = where if isinstance(where, str) else _shown(where)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 import textwrap
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDEST = 120  # columns: longer lines are hard to read
 
 
 def console(out: IO[str]) -> Console:
     """For tables and text: in colour where `out` is a terminal and NO_COLOR isn't set, and never wider than it."""
+    from rich.console import Console
+
     return Console(file=out, highlight=False)
 
 
@@ -22,6 +25,8 @@ def wrapped(text: str, out: IO[str], indent: str = "  ") -> str:
     address) stays whole, so that it can be copied."""
     if not out.isatty():
         return text
+    from rich.console import Console
+
     width = min(Console(file=out).width, WIDEST)
     return "\n".join(
         textwrap.fill(line, width - 1, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -9,6 +9,7 @@ from prefect import flow
 
 from evergreen.scenario import Name
 from flows.attempt import attempt
+from flows.links import run_links
 from flows.report import publish_report
 from flows.stages import planned, stages_in_order
 from flows.summary import estimated, publish
@@ -30,7 +31,7 @@ def training(scenario: Name) -> dict[str, Any]:
         summary = stages_in_order(run) | estimated(expected)
     publish(summary)
     publish_report(run.workspace, scenario)
-    return summary
+    return summary | {"links": run_links(summary)}
 
 
 def show_unchanged(summary: dict[str, Any]) -> None:

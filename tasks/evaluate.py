@@ -19,11 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen import figures
 from evergreen.dataset import batches, iter_images
 from evergreen.energy import Energy, Meter
 from evergreen.errors import EvergreenError
 from evergreen.estimate import network_kind
 from evergreen.feed import Split, label_names
+from evergreen.gap import gap
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file, replace_folder
@@ -47,17 +49,20 @@ class Evaluation:
             `energy_wh_per_1000`, `energy_uncertainty_wh_per_1000` and `seconds_per_1000` of single predictions (the energies None where they
             can't be measured), `model_bytes`.
         labels: quality by label (`evergreen.metrics.LabelQuality`).
+        gap: accuracy on val against that on test (`evergreen.gap.Gap.as_json`); None without a val split, or in records of before.
     """
 
     items: int
     metrics: dict[str, float | None]
     labels: list[dict[str, Any]]
+    gap: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         m = self.metrics
         return (
-            f"accuracy {m['accuracy']:.2%} ({m['accuracy_low']:.2%} to {m['accuracy_high']:.2%}), macro F1 {m['f1_macro']:.2%} on "
-            f"{self.items:,} test items; {m['latency_ms']:.2f} ms an image."
+            f"accuracy {figures.percent(m['accuracy'], m['accuracy_low'], m['accuracy_high'], self.items)}, "
+            f"macro F1 {figures.percent(m['f1_macro'], items=self.items)} on {figures.count(self.items, 'test item')}; "
+            f"{figures.duration((m['latency_ms'] or 0.0) / 1000)} an image."
         )
 
 
@@ -109,7 +114,8 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     serving = measure_serving(model, [image for _, image in iter_images(batches(workspace, name), wanted)])
     replace_file(workspace.record(name) / "evaluate.json", json.dumps(asdict(serving), indent=1).encode())
     measured = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
-    return Evaluation(len(test), {**fixed, **measured}, table)
+    apart = gap(workspace, name, fixed)
+    return Evaluation(len(test), {**fixed, **measured}, table, None if apart is None else apart.as_json())
 
 
 def of_1000_predictions(metrics: dict[str, float | None]) -> Energy:

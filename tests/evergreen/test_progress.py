@@ -3,9 +3,7 @@
 import io
 import logging
 import os
-import pty
 import re
-import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import pytest
 
 from evergreen import progress
 from evergreen.progress import Task
+from tests.support.terminal import in_a_terminal, lines
 
 
 class Clock:
@@ -196,34 +195,12 @@ with progress.shown(), progress.task("train", total=400, unit="steps") as report
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_no_line_of_the_bar_is_wider_than_the_terminal(columns: int) -> None:
-    text = in_a_terminal([sys.executable, "-c", TERMINAL], columns, NO_COLOR="1")
-    lines = [line for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if line]
-    assert max(map(len, lines)) < columns
-    assert any("Starting TensorFlow" in line for line in lines)
-    assert any(re.search(r"train ━+─* +\d+ %.*epoch 1 of 20", line) for line in lines)
-    assert "epoch 1 of 20" in lines
+    status, text = in_a_terminal([sys.executable, "-c", TERMINAL], columns, {**os.environ, "NO_COLOR": "1"})
+    assert status == 0, text
+    shown = lines(text)
+    assert max(map(len, shown)) < columns
+    assert any("Starting TensorFlow" in line for line in shown)
+    assert any(re.search(r"train ━+─* +\d+ %.*epoch 1 of 20", line) for line in shown)
+    assert "epoch 1 of 20" in shown
     assert not re.search(r"\x1b\[(3|9)[0-7]", text), "colour in spite of NO_COLOR"
     assert "\x1b[?25l" not in text, "a killed process would leave the terminal without its cursor"
-
-
-def in_a_terminal(command: list[str], columns: int, **environment: str) -> str:
-    """What a command writes where its output is a terminal of so many columns."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        command,
-        stdin=follower, stdout=follower, stderr=follower,
-        env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "PYTHONUTF8": "1", **environment},
-    )  # fmt: skip
-    os.close(follower)
-    written = b""
-    while True:
-        try:
-            some = os.read(leader, 65536)
-        except OSError:  # the terminal is closed: the process has ended
-            break
-        if not some:
-            break
-        written += some
-    os.close(leader)
-    assert process.wait() == 0, written.decode()
-    return written.decode()
