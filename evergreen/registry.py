@@ -12,6 +12,7 @@ import logging
 import os
 import sqlite3
 import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen import progress
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
+from evergreen.store import ARTIFACT_ROOT, database, readdress
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-ARTIFACT_ROOT = "evergreen:///artifacts"  # see evergreen/artifacts.py
 ALIASES = ("champion", "challenger", "previous")
 NOTE = (
     "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
@@ -65,7 +66,7 @@ class Rollback:
 
 def tracking_uri(workspace: Workspace) -> str:
     """The user's or `evergreen up`'s MLflow where there is one, else the checkout's own store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_store(workspace)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(workspace)}"
 
 
 def connect(workspace: Workspace) -> Any:
@@ -74,15 +75,22 @@ def connect(workspace: Workspace) -> Any:
     for setting, patience in PATIENCE.items():
         os.environ.setdefault(setting, patience)
     uri = tracking_uri(workspace)
-    if uri == f"sqlite:///{_store(workspace)}":
+    if uri == f"sqlite:///{database(workspace)}":
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
+        readdress(database(workspace))
     else:
         os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
     if "mlflow" not in sys.modules:
         with progress.task("Starting MLflow"):
             import mlflow
     import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
+    from evergreen.artifacts import served_or_beside
+
+    # As the entry point does, which an environment that an earlier version was installed in lacks.
+    repositories: dict[str, Any] = get_registered_artifact_repositories()
+    repositories["mlflow-artifacts"] = served_or_beside
     named = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(named["MLFLOW_REGISTRY_URI"] or uri)
@@ -100,10 +108,10 @@ def has_version(workspace: Workspace, name: str, version: int) -> bool:
     """Whether a version is registered. Asked at every run that changes nothing, and so without importing MLflow (3 s) where the store
     is the checkout's own or a server."""
     uri = tracking_uri(workspace)
-    if uri == f"sqlite:///{_store(workspace)}":
-        if not _store(workspace).exists():
+    if uri == f"sqlite:///{database(workspace)}":
+        if not database(workspace).exists():
             return False
-        with sqlite3.connect(f"file:{urllib.parse.quote(str(_store(workspace)))}?mode=ro", uri=True) as store:
+        with sqlite3.connect(f"file:{urllib.parse.quote(str(database(workspace)))}?mode=ro", uri=True) as store:
             found = store.execute(
                 "SELECT 1 FROM model_versions WHERE name = ? AND version = ? AND current_stage <> 'Deleted_Internal'",
                 (model_name(name), version),
@@ -247,7 +255,8 @@ def _note(workspace: Workspace, name: str, version: int, how: str, instead_of: i
 
 
 def download(workspace: Workspace, name: str, wanted: str) -> Path:
-    """The folder of a registered model (as MLflow lays it out); nothing is copied where the store is on this machine.
+    """The folder of a registered model (as MLflow lays it out). Where a server has the files, they are fetched once a process into a temporary
+    folder; without a server this is where they are kept, and nothing is copied.
 
     Raises:
         WrongUse: there is no such version.
@@ -256,12 +265,26 @@ def download(workspace: Workspace, name: str, wanted: str) -> Path:
     version = find_version(workspace, name, wanted)
     mlflow = connect(workspace)
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{model_name(name)}/{version}"))
+        address = mlflow.MlflowClient().get_model_version_download_uri(model_name(name), str(version))
+        return _fetched(mlflow, address, tracking_uri(workspace))
     except (mlflow.MlflowException, OSError) as error:
         raise EvergreenError(
             f"the files of {model_name(name)} version {version} can't be read: {error}",
             fix="They lie below mlruns/artifacts: bring them back, or promote another version.",
         ) from None
+
+
+_fetched_here: dict[tuple[str, str], tuple[Path, tempfile.TemporaryDirectory[str]]] = {}  # removed when the process ends
+
+
+def _fetched(mlflow: Any, address: str, store: str) -> Path:
+    """The files at an address of MLflow's, on this machine."""
+    if not store.startswith(("http://", "https://")):
+        return Path(mlflow.artifacts.download_artifacts(address))
+    if (address, store) not in _fetched_here:
+        folder = tempfile.TemporaryDirectory(prefix="evergreen-model-")
+        _fetched_here[address, store] = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder.name)), folder
+    return _fetched_here[address, store][0]
 
 
 def download_run_file(workspace: Workspace, name: str, version: int, path: str) -> bytes:
@@ -273,8 +296,6 @@ def download_run_file(workspace: Workspace, name: str, version: int, path: str) 
     Raises:
         EvergreenError: there is none, or it can't be read.
     """
-    import tempfile
-
     mlflow = connect(workspace)
     try:
         run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
@@ -286,10 +307,6 @@ def download_run_file(workspace: Workspace, name: str, version: int, path: str) 
             f"{path} of {model_name(name)} version {version} can't be read: {error}",
             fix="It lies below mlruns/artifacts, or with the MLflow server.",
         ) from None
-
-
-def _store(workspace: Workspace) -> Path:
-    return workspace.mlruns / "mlflow.db"
 
 
 def _versions(client: MlflowClient, name: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def checkout_model(workspace: Workspace, name: str, wanted: str) -> Checkout:
     mlflow = connect(workspace)
     run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
     try:
-        lineage = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="lineage"))
-        data_dvc, dvc_lock = (lineage / "data.dvc").read_bytes(), (lineage / "dvc.lock").read_bytes()
+        with tempfile.TemporaryDirectory() as folder:
+            lineage = Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="lineage", dst_path=folder))
+            data_dvc, dvc_lock = (lineage / "data.dvc").read_bytes(), (lineage / "dvc.lock").read_bytes()
+            records = {record.name: record.read_bytes() for record in sorted((lineage / "record").glob("*.json"))}
     except (OSError, mlflow.MlflowException) as error:
         raise EvergreenError(
             f"what version {version} of {model_name(name)} was made of can't be read: {error}",
@@ -66,8 +69,8 @@ def checkout_model(workspace: Workspace, name: str, wanted: str) -> Checkout:
         ) from None
     with workspace.lock(f"run-{name}"):
         before = restore(workspace, name, data_dvc, dvc_lock)
-        for record in sorted((lineage / "record").glob("*.json")):
-            replace_file(workspace.record(name) / record.name, record.read_bytes())
+        for record, content in records.items():
+            replace_file(workspace.record(name) / record, content)
         found = data_version(workspace, name)
     assert found is not None
     return Checkout(name, version, found, before)

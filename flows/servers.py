@@ -21,6 +21,7 @@ import psutil
 from evergreen.environment import Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.stopping import stop_postponed
+from evergreen.store import ARTIFACT_ROOT, artifacts, database, readdress
 from evergreen.workspace import Workspace
 from flows.attempt import end_with_parent
 
@@ -133,7 +134,8 @@ def _servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Cal
         say("Starting Prefect's server …")
         processes.start("prefect-server", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(prefect_port))
         say("Starting MLflow's server …")
-        (workspace.mlruns / "artifacts").mkdir(parents=True, exist_ok=True)
+        artifacts(database(workspace)).mkdir(parents=True, exist_ok=True)
+        readdress(database(workspace))
         processes.start(
             "mlflow-server",
             "mlflow",
@@ -144,11 +146,7 @@ def _servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Cal
             str(mlflow_port),
             "--workers",
             "1",
-            "--backend-store-uri",
-            f"sqlite:///{workspace.mlruns / 'mlflow.db'}",
-            "--default-artifact-root",
-            artifact_root(),
-            "--no-serve-artifacts",
+            *serving_options(workspace),
         )
         processes.wait_until("prefect-server", lambda: answers(f"{urls.prefect_api_url}/health"))
         processes.wait_until("mlflow-server", lambda: answers(f"{urls.mlflow_url}/health"))
@@ -221,10 +219,18 @@ def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
     return ["cpu"]
 
 
-def artifact_root() -> str:
-    from evergreen.registry import ARTIFACT_ROOT
-
-    return ARTIFACT_ROOT
+def serving_options(workspace: Workspace) -> list[str]:
+    """Of `mlflow server`: the checkout's own store, whose files it serves to any MLflow client."""
+    store = database(workspace)
+    return [
+        "--backend-store-uri",
+        f"sqlite:///{store}",
+        "--default-artifact-root",
+        ARTIFACT_ROOT,
+        "--serve-artifacts",
+        "--artifacts-destination",
+        str(artifacts(store)),
+    ]
 
 
 def _environment(workspace: Workspace, urls: Servers) -> dict[str, str]:

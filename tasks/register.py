@@ -9,6 +9,7 @@ A version that is registered already (by a run that was killed afterwards) is fo
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -57,7 +58,7 @@ OF_THE_MODEL = (
     "seconds_per_1000",
 )
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
-CODE = ("__init__", "errors", "images", "scoring", "workspace", "registry")
+CODE = "evergreen.scoring"  # what the pyfunc imports of this project; what that imports travels too
 
 
 @dataclass(frozen=True)
@@ -278,10 +279,11 @@ def _store(
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
         warnings.catch_warnings(),
     ):
-        code = Path(scratch) / "evergreen"  # what the model needs of Evergreen travels with it
-        code.mkdir()
-        for module in CODE:
-            (code / f"{module}.py").write_bytes((package / f"{module}.py").read_bytes())
+        code = Path(scratch) / package.name
+        for file in modules_needed(CODE).values():
+            copy = code / file.relative_to(package)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
         artifacts = {"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")}
         artifacts["origin"] = str(Path(scratch) / ORIGIN)
         origin.save(Path(scratch) / ORIGIN)
@@ -311,6 +313,28 @@ def _store(
     }
     made = client.create_model_version(model_name(scenario.name), logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
     return int(made.version), run_id
+
+
+def modules_needed(module: str) -> dict[str, Path]:
+    """The files that a module of this project needs of it, by module name: its own, and those of every module that it imports, inside
+    functions too."""
+    above = Path(evergreen.__file__).parent.parent
+    needed: dict[str, Path] = {}
+    ahead = [module]
+    while ahead:
+        name = ahead.pop()
+        folder = above.joinpath(*name.split("."))
+        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        if not name.startswith(evergreen.__name__) or name in needed or not file.is_file():  # the last: a name within a module
+            continue
+        needed[name] = file
+        ahead.append(name.rpartition(".")[0])
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                ahead += [node.module, *(f"{node.module}.{imported.name}" for imported in node.names)]
+            elif isinstance(node, ast.Import):
+                ahead += [imported.name for imported in node.names]
+    return needed
 
 
 def git_commit(workspace: Workspace) -> str | None:

@@ -130,12 +130,12 @@ def test_two_copies_of_a_checkout_do_not_touch_each_other(registered: Tiny, tmp_
     assert download(registered.workspace, NAME, "1").is_relative_to(registered.root)
 
 
-def test_no_address_leads_out_of_mlruns(registered: Tiny) -> None:
+@pytest.mark.parametrize("root", ["evergreen:///artifacts", "mlflow-artifacts:/1"])
+@pytest.mark.parametrize("way_out", ["../../scenarios", "%2e%2e/%2e%2e/scenarios"])
+def test_no_address_leads_out_of_mlruns(registered: Tiny, root: str, way_out: str) -> None:
     mlflow = connect(registered.workspace)
     with pytest.raises(EvergreenError, match="leads out of mlruns"):
-        mlflow.artifacts.download_artifacts("evergreen:///artifacts/../../scenarios")
-    with pytest.raises(EvergreenError, match="leads out of mlruns"):
-        mlflow.artifacts.download_artifacts("evergreen:///artifacts/%2e%2e/%2e%2e/scenarios")
+        mlflow.artifacts.download_artifacts(f"{root}/{way_out}")
 
 
 def test_a_users_own_mlflow_is_used_where_it_is_named(

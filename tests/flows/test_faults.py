@@ -97,11 +97,10 @@ class Mlflow:
         self.url = f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        from flows.servers import artifact_root
+        from flows.servers import serving_options
 
         command = [Path(sys.executable).parent / "mlflow", "server", "--host", LOOPBACK, "--port", str(self.port), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{self.tiny.workspace.mlruns / 'mlflow.db'}",
-                   "--default-artifact-root", artifact_root(), "--no-serve-artifacts"]  # fmt: skip
+                   *serving_options(self.tiny.workspace)]  # fmt: skip
         told = os.environ | {"EVERGREEN_ROOT": str(self.tiny.root), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         told.pop("MLFLOW_TRACKING_URI", None)
         self.process = subprocess.Popen(
