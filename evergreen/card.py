@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from evergreen.registry import connect, model_name
@@ -81,7 +82,7 @@ def model_card(
 
 
 def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> str:
-    """The card's last section, written when the gate has compared: both models by label and by slice.
+    """A section of the card, added when the gate has compared: both models by label and by slice.
 
     Args:
         champion: the version that the model was held against.
@@ -95,7 +96,7 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
     ]
     return "\n".join(
         [
-            f"{AGAINST} {champion}, the champion of that day",
+            f"{AGAINST} {champion}, the champion on {datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC",
             "",
             f"It was {reason}.",
             "",
@@ -108,13 +109,15 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
 
 
 def complete_card(workspace: Workspace, name: str, version: int, section: str) -> None:
-    """Put a comparison (`comparison`) at the end of a version's model card, in the place of an earlier one. The gate's decision stands
-    without it."""
+    """Add a comparison (`comparison`) at the end of a version's model card; what the card says already stays as it is. The gate's decision
+    stands without it."""
     mlflow = connect(workspace)
     try:
-        run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
-        card = mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}")
-        mlflow.MlflowClient().log_text(run_id, card.partition(AGAINST)[0] + section, CARD)
+        client = mlflow.MlflowClient()
+        run_id = client.get_model_version(model_name(name), str(version)).run_id
+        card = f"{mlflow.artifacts.load_text(f'runs:/{run_id}/{CARD}')}\n{section}"
+        client.log_text(run_id, card, CARD)
+        client.update_model_version(model_name(name), str(version), description=card)
     except Exception as error:
         log.warning("The comparison could not be written into the model card of version %s (%s).", version, error)
 

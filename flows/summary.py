@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen.carbon import intensity
 from evergreen.energy import Energy
 from evergreen.environment import prefect_answers
+from evergreen.records import record_metrics, record_summary
 from evergreen.registry import connect
 from evergreen.sci import footprint
 from evergreen.waiting import provider, saved_gco2e
@@ -93,7 +94,8 @@ def note_saving(run: Run, summary: dict[str, Any], reason_found_at: datetime, st
     )
     if saved is not None:
         with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
-            connect(run.workspace).MlflowClient().log_metric(summary["run_id"], "carbon_gco2e_saved_by_waiting", saved)
+            client = connect(run.workspace).MlflowClient()
+            record_metrics(client, summary["run_id"], {"carbon_gco2e_saved_by_waiting": saved})
     return saved
 
 
@@ -131,21 +133,15 @@ def stages_of(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
-    """Totals and each stage's share on the MLflow run. MLflow being away must not undo a finished run."""
-    measured = {"run_seconds": summary["seconds"]} | {name: summary[name] for name in TOTALS}
-    for name, stage in summary["stages"].items():
-        if stage["state"] == "ran":
-            measured |= {f"stage/{name}/seconds": stage["seconds"], f"stage/{name}/energy_wh": stage["energy_wh"]}
+    """Totals and each stage's share on the MLflow run, as `evergreen.records` keeps them. MLflow being away must not undo a finished run."""
     try:
         mlflow = connect(run.workspace)
-        client = mlflow.MlflowClient()
-        for name, value in measured.items():
-            if value is not None:
-                client.log_metric(registration.run_id, name, value)
-        client.log_dict(registration.run_id, summary, "summary.json")
-        docs = run.workspace.data_docs(run.scenario.name)
-        if docs.is_dir():
-            client.log_artifacts(registration.run_id, str(docs), "data-docs")
+        recorded = record_summary(mlflow, registration.run_id, summary, run.workspace.data_docs(run.scenario.name))
+        measured = {"run_seconds": recorded["seconds"]} | {name: recorded.get(name) for name in TOTALS}
+        for name, stage in recorded["stages"].items():
+            if stage["state"] == "ran":
+                measured |= {f"stage/{name}/seconds": stage["seconds"], f"stage/{name}/energy_wh": stage["energy_wh"]}
+        record_metrics(mlflow.MlflowClient(), registration.run_id, measured)
     except Exception as error:
         log.warning(
             "The run's totals could not be written to MLflow (%s); they are in %s.",

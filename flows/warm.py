@@ -10,6 +10,7 @@ from evergreen.budget import OverBudget
 from evergreen.energy import Energy
 from evergreen.estimate import expected, training_kind
 from evergreen.ledger import device, read
+from evergreen.records import record_metrics
 from evergreen.registry import connect
 from evergreen.warm import NotPossible, WarmStart, warm_start
 from flows.stages import data_stages, model_stages, planned
@@ -64,7 +65,8 @@ def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str
         saved = _saved_wh(run) if summary["promoted"] and len(spent) == 1 else _negative(spent[0].energy_wh)
     if saved is not None:
         with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
-            connect(run.workspace).MlflowClient().log_metric(summary["run_id"], "energy_wh_saved_by_warm_start", saved)
+            client = connect(run.workspace).MlflowClient()
+            record_metrics(client, summary["run_id"], {"energy_wh_saved_by_warm_start": saved})
     return summary | {"tries": tries, "energy_wh_saved_by_warm_start": saved}
 
 

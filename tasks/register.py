@@ -169,16 +169,18 @@ def _registered(client: MlflowClient, name: str, mark: str) -> tuple[int, str] |
 
 
 def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
-    """The training's run; a new one where MLflow was away then, or another machine trained."""
+    """The training's run; a new one where MLflow was away then, another machine trained, or the run is the record of another version: the same
+    training can make two, where only the data around it have changed."""
+    client: MlflowClient = mlflow.MlflowClient()
     try:
-        run_id = json.loads((workspace.record(scenario.name) / "train.json").read_text())["run_id"]
-        if run_id:
-            mlflow.MlflowClient().get_run(run_id)
-            return str(run_id)
+        run_id = str(json.loads((workspace.record(scenario.name) / "train.json").read_text())["run_id"] or "")
+        if run_id and client.get_run(run_id) and not client.search_model_versions(f"run_id='{run_id}'"):
+            return run_id
     except (OSError, ValueError, KeyError, mlflow.MlflowException):
         pass
     mlflow.set_experiment(f"evergreen-{scenario.name}")
     with mlflow.start_run(run_name=scenario.name, log_system_metrics=False) as run:
+        mlflow.set_tag("scenario", scenario.name)
         mlflow.log_params({f"train.{key}": value for key, value in scenario.train.model_dump(mode="json").items()})
         for epoch, entry in enumerate(json.loads((workspace.model(scenario.name) / "history.json").read_text()), start=1):
             mlflow.log_metrics(entry, step=epoch)

@@ -168,16 +168,19 @@ def card(tiny: Tiny, version: int) -> str:
     return text
 
 
-def test_the_comparison_with_the_champion_stands_in_the_model_card_once(rivals: Tiny) -> None:
+def test_every_comparison_with_a_champion_is_added_to_the_model_card(rivals: Tiny) -> None:
     crown(rivals.workspace, NAME, 1)
-    for _ in range(2):
-        promotion = rivals.promote(2)
+    promotion = rivals.promote(2)
     text = card(rivals, 2)
-    assert text.startswith(f"# evergreen-{NAME}") and text.count("## Against version 1") == 1
+    assert text.startswith(f"# evergreen-{NAME}") and text.count("## Against version 1, the champion on 20") == 1
     assert promotion.reason in text
     (zero,) = [line for line in text.splitlines() if line.startswith("| label 0 |")]
     row = next(row for row in promotion.slices if row["value"] == "0")
     assert f"| {row['items']} |" in zero and f"| {row['lost']} |" in zero
+    rivals.promote(2)
+    later = card(rivals, 2)
+    assert later.startswith(text) and later.count("## Against version 1, the champion on 20") == 2
+    assert rivals.client().get_model_version(f"evergreen-{NAME}", "2").description == later
 
 
 def test_named_groups_of_an_items_path_are_slices(rivals: Tiny) -> None:
