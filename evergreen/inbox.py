@@ -19,13 +19,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen.errors import DataRefused, WrongUse
+from evergreen.names import UNIX, Decoder, readable_name
 from evergreen.scenario import Scenario
-from evergreen.sources import Found, archive_kind, read_file, readable_name, stream, walk
+from evergreen.sources import Found, archive_kind, read_file, stream, walk
 from evergreen.workspace import Workspace
 
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
@@ -46,11 +47,13 @@ class Entry:
 
     Attributes:
         path: where it lies.
-        name: its path inside the inbox, `/` between the parts.
+        raw: its path inside the inbox, `/` between the parts.
+        name: the same as text.
         mark: size, times and inode, when it was seen first.
     """
 
     path: bytes
+    raw: bytes
     name: str
     mark: tuple[int, ...]
 
@@ -99,7 +102,7 @@ class Inbox:
                 status = os.lstat(found.path)
             except FileNotFoundError:
                 continue  # renamed by whoever is copying
-            entry = Entry(found.path, name, _mark(status))
+            entry = Entry(found.path, raw_name, name, _mark(status))
             base = name.rsplit("/", 1)[-1].lower()
             if base.startswith(".") or base.endswith(ON_THEIR_WAY):
                 inbox.left[name] = "its name says that it is not complete"
@@ -127,14 +130,19 @@ class Inbox:
         told = [(entry.name, entry.mark) for entry in (*self.images, *self.archives, *self.corrections)]
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
-    def stream(self) -> Iterator[Found]:
+    def stream(self, encoding: str | None = None) -> Iterator[Found]:
         """The images, and those inside the archives. An archive that is damaged or a trap stays in the inbox; what could be read of it
-        is known when it comes again."""
+        is known when it comes again.
+
+        Args:
+            encoding: of names, as in `evergreen.sources.stream`.
+        """
+        decode = Decoder(lambda: (entry.raw for entry in self.images), encoding, UNIX)
         for entry in self.images:
-            yield read_file(entry.name, entry.path)
+            yield replace(read_file(decode(entry.raw), entry.path), encoding=decode.assumed)
         for entry in self.archives:
             try:
-                yield from stream(Path(os.fsdecode(entry.path)))
+                yield from stream(Path(os.fsdecode(entry.path)), encoding=encoding)
             except (DataRefused, WrongUse) as error:
                 self.left[entry.name] = str(error)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from evergreen.errors import WrongUse
 from evergreen.images import BadImage, Header, decode, read_header
+from evergreen.names import readable_name, tidy
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import SPLITS, readable_name, stream
+from evergreen.sources import SPLITS, stream
 from evergreen.workspace import Workspace
 
 SIDES = (8, 16, 24, 32, 48, 64, 96, 128)  # to choose from where the images' own sizes vary
@@ -80,7 +81,7 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
             f"there is a scenario {name} already", fix=f"Choose another name, or change scenarios/{name}.yaml by hand."
         )
     reasons: list[str] = []
-    looked, unusable = _look(images)
+    looked, unusable, encoding = _look(images)
     if not looked:
         raise WrongUse(
             f"there are no images in {images}", expected="a folder for each class, with images in it",
@@ -88,7 +89,7 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
         )  # fmt: skip
     looked = _without_masks(looked, reasons)
     pattern = _pattern(looked, images, reasons)
-    labelled = [(match["label"], image) for image in looked if (match := re.fullmatch(pattern, image.name, re.DOTALL))]
+    labelled = [(tidy(match["label"]), image) for image in looked if (match := re.fullmatch(pattern, image.name, re.DOTALL))]
     counts = dict(sorted(Counter(label for label, _ in labelled).items()))
     if len(counts) < 2:
         raise WrongUse(
@@ -97,6 +98,10 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
         )  # fmt: skip
     listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
     reasons.insert(0, f"{len(counts)} classes and {len(labelled):,} images, from the folders' names: {listing}.")
+    if encoding:
+        reasons.append(
+            f"The names are not in UTF-8; {encoding} was assumed, by what letters that gives: if labels look wrong, change collect.encoding."
+        )
     if left := len(looked) - len(labelled):
         reasons.append(f"{left:,} images lie outside the class folders and are passed over.")
     if unusable:
@@ -114,7 +119,7 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
         "kind": "classify",
         "country": "DEU",
         "seed": 7,
-        "collect": {"path": _path(images, workspace), "pattern": pattern},
+        "collect": {"path": _path(images, workspace), "pattern": pattern, **({"encoding": encoding} if encoding else {})},
         "validate": {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)},
         "preprocess": _input(chosen, reasons),
     }  # fmt: skip
@@ -123,12 +128,14 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
     return Proposal(name, _yaml(document, reasons), reasons, counts)
 
 
-def _look(images: Path) -> tuple[list[_Looked], int]:
-    """The usable images of a source, and how many more are named like images."""
+def _look(images: Path) -> tuple[list[_Looked], int, str | None]:
+    """The usable images of a source, how many more are named like images, and the encoding that was assumed for names."""
     looked: list[_Looked] = []
     others: list[str] = []
     of_folder: Counter[str] = Counter()
+    encoding = None
     for found in stream(images):
+        encoding = encoding or found.encoding
         parts = found.name.split("/")
         if found.data is None or found.problem or "__MACOSX" in parts or any(part.startswith(".") for part in parts):
             continue  # what desktops leave behind
@@ -145,7 +152,7 @@ def _look(images: Path) -> tuple[list[_Looked], int]:
         of_folder["/".join(parts[:-1])] += 1
         looked.append(_Looked(found.name, header, grey))
     extensions = {image.extension for image in looked}
-    return looked, sum(os.path.splitext(name)[1].lower() in extensions for name in others)
+    return looked, sum(os.path.splitext(name)[1].lower() in extensions for name in others), encoding
 
 
 def _is_grey(data: bytes) -> bool:

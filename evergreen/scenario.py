@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from evergreen.errors import WrongUse
+from evergreen.names import tidy
 
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,6 +48,10 @@ class Collect(Section):
         description="regular expression that an item's whole path inside the source must match; the group `label` is its "
         "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
     )
+    encoding: str | None = Field(
+        None, description="of file names that the source doesn't say to be UTF-8, such as gbk or cp437; null: what they suggest"
+    )
+    follow_links: bool = Field(False, description="follow links that lead out of the folder, too; those inside it always are")
     rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
     max_bad: Share = Field(
         0.05, description="share of items that may be quarantined before the run stops, `damaged` ones aside"
@@ -76,6 +82,23 @@ class Collect(Section):
             raise ValueError("must have a group named label: (?P<label>…)")
         return value
 
+    @field_validator("encoding")
+    @classmethod
+    def _encodes_names(cls, value: str | None) -> str | None:
+        signs = bytes(range(0x20, 0x7F))
+        try:
+            known = value is None or signs.decode(value) == signs.decode()
+        except (LookupError, UnicodeError):
+            known = False
+        if not known:
+            raise ValueError("is no encoding of file names; expected one such as utf-8, gbk, shift_jis, cp437, cp850 or cp1252")
+        return value
+
+    @field_validator("rename")
+    @classmethod
+    def _tidy(cls, value: dict[str, str]) -> dict[str, str]:
+        return {tidy(old): tidy(new) for old, new in value.items()}
+
     @model_validator(mode="after")
     def _one_source(self) -> Collect:
         if sum(value is not None for value in (self.builtin, self.path, self.file)) != 1:
@@ -98,9 +121,12 @@ class Validate(Section):
     @field_validator("labels")
     @classmethod
     def _distinct(cls, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
+        labels = [tidy(label) for label in value]
+        if len(set(labels)) != len(labels):
             raise ValueError("names a label twice")
-        return value
+        if not all(labels):
+            raise ValueError("names a label of no letter")
+        return labels
 
 
 class Group(Section):
@@ -380,25 +406,26 @@ class Scenario(Section):
         Raises:
             WrongUse: as `load`.
         """
-        from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError
 
         try:
-            document = YAML().load(path.read_text(encoding="utf-8"))
+            document = _Document(path.read_text(encoding="utf-8"))
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise WrongUse(f"{path.name}, line {line}: not YAML: {error.problem}", fix="Mend the line.") from None
+            raise WrongUse(f"{path.name}, line {line}: not YAML: {error.problem}", fix="Correct the line.") from None
         except UnicodeDecodeError:
             raise WrongUse(f"{path.name} is not a text file in UTF-8", fix="Save it as UTF-8.") from None
-        if not isinstance(document, dict):
+        except RecursionError:
+            raise WrongUse(f"{path.name} refers to itself without end", fix="Remove the YAML alias (*name).") from None
+        if not isinstance(document.value, dict):
             raise WrongUse(f"{path.name} holds no scenario", expected="keys such as name, collect, validate, preprocess")
         try:
-            scenario = cls.model_validate(_plain(document))
+            scenario = cls.model_validate(document.value)
         except ValidationError as errors:
             raise WrongUse(_explain(path, document, errors)) from None
         if scenario.name != path.stem:
             raise WrongUse(
-                f"{path.name}, line {_line(document, ('name',))}: name must be the file's",
+                f"{path.name}, line {document.line(('name',))}: name must be the file's",
                 expected=path.stem,
                 received=scenario.name,
                 fix="Rename one of the two.",
@@ -406,30 +433,106 @@ class Scenario(Section):
         return scenario
 
 
-def _plain(value: Any) -> Any:
-    """The document as plain dicts, lists and scalars (ruamel's keep line numbers, which pydantic has no use for)."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
+class _Document:
+    """A scenario file, read by what each key is to hold: what is to be text stays as it is written, where YAML would take it for something
+    else (`001` for 1, `1e5` for 100000.0, `null` for nothing, `2024-01-01` for a date). Keys always are text.
+
+    Attributes:
+        value: as plain dicts, lists and scalars.
+    """
+
+    def __init__(self, text: str) -> None:
+        from ruamel.yaml import YAML
+
+        yaml = YAML(typ="safe", pure=True)
+        self._root = yaml.compose(text)
+        self._construct = yaml.constructor.construct_object
+        self.value = self._read(self._root, Scenario) if self._root is not None else None
+
+    def line(self, location: tuple[int | str, ...]) -> int:
+        """The line (from 1) of the deepest part of `location` that stands in the document."""
+        line, node = 1, self._root
+        for step in location:
+            if node.id == "mapping":
+                found = [(key, value) for key, value in node.value if key.value == str(step)]
+            else:
+                found = (
+                    [(one, one) for one in node.value[step : step + 1]]
+                    if node.id == "sequence" and isinstance(step, int)
+                    else []
+                )
+            if not found:
+                break
+            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
+        return int(line)
+
+    def _read(self, node: Any, expected: Any) -> Any:
+        if node.id == "mapping":
+            return self._read_mapping(node, expected)
+        if node.id == "sequence":
+            return [self._read(item, _of_items(expected)) for item in node.value]
+        given = node.tag != "tag:yaml.org,2002:null"
+        kinds = _scalars(expected)
+        if str in kinds and (given or type(None) not in kinds) and node.value:
+            return node.value
+        return self._construct(node)
+
+    def _read_mapping(self, node: Any, expected: Any) -> dict[str, Any]:
+        from ruamel.yaml.constructor import DuplicateKeyError
+
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for other in value.value if value.id == "sequence" else [value]:
+                    merged = {**self._read(other, expected), **merged}
+            elif key.id != "scalar" or key.value in own:
+                problem = "a key that is no text" if key.id != "scalar" else f"the key {key.value} is there twice"
+                raise DuplicateKeyError(None, None, problem, key.start_mark)
+            else:
+                own[key.value] = self._read(value, _of_key(expected, key.value))
+        return {**merged, **own}
 
 
-def _line(document: Any, location: tuple[int | str, ...]) -> int:
-    """The line (from 1) of the deepest part of `location` that stands in the document."""
-    line = 1
-    node: Any = document  # ruamel's dicts and lists, which know their lines
-    for step in location:
-        try:
-            places = node.lc
-            line = (places.key(step) if isinstance(node, dict) else places.item(step))[0] + 1
-            node = node[step]
-        except (KeyError, IndexError, AttributeError, TypeError):
-            break
-    return line
+def _alternatives(expected: Any) -> list[Any]:
+    """The types that an annotation allows."""
+    if get_origin(expected) is Annotated:
+        return _alternatives(get_args(expected)[0])
+    if get_origin(expected) in (Union, UnionType):
+        return [one for argument in get_args(expected) for one in _alternatives(argument)]
+    return [expected]
 
 
-def _explain(path: Path, document: Any, errors: ValidationError) -> str:
+def _scalars(expected: Any) -> set[type]:
+    """The types of the scalars that an annotation allows."""
+    found: set[type] = set()
+    for one in _alternatives(expected):
+        found |= (
+            {type(value) for value in get_args(one)}
+            if get_origin(one) is Literal
+            else {one}
+            if isinstance(one, type)
+            else set()
+        )
+    return found
+
+
+def _of_items(expected: Any) -> Any:
+    lists = [one for one in _alternatives(expected) if get_origin(one) in (list, tuple)]
+    return get_args(lists[0])[0] if lists else None
+
+
+def _of_key(expected: Any, key: str) -> Any:
+    for one in _alternatives(expected):
+        if get_origin(one) is dict:
+            return get_args(one)[1]
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            field = next((field for name, field in one.model_fields.items() if key == (field.alias or name)), None)
+            return field.annotation if field else None
+    return None
+
+
+def _explain(path: Path, document: _Document, errors: ValidationError) -> str:
     sentences = []
     for error in errors.errors():
         location = tuple(error["loc"])
@@ -441,7 +544,7 @@ def _explain(path: Path, document: Any, errors: ValidationError) -> str:
             message = "this key is missing"
         else:
             message += f"; got {error['input']!r:.120}"
-        sentences.append(f"{path.name}, line {_line(document, location)}: {key}: {message}")
+        sentences.append(f"{path.name}, line {document.line(location)}: {key}: {message}")
     return " | ".join(sentences)
 
 

@@ -1,8 +1,8 @@
 """Where items come from: folders, `.tar`, `.tar.gz` and `.zip` archives, and what an installed library carries.
 
 A source is streamed one item at a time and never unpacked to disk. Archives are taken to be hostile: a name that points
-outside, a link, a device or an item of absurd size is handed on as a problem, never followed; an archive that is itself a
-trap (a bomb, millions of entries, damaged) is refused.
+outside, a link (but a hard link to a file of the same archive), a device or an item of absurd size is handed on as a problem, never
+followed; an archive that is itself a trap (a bomb, millions of entries, damaged) is refused.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from evergreen import progress
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
+from evergreen.names import UNIX, WINDOWS, Decoder, readable_name
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
 
@@ -31,6 +34,10 @@ MAX_ENTRIES = 1_000_000
 MAX_HEADER_BYTES = 2**20  # of one entry of a .tar: its name and attributes
 MAX_EXPANSION = 200  # an archive's content against its own size …
 FREE_EXPANSION_BYTES = 2 * 2**30  # … beyond this many bytes. Photographs hardly compress; a bomb does by a thousand
+
+FROM_WINDOWS = (0, 10, 14)  # the systems on which a .zip's entry was made: FAT, NTFS, VFAT
+READABLE_COMPRESSIONS = (0, 8, 12, 14)  # stored, Deflate, bzip2, LZMA
+COMPRESSIONS = {9: "Deflate64", 93: "Zstandard", 95: "xz", 96: "JPEG", 97: "WavPack", 98: "PPMd", 99: "AES encryption"}
 
 BUILTINS = {"digits": datetime(1998, 7, 1, tzinfo=UTC)}  # and their publication dates
 
@@ -50,6 +57,7 @@ class Found:
         problem: None, or a reason for quarantine: `link`, `not-a-file`, `outside`, `too-large`, `unreadable`.
         detail: one clause about the problem.
         share: how much of the source is behind us, 0 to 1, where that is known.
+        encoding: the one that was assumed for its name, where the source doesn't say and it isn't UTF-8.
     """
 
     name: str
@@ -58,10 +66,15 @@ class Found:
     problem: str | None = None
     detail: str = ""
     share: float | None = None
+    encoding: str | None = None
 
 
-def stream(source: Source) -> Iterator[Found]:
+def stream(source: Source, *, encoding: str | None = None, follow_links: bool = False) -> Iterator[Found]:
     """Everything in a source but its folders, in an order that stays the same.
+
+    Args:
+        encoding: of the names that the source doesn't say to be UTF-8; None: what all its names together suggest.
+        follow_links: whether links that lead out of a folder are followed too. Those inside it always are.
 
     Raises:
         WrongUse: the source is missing, or no folder and no archive that is understood.
@@ -71,9 +84,11 @@ def stream(source: Source) -> Iterator[Found]:
         return _stream_digits()
     assert isinstance(source, Path)
     if source.is_dir():
-        return _stream_folder(source)
+        return _stream_folder(source, encoding, follow_links)
     kind = archive_kind(source)
-    return _stream_zip(source) if kind == "zip" else _stream_tar(source, compressed=kind == "tar.gz")
+    if kind == "zip":
+        return _stream_zip(source, encoding)
+    return _stream_tar(source, encoding, compressed=kind == "tar.gz")
 
 
 def archive_kind(path: Path) -> Literal["tar", "tar.gz", "zip"]:
@@ -140,26 +155,20 @@ def locate(scenario: Scenario, workspace: Workspace, *, download: bool = True) -
     return _download(scenario, workspace, wrong, allowed=download)
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: Source, *, follow_links: bool = False) -> str:
     """Says cheaply whether a source may have changed: sha256 (hex) over the names, sizes and times of its files, which are not
-    read; for an archive over its own."""
+    read; for an archive over its own. `follow_links` as in `stream`."""
     digest = hashlib.sha256()
     if not isinstance(source, Path):
         digest.update(f"builtin {source}".encode())
     elif source.is_dir():
-        for entry, name in walk(source):
-            status = entry.stat(follow_symlinks=False)
+        for entry, name in walk(source, "all" if follow_links else "inside"):
+            status = entry.stat(follow_symlinks=entry.is_symlink() and entry.is_file())  # a link to a file: what it leads to
             digest.update(b"%s\0%d %d %o\n" % (name, status.st_size, status.st_mtime_ns, status.st_mode))
     else:
         status = source.stat()
         digest.update(b"%s\0%d %d\n" % (os.fsencode(source.name), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
-
-
-def readable_name(name: str | bytes) -> str:
-    """A path as text: bytes that are not UTF-8 become `\\xNN`."""
-    raw = os.fsencode(name) if isinstance(name, str) else name
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def _stream_digits() -> Iterator[Found]:
@@ -187,15 +196,20 @@ def _plain_png(grey: Any) -> bytes:
     )
 
 
-def walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
-    """Everything below a folder but the folders themselves, sorted by name within each; links to folders are not entered.
+def walk(folder: Path, links: Literal["none", "inside", "all"] = "none") -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
+    """Everything below a folder but the folders themselves, sorted by name within each.
+
+    Args:
+        links: which links to folders are entered: none, those that stay inside the folder, or all. A link to a folder that it lies in is
+            never entered. Those that aren't entered are given as entries.
 
     Raises:
         WrongUse: a folder below cannot be listed: what it holds could not be accounted for.
     """
-    waiting = [(os.fsencode(folder), b"")]
+    root = os.path.realpath(os.fsencode(folder))
+    waiting: list[tuple[bytes, bytes, tuple[bytes, ...]]] = [(os.fsencode(folder), b"", (root,))]
     while waiting:
-        path, prefix = waiting.pop()
+        path, prefix, above = waiting.pop()
         try:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
@@ -205,26 +219,55 @@ def walk(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
             ) from None
         folders = []
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((entry.path, prefix + entry.name + b"/"))
+            real = above[-1] + b"/" + entry.name
+            if entry.is_symlink():
+                real = os.path.realpath(entry.path)
+                entered = (
+                    links != "none" and _is_folder(entry) and (links == "all" or _inside(real, root)) and real not in above
+                )
+            else:
+                entered = entry.is_dir(follow_symlinks=False)
+            if entered:
+                folders.append((entry.path, prefix + entry.name + b"/", (*above, real)))
             else:
                 yield entry, prefix + entry.name
         waiting.extend(reversed(folders))
 
 
-def _stream_folder(folder: Path) -> Iterator[Found]:
-    root = os.path.realpath(os.fsencode(folder)) + b"/"
-    for entry, raw_name in walk(folder):
-        name, path = readable_name(raw_name), entry.path
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _inside(real: bytes, root: bytes) -> bool:
+    return real.startswith(root.rstrip(b"/") + b"/")
+
+
+def _stream_folder(folder: Path, encoding: str | None, follow_links: bool) -> Iterator[Found]:
+    root = os.path.realpath(os.fsencode(folder))
+    links: Literal["inside", "all"] = "all" if follow_links else "inside"
+    decode = Decoder(lambda: (name for _, name in walk(folder, links)), encoding, UNIX)
+    for entry, raw_name in walk(folder, links):
+        name, path = decode(raw_name), entry.path
         if entry.is_symlink():
             path = os.path.realpath(path)
-            if not path.startswith(root):
-                yield Found(name, None, 0, "link", "a link that leads out of the source")
+            if problem := _link_problem(path, root, follow_links):
+                yield Found(name, None, 0, "link", problem, encoding=decode.assumed)
                 continue
-            if not os.path.isfile(path):
-                yield Found(name, None, 0, "link", "a link to no file")
-                continue
-        yield read_file(name, path)
+        yield replace(read_file(name, path), encoding=decode.assumed)
+
+
+def _link_problem(target: bytes, root: bytes, follow_links: bool) -> str | None:
+    """Why a link isn't followed. Links to folders that are followed were entered before."""
+    shown = readable_name(target)
+    if os.path.isdir(target) and (follow_links or _inside(target, root) or target == root):
+        return f"a link to a folder that it lies in: {shown}"
+    if not follow_links and not _inside(target, root):
+        kind = "a folder" if os.path.isdir(target) else "a file" if os.path.isfile(target) else "nothing"
+        return f"a link that leads out of the source, to {kind}: {shown}"
+    return None if os.path.isfile(target) else "a link to no file"
 
 
 def read_file(name: str, path: bytes) -> Found:
@@ -246,7 +289,8 @@ def _too_large(name: str, size_bytes: int) -> Found:
     return Found(name, None, size_bytes, "too-large", f"{size_bytes:,} bytes; at most {MAX_ITEM_BYTES:,} are read")
 
 
-def _points_outside(name: str) -> bool:
+def _points_outside(raw: bytes) -> bool:
+    name = raw.decode("latin-1")
     return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:3] in (":/", ":\\")
 
 
@@ -267,42 +311,104 @@ class _Bounded:
         return data
 
 
-def _stream_tar(path: Path, *, compressed: bool) -> Iterator[Found]:
-    import gzip
-    import tarfile
+class _Tar:
+    """The entries of a .tar one after the other, none of which can ask for too much."""
 
-    archive_bytes = path.stat().st_size
-    entries = 0
-    with open(path, "rb") as raw, gzip.open(raw) if compressed else raw as plain:
-        bounded = _Bounded(plain)
-        try:
-            with tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+    def __init__(self, path: Path, *, compressed: bool) -> None:
+        self.path, self.compressed = path, compressed
+        self.archive_bytes = path.stat().st_size
+        self.entries = 0
+        self.share = 0.0
+
+    def __iter__(self) -> Iterator[tuple[bytes, bool, Any, Callable[[], bytes]]]:
+        """Of each entry but folders: its name, whether that is surely UTF-8, the entry, and what reads its content."""
+        import gzip
+        import tarfile
+
+        self.entries = 0
+        with open(self.path, "rb") as file, gzip.open(file) if self.compressed else file as plain:
+            bounded = _Bounded(plain)
+
+            def read(member: Any) -> bytes:
+                bounded.limit_bytes = MAX_ITEM_BYTES
+                with self._named_damage():
+                    data = bytes(archive.extractfile(member).read())
+                bounded.limit_bytes = MAX_HEADER_BYTES
+                return data
+
+            with (
+                self._named_damage(),
+                tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as archive,  # type: ignore[call-overload]
+            ):
                 while (member := archive.next()) is not None:
                     archive.members = []  # else it keeps them all
-                    entries += 1
-                    _refuse_many(path, entries)
-                    _refuse_bomb(path, archive_bytes, member.offset_data + member.size)
-                    if member.isdir():
-                        continue
-                    name = readable_name(member.name.encode("utf-8", "surrogateescape"))
-                    name = re.sub(r"^(\./+)+(?=.)", "", name, flags=re.DOTALL)  # from packing "."
-                    share = min(1.0, raw.tell() / archive_bytes)
-                    if problem := _tar_problem(member):
-                        yield Found(name, None, member.size, *problem, share)
-                    elif member.size > MAX_ITEM_BYTES:
-                        yield _too_large(name, member.size)
-                    else:
-                        bounded.limit_bytes = MAX_ITEM_BYTES
-                        data = archive.extractfile(member).read()
-                        bounded.limit_bytes = MAX_HEADER_BYTES
-                        if _points_outside(name):
-                            yield Found(name, data, member.size, "outside", "its name points outside the archive", share)
-                        else:
-                            yield Found(name, data, member.size, share=share)
-            if not bounded.ended:  # tarfile takes a damaged or missing header for the end: the rest would be lost in silence
-                raise ValueError("it has no end; some of it may be missing")
+                    self.entries += 1
+                    self.share = min(1.0, file.tell() / self.archive_bytes)
+                    _refuse_many(self.path, self.entries)
+                    _refuse_bomb(self.path, self.archive_bytes, member.offset_data + member.size)
+                    if not member.isdir():
+                        yield _raw(member.name), "path" in member.pax_headers, member, partial(read, member)
+                if (
+                    not bounded.ended
+                ):  # tarfile takes a damaged or missing header for the end: the rest would be lost in silence
+                    raise ValueError("it has no end; some of it may be missing")
+
+    @contextmanager
+    def _named_damage(self) -> Iterator[None]:
+        import tarfile
+
+        try:
+            yield
         except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError, RecursionError, OverflowError) as error:
-            raise _damaged(path, entries, error) from None
+            raise _damaged(self.path, self.entries, error) from None
+
+
+def _raw(name: str) -> bytes:
+    """A name of a .tar as its bytes, without the "./" that packing "." puts before it."""
+    return re.sub(rb"^(\./+)+(?=.)", b"", name.encode("utf-8", "surrogateescape"), flags=re.DOTALL)
+
+
+def _stream_tar(path: Path, encoding: str | None, *, compressed: bool) -> Iterator[Found]:
+    """Hard links come last: what they lead to is read from a second pass over the archive."""
+    decode = Decoder(lambda: (raw for raw, known, *_ in _Tar(path, compressed=compressed) if not known), encoding, UNIX)
+    links: dict[bytes, list[tuple[int, str]]] = {}  # by what they lead to: their number and name
+    tar = _Tar(path, compressed=compressed)
+    for raw, known, member, read in tar:
+        name = readable_name(raw) if known else decode(raw)
+        assumed = None if known else decode.assumed
+        target = _raw(member.linkname) if member.islnk() else b"/"
+        if not _points_outside(target) and not _points_outside(raw):
+            links.setdefault(target, []).append((tar.entries, name))
+        elif problem := _tar_problem(member):
+            yield Found(name, None, member.size, *problem, tar.share, assumed)
+        elif member.size > MAX_ITEM_BYTES:
+            yield _too_large(name, member.size)
+        elif _points_outside(raw):
+            yield Found(name, read(), member.size, "outside", "its name points outside the archive", tar.share, assumed)
+        else:
+            yield Found(name, read(), member.size, share=tar.share, encoding=assumed)
+    yield from _hard_links(path, links, compressed=compressed) if links else ()
+
+
+def _hard_links(path: Path, links: dict[bytes, list[tuple[int, str]]], *, compressed: bool) -> Iterator[Found]:
+    tar = _Tar(path, compressed=compressed)
+    expanded = 0
+    for raw, _, member, read in tar:
+        if raw not in links or not member.isreg() or member.size > MAX_ITEM_BYTES:
+            continue
+        data = read()
+        for number, name in (waiting := links.pop(raw)):
+            if number > tar.entries:  # only what came before it can be meant
+                expanded += len(data)
+                _refuse_bomb(path, tar.archive_bytes, expanded)
+                yield Found(name, data, len(data), share=1.0)
+        if later := [link for link in waiting if link[0] < tar.entries]:
+            links[raw] = later
+    for target, waiting in links.items():
+        for _, name in waiting:
+            yield Found(
+                name, None, 0, "link", f"a link to {readable_name(target)[:200]!r}, which is no file that came before it", 1.0
+            )
 
 
 def _tar_problem(member: Any) -> tuple[str, str] | None:
@@ -313,24 +419,32 @@ def _tar_problem(member: Any) -> tuple[str, str] | None:
     return None
 
 
-def _stream_zip(path: Path) -> Iterator[Found]:
+def _stream_zip(path: Path, encoding: str | None) -> Iterator[Found]:
     import zipfile
 
     archive_bytes = path.stat().st_size
     index = 0
-    with open(path, "rb") as raw:
-        _refuse_many(path, _count_zip_entries(raw, archive_bytes))
+    with open(path, "rb") as file:
+        _refuse_many(path, _count_zip_entries(file, archive_bytes))
         try:
-            with zipfile.ZipFile(raw) as archive:
-                entries = archive.infolist()
+            with zipfile.ZipFile(file) as archive:
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                names = [_zip_name(entry) for entry in entries]
+                decode = Decoder(lambda: (name for name in names if isinstance(name, bytes)), encoding, WINDOWS)
+                _refuse_unreadable(path, entries)
+                has_slash = any("/" in entry.filename for entry in entries)
                 expanded = 0
-                for index, entry in enumerate(entries):
-                    if entry.is_dir():
-                        continue
-                    name = _zip_name(entry)
+                for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+                    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+                    text = decode(name) if isinstance(name, bytes) else name
+                    if "\\" in entry.filename and (entry.create_system in FROM_WINDOWS or not has_slash):
+                        text = text.replace("\\", "/")  # against the format's rules, as .NET and PowerShell 5 pack
+                        if text.endswith("/"):
+                            continue  # a folder
                     expanded += entry.file_size if entry.file_size <= MAX_ITEM_BYTES else 0
                     _refuse_bomb(path, archive_bytes, expanded)
-                    yield _read_zip_entry(archive, entry, name, (index + 1) / len(entries))
+                    found = _read_zip_entry(archive, entry, raw, text, (index + 1) / len(entries))
+                    yield replace(found, encoding=decode.assumed if isinstance(name, bytes) else None)
         except (zipfile.BadZipFile, EOFError, ValueError, OSError, NotImplementedError, struct.error) as error:
             raise _damaged(path, index, error) from None
 
@@ -348,16 +462,44 @@ def _count_zip_entries(raw: IO[bytes], archive_bytes: int) -> int:
     return count
 
 
-def _zip_name(entry: Any) -> str:
+def _zip_name(entry: Any) -> str | bytes:
+    """Text where the archive says what it is; else bytes of no known encoding."""
     if entry.flag_bits & 0x800:
         return readable_name(entry.filename)
     try:
-        return readable_name(entry.filename.encode("cp437"))  # names without the flag are bytes of no known encoding
+        raw: bytes = entry.filename.encode("cp437")  # as zipfile has read it
     except UnicodeEncodeError:
         return readable_name(entry.filename)
+    extra = entry.extra
+    while len(extra) >= 4:  # Info-ZIP's Unicode path: version 1, the checksum of the other name, the name in UTF-8
+        kind, length = struct.unpack("<HH", extra[:4])
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 0x7075 and field[:1] == b"\1" and len(field) > 5 and struct.unpack("<L", field[1:5])[0] == zlib.crc32(raw):
+            return readable_name(field[5:])
+    return raw
 
 
-def _read_zip_entry(archive: Any, entry: Any, name: str, share: float) -> Found:
+def _zip_problem(entry: Any) -> str | None:
+    """Why an entry of a .zip can't be read, as a clause, with what to do about it."""
+    if entry.flag_bits & 0x1:
+        return "encrypted: unpack it with its password (7z x), and give the folder"
+    if entry.compress_type not in READABLE_COMPRESSIONS:
+        method = COMPRESSIONS.get(entry.compress_type, f"method {entry.compress_type}")
+        return f"compressed with {method}, which Python does not read: unpack it (7z x), and give the folder"
+    return None
+
+
+def _refuse_unreadable(path: Path, entries: list[Any]) -> None:
+    """An archive of which nothing can be read says why at once."""
+    problems = {_zip_problem(entry) for entry in entries}
+    if len(problems) == 1 and (problem := problems.pop()) is not None:
+        what, fix = problem.split(": ", 1)
+        raise DataRefused(
+            f"the archive {path} is {what}", fix=f"{fix[:1].upper()}{fix[1:].replace(' it ', ' the archive ', 1)}."
+        )
+
+
+def _read_zip_entry(archive: Any, entry: Any, raw: bytes, name: str, share: float) -> Found:
     import zipfile
 
     mode = entry.external_attr >> 16
@@ -367,12 +509,14 @@ def _read_zip_entry(archive: Any, entry: Any, name: str, share: float) -> Found:
         return Found(name, None, entry.file_size, "not-a-file", "a pipe, a device or something unknown", share)
     if entry.file_size > MAX_ITEM_BYTES:
         return _too_large(name, entry.file_size)
+    if problem := _zip_problem(entry):
+        return Found(name, None, entry.file_size, "unreadable", problem, share)
     try:
         with archive.open(entry) as file:
             data = file.read(entry.file_size + 1)
     except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         return Found(name, None, entry.file_size, "unreadable", str(error) or type(error).__name__, share)
-    if _points_outside(name):
+    if _points_outside(raw):
         return Found(name, data, len(data), "outside", "its name points outside the archive", share)
     return Found(name, data, len(data), share=share)
 

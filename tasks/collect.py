@@ -17,6 +17,7 @@ import logging
 import re
 import shutil
 import time
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -50,6 +51,7 @@ from evergreen.errors import DataRefused, WrongUse
 from evergreen.images import Inspection
 from evergreen.inbox import PATTERN, Inbox, inbox_of
 from evergreen.isolated import Inspectors, Verdict
+from evergreen.names import tidy
 from evergreen.scenario import Collect, Scenario
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
 from evergreen.versions import fetch_data
@@ -179,7 +181,8 @@ def _collect(scenario: Scenario, workspace: Workspace, find: Callable[[], Source
             shutil.rmtree(staging, ignore_errors=True)
             fetch_data(workspace, scenario.name)
             source = find()
-            mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source)
+            links = scenario.collect.follow_links
+            mark = source.fingerprint if isinstance(source, Inbox) else fingerprint(source, follow_links=links)
             with Quarantine(workspace, scenario.name) as quarantine:
                 collecting = _Collecting(scenario, workspace, source, quarantine)
                 batch = collecting.run(staging)
@@ -206,7 +209,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> boo
     return (
         last.settings == scenario.collect.model_dump(mode="json")
         and set(last.batches) <= set(_batches(scenario, workspace))  # more may have come in by the inbox
-        and last.fingerprint == fingerprint(locate(scenario, workspace))
+        and last.fingerprint == fingerprint(locate(scenario, workspace), follow_links=scenario.collect.follow_links)
     )
 
 
@@ -250,7 +253,7 @@ class _Collecting:
     def __init__(self, scenario: Scenario, workspace: Workspace, source: Source | Inbox, quarantine: Quarantine) -> None:
         self.settings: Collect = scenario.collect
         self.scenario, self.workspace, self.source, self.quarantine = scenario, workspace, source, quarantine
-        self.pattern = re.compile(self.settings.pattern, re.DOTALL)
+        self.pattern = re.compile(unicodedata.normalize("NFC", self.settings.pattern), re.DOTALL)
         self.collected_at = BUILTINS[source] if isinstance(source, str) else datetime.now(UTC).replace(microsecond=0)
         self.folders = batches(workspace, scenario.name)
         self.known = known_ids(workspace, scenario.name)  # label by id
@@ -274,6 +277,7 @@ class _Collecting:
         self.count: Counter[str] = Counter()
         self.quarantined: Counter[str] = Counter()
         self.example = ""
+        self.encoding = ""  # that was assumed for names
 
     @property
     def origin(self) -> str:
@@ -319,7 +323,7 @@ class _Collecting:
     def _chunks(self) -> Iterator[list[_Sighting]]:
         chunk: list[_Sighting] = []
         size_bytes = 0
-        for found in self.source.stream() if isinstance(self.source, Inbox) else stream(self.source):
+        for found in self._entries():
             sighting = self._recognise(found)
             if sighting is None:
                 continue
@@ -340,17 +344,27 @@ class _Collecting:
         if chunk:
             yield chunk
 
+    def _entries(self) -> Iterator[Found]:
+        encoding = self.settings.encoding
+        if isinstance(self.source, Inbox):
+            return self.source.stream(encoding)
+        return stream(self.source, encoding=encoding, follow_links=self.settings.follow_links)
+
     def _met(self, id: bytes | None) -> bool:
         return id in self.pending or id in self.labels or id in self.bad
 
     def _recognise(self, found: Found) -> _Sighting | None:
         """The item that an entry is, or None where the pattern does not match."""
-        match = self.pattern.fullmatch(found.name)
+        match = self.pattern.fullmatch(unicodedata.normalize("NFC", found.name))
         given = match.groupdict() if match else {}
-        label, split = given.get("label"), given.get("split")
-        if isinstance(self.source, Inbox):
-            label = label or ""  # nothing is passed over there
-        elif not label:
+        label, split = tidy(given.get("label") or ""), given.get("split")
+        if found.encoding is not None and not self.encoding:
+            self.encoding = found.encoding
+            log.warning(
+                "The names in %s are not in UTF-8; %s was assumed, by what letters that gives. If labels look wrong, set collect.encoding "
+                "in scenarios/%s.yaml.", self.source, found.encoding, self.scenario.name,
+            )  # fmt: skip
+        if not label and not isinstance(self.source, Inbox):
             self.count["passed over"] += 1
             self.example = self.example or found.name
             return None

@@ -228,14 +228,17 @@ def draw(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) ->
 def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
+    from evergreen.lettering import drawable
+
     side = min(12.0, 2.5 + 0.55 * len(names))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(1)
     image = axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the label's items", shrink=0.8)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    texts, style = drawable(names)
+    axes.set_xticks(range(len(names)), texts, rotation=45, ha="right", rotation_mode="anchor", **style)
+    axes.set_yticks(range(len(names)), texts, **style)
     axes.set(xlabel="predicted", ylabel="actual", title="Test items by actual and predicted label")
     if len(names) <= 20:
         for row, column in zip(*matrix.nonzero(), strict=True):

@@ -93,6 +93,56 @@ def test_a_file_that_is_not_yaml_names_its_line(tmp_path: Path) -> None:
         parse(tmp_path, GOOD + "\ttrain: [")
 
 
+@pytest.mark.parametrize(
+    "label", ["001", "1e5", "null", "on", "no", "2024-01-01", "0x10", "0o17", "1:30", "1_000", "~", "true", ".inf"]
+)
+def test_labels_and_the_keys_of_rename_stay_as_they_are_written(tmp_path: Path, label: str) -> None:
+    text = GOOD.replace("labels: [cat, dog]", f"labels: [{label}, dog]")
+    text = text.replace("path: images", f"path: images\n  rename: {{{label}: dog, cat: {label}}}")
+    scenario = parse(tmp_path, text)
+    assert scenario.validation.labels == [label, "dog"] and scenario.collect.rename == {label: "dog", "cat": label}
+
+
+def test_numbers_switches_and_nothing_are_still_what_yaml_says(tmp_path: Path) -> None:
+    text = GOOD.replace("epochs: 2", "epochs: 0x2\n  mirror: false\n  patience: null\n  max_wh: 1e-1").replace(
+        "path: images", "path: images\n  url: null"
+    )
+    scenario = parse(tmp_path, text)
+    train = scenario.train
+    assert (train.epochs, train.mirror, train.patience, train.max_wh, scenario.collect.url) == (2, False, None, 0.1, None)
+
+
+def test_anchors_and_merged_keys_are_read(tmp_path: Path) -> None:
+    text = GOOD.replace("seed: 1", "seed: 1\nprice: &own {currency: EUR, per_kwh: 1}") + "machine: {embodied_kgco2e: &one 5}\n"
+    scenario = parse(
+        tmp_path, text.replace("machine: {", "budget: {run: {<<: {wh: 7}, gco2e: *one}}\nmachine: {").replace("*one", "3")
+    )
+    assert (scenario.budget.run.wh, scenario.budget.run.gco2e) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nseed: 2", "line 4: not YAML: the key seed is there twice"),
+        ("seed: &a [*a]", "not YAML|refers to itself|seed"),
+    ],
+)
+def test_a_key_twice_and_a_reference_to_itself_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(WrongUse, match=words):
+        parse(tmp_path, GOOD.replace("seed: 1", text))
+
+
+def test_labels_have_one_form_of_unicode_and_no_space_around_them(tmp_path: Path) -> None:
+    scenario = parse(tmp_path, GOOD.replace("[cat, dog]", '["cafe\u0301", " dog "]'))
+    assert scenario.validation.labels == ["café", "dog"]
+
+
+def test_an_encoding_that_is_not_one_of_file_names_is_refused(tmp_path: Path) -> None:
+    for wrong in ("utf-16", "latin-99", "utf-7", "rot13"):
+        with pytest.raises(WrongUse, match="no encoding of file names"):
+            parse(tmp_path, GOOD.replace("path: images", f"path: images\n  encoding: {wrong}"))
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
 def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(WrongUse, match="holds no scenario"):

@@ -198,7 +198,7 @@ def test_links_pipes_and_names_that_are_not_utf8_are_told_apart(workspace: Works
         file.write(encoded(500))
     collection = collect(scenario(), workspace)
     assert refused(workspace) == {"cat/link.png": "link", "dog/pipe.png": "not-a-file"}
-    assert collection.duplicates == 1 and collected(workspace)["cat/caf\\xe9.png"] == "cat" and balanced(collection)
+    assert collection.duplicates == 1 and collected(workspace)["cat/café.png"] == "cat" and balanced(collection)
 
 
 def test_hostile_entries_of_an_archive_go_to_quarantine(workspace: Workspace) -> None:
