@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from evergreen.errors import WrongUse
 from evergreen.images import BadImage, Header, decode, read_header
-from evergreen.names import readable_name, tidy
+from evergreen.layout import Layout, understand
+from evergreen.names import alike, readable_name, tidy
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import SPLITS, stream
+from evergreen.skipped import READ, Skipped
+from evergreen.sources import Found, is_hidden, is_leftover, stream
 from evergreen.workspace import Workspace
 
 SIDES = (8, 16, 24, 32, 48, 64, 96, 128)  # to choose from where the images' own sizes vary
 LONGEST_SIDE = SIDES[-1]  # a larger input costs its square in time and energy; people raise it where details are fine
 UNBALANCED = 3.0  # times the smallest class
+NOT_HIDDEN = r"(?!(?:.*/)?\.)"  # no file and no folder whose name begins with a dot
 GREY_TOLERANCE = 8  # steps of 255 between the colours: JPEG files of grey things are not quite grey
 
 
@@ -34,12 +39,25 @@ class Proposal:
         yaml: the text of its file.
         reasons: sentences that say what was chosen and why.
         counts: images of each label.
+        tree: what was understood of the folders, a line a level.
     """
 
     name: str
     yaml: str
     reasons: list[str]
     counts: dict[str, int]
+    tree: list[str]
+
+
+@dataclass
+class _Seen:
+    """What a source holds: images that can be used, how many files are named like them and can't, what else there is, and the encoding
+    that was assumed for names."""
+
+    images: list[_Looked] = field(default_factory=list)
+    unusable: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +79,86 @@ class _Looked:
         return os.path.splitext(self.name)[1].lower()
 
 
-def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
+def propose(
+    name: str, images: Path, workspace: Workspace, *, labels_at: int | None = None, follow_links: bool = False,
+    ask: Callable[[Layout], int] | None = None,
+) -> Proposal:  # fmt: skip
     """Look at every image's header, and at the pixels of some, and propose a scenario.
 
     Args:
         images: a folder, or a .tar, .tar.gz or .zip, with a folder for each class.
+        labels_at: the level of the class folders, from 1 below the source; None: it is found out.
+        follow_links: whether links that lead out of a folder are followed.
+        ask: gives the level of the class folders, where more than one could be.
 
     Raises:
         WrongUse: the name is taken or no name; or the images are missing, none, or not in two class folders or more.
         DataRefused: the archive is damaged or a trap.
     """
+    _refuse_name(name, workspace)
+    seen = _look(images, follow_links)
+    if not seen.images:
+        skipped = " ".join(seen.skipped.sentences()[:3])
+        raise WrongUse(
+            f"there are no images in {images}", expected="a folder for each class, with images in it",
+            fix=f"{skipped} Check the path; JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF are understood.",
+        )  # fmt: skip
+    reasons: list[str] = []
+    layout = _layout(images, _without_masks(seen, reasons), labels_at, ask)
+    endings = _endings(image.extension for image in seen.images)
+    pattern = rf"{NOT_HIDDEN}{layout.pattern}(?:.*/)?[^/]+{endings}"
+    labelled = [(tidy(match["label"]), image) for image in seen.images if (match := _match(pattern, image.name))]
+    counts = dict(sorted(Counter(label for label, _ in labelled).items()))
+    if len(counts) < 2:
+        raise WrongUse(
+            f"the images of {images} are all in one class", expected="two class folders or more", received=list(counts),
+            fix="Put the images of each class into a folder of its own, named for the class.",
+        )  # fmt: skip
+    listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+    reasons.insert(0, f"{len(counts)} classes and {len(labelled):,} images, from the folders' names: {listing}.")
+    reasons += layout.reasons + _about_labels(counts)
+    if seen.encoding:
+        reasons.append(
+            f"The names are not in UTF-8; {seen.encoding} was assumed, by what letters that gives: if labels look wrong, change "
+            "collect.encoding."
+        )
+    if left := len(seen.images) - len(labelled) - sum(layout.left_out.values()):
+        reasons.append(f"{left:,} images lie outside the class folders and are skipped.")
+    if seen.unusable:
+        reasons.append(
+            f"{seen.unusable:,} files named as images are none that can be used; collecting puts them into quarantine."
+        )
+    reasons += seen.skipped.sentences()
+    chosen = [image for _, image in labelled]
+    largest, usual = (
+        max(image.header.width * image.header.height for image in chosen),
+        Collect.model_fields["max_pixels"].default,
+    )
+    if largest > usual:
+        reasons.append(f"Some images have up to {largest:,} pixels: those of more than {usual:,} go to quarantine, undecoded.")
+    collect = {"path": _path(images, workspace), "pattern": pattern}
+    document: dict[str, Any] = {
+        "name": name,
+        "description": f"Proposed by evergreen new from {readable_name(images.name)}",
+        "kind": "classify",
+        "country": "DEU",
+        "seed": 7,
+        "collect": collect
+        | ({"encoding": seen.encoding} if seen.encoding else {})
+        | ({"follow_links": True} if follow_links else {}),
+        "validate": {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)},
+        "preprocess": _input(chosen, reasons),
+    }  # fmt: skip
+    document["train"] = _training(counts, document["preprocess"], reasons)
+    if layout.slice_pattern:
+        document["promote"] = {"slice_pattern": layout.slice_pattern}
+    document["retraining"] = {"cron": _schedule(name, reasons)}
+    Scenario.model_validate(document)
+    kinds = ", ".join(f"{count:,} {ending}" for ending, count in Counter(image.extension for image in chosen).most_common())
+    return Proposal(name, _yaml(document, reasons), reasons, counts, layout.tree(f"{kinds or 'no'} images"))
+
+
+def _refuse_name(name: str, workspace: Workspace) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name):
         raise WrongUse(
             "that is no name for a scenario", expected="small letters, digits and hyphens, at most 63", received=name,
@@ -80,79 +168,82 @@ def propose(name: str, images: Path, workspace: Workspace) -> Proposal:
         raise WrongUse(
             f"there is a scenario {name} already", fix=f"Choose another name, or change scenarios/{name}.yaml by hand."
         )
-    reasons: list[str] = []
-    looked, unusable, encoding = _look(images)
-    if not looked:
-        raise WrongUse(
-            f"there are no images in {images}", expected="a folder for each class, with images in it",
-            fix="Check the path; JPEG, PNG, BMP, GIF, WebP and TIFF are understood.",
-        )  # fmt: skip
-    looked = _without_masks(looked, reasons)
-    pattern = _pattern(looked, images, reasons)
-    labelled = [(tidy(match["label"]), image) for image in looked if (match := re.fullmatch(pattern, image.name, re.DOTALL))]
-    counts = dict(sorted(Counter(label for label, _ in labelled).items()))
-    if len(counts) < 2:
-        raise WrongUse(
-            f"the images of {images} are all in one class", expected="two class folders or more", received=list(counts),
-            fix="Put the images of each class into a folder of its own, named for the class.",
-        )  # fmt: skip
-    listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
-    reasons.insert(0, f"{len(counts)} classes and {len(labelled):,} images, from the folders' names: {listing}.")
-    if encoding:
-        reasons.append(
-            f"The names are not in UTF-8; {encoding} was assumed, by what letters that gives: if labels look wrong, change collect.encoding."
-        )
-    if left := len(looked) - len(labelled):
-        reasons.append(f"{left:,} images lie outside the class folders and are passed over.")
-    if unusable:
-        reasons.append(f"{unusable:,} files named as images are none that can be used; collecting puts them into quarantine.")
-    chosen = [image for _, image in labelled]
-    largest, usual = (
-        max(image.header.width * image.header.height for image in chosen),
-        Collect.model_fields["max_pixels"].default,
-    )
-    if largest > usual:
-        reasons.append(f"Some images have up to {largest:,} pixels: those of more than {usual:,} go to quarantine, undecoded.")
-    document: dict[str, Any] = {
-        "name": name,
-        "description": f"Proposed by evergreen new from {readable_name(images.name)}",
-        "kind": "classify",
-        "country": "DEU",
-        "seed": 7,
-        "collect": {"path": _path(images, workspace), "pattern": pattern, **({"encoding": encoding} if encoding else {})},
-        "validate": {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)},
-        "preprocess": _input(chosen, reasons),
-    }  # fmt: skip
-    document["train"] = _training(counts, document["preprocess"], reasons)
-    Scenario.model_validate(document)
-    return Proposal(name, _yaml(document, reasons), reasons, counts)
 
 
-def _look(images: Path) -> tuple[list[_Looked], int, str | None]:
-    """The usable images of a source, how many more are named like images, and the encoding that was assumed for names."""
-    looked: list[_Looked] = []
-    others: list[str] = []
+def _look(images: Path, follow_links: bool) -> _Seen:
+    """Every entry of a source once: its images, and what else there is."""
+    seen = _Seen()
+    others: list[Found] = []
     of_folder: Counter[str] = Counter()
-    encoding = None
-    for found in stream(images):
-        encoding = encoding or found.encoding
-        parts = found.name.split("/")
-        if found.data is None or found.problem or "__MACOSX" in parts or any(part.startswith(".") for part in parts):
-            continue  # what desktops leave behind
+    for found in stream(images, follow_links=follow_links):
+        seen.encoding = seen.encoding or found.encoding
+        folder = found.name.rpartition("/")[0]
+        if found.data is None or found.problem or is_hidden(found.name) or is_leftover(found.name):
+            seen.skipped.skip(found)
+            continue
         try:
             header = read_header(found.data)
             if header.frames > 1:
                 raise BadImage("animated", "")
-            number = of_folder["/".join(parts[:-1])]
+            number = of_folder[folder]
             small = header.width * header.height <= Collect.model_fields["max_pixels"].default
             grey = _is_grey(found.data) if small and (number < 16 or number % 64 == 0) else None
         except BadImage:
-            others.append(found.name)
+            others.append(replace(found, data=None))
             continue
-        of_folder["/".join(parts[:-1])] += 1
-        looked.append(_Looked(found.name, header, grey))
-    extensions = {image.extension for image in looked}
-    return looked, sum(os.path.splitext(name)[1].lower() in extensions for name in others), encoding
+        of_folder[folder] += 1
+        seen.skipped.take(found.name)
+        seen.images.append(_Looked(found.name, header, grey))
+    extensions = {image.extension for image in seen.images}
+    for found in others:
+        ending = os.path.splitext(found.name)[1].lower()
+        if ending in extensions:
+            seen.unusable += 1
+        else:
+            seen.skipped.skip(found, f"{ending} files that hold no image" if ending in READ else None)
+    return seen
+
+
+def _match(pattern: str, name: str) -> re.Match[str] | None:
+    return re.fullmatch(pattern, name, re.DOTALL)
+
+
+def _layout(images: Path, looked: list[_Looked], labels_at: int | None, ask: Callable[[Layout], int] | None) -> Layout:
+    paths = Counter(image.folders for image in looked)
+    if len(paths) == 1 and (only := next(iter(paths))):
+        raise WrongUse(
+            f"the images of {images} are all in one folder", expected="a folder for each class, two or more",
+            received="/".join(only), fix="Put the images of each class into a folder of its own, named for the class.",
+        )  # fmt: skip
+    return understand(paths, labels_at, ask)
+
+
+def _about_labels(counts: dict[str, int]) -> list[str]:
+    """Labels that a person may have meant to be one."""
+    near: defaultdict[str, list[str]] = defaultdict(list)
+    for label in counts:
+        near[alike(label)].append(label)
+    found = []
+    for labels in near.values():
+        if len(labels) > 1:
+            most = max(labels, key=lambda label: counts[label])
+            others = ", ".join(f"{json.dumps(label, ensure_ascii=False)}: {most}" for label in labels if label != most)
+            found.append(
+                f"The labels {' and '.join(json.dumps(label, ensure_ascii=False) for label in labels)} differ in case, spacing or width "
+                f"only, and are kept apart. If they are one, add to collect: rename: {{{others}}} and take the others out of validate.labels."
+            )
+    return found
+
+
+def _schedule(name: str, reasons: list[str]) -> str:
+    """Once a week, at a minute and an hour of the night that differ between scenarios."""
+    spread = zlib.crc32(name.encode())
+    hour, minute = 1 + spread % 5, spread // 5 % 60
+    reasons.append(
+        f"Retraining looks for a reason every Sunday at {hour:02d}:{minute:02d} UTC, once this scenario has been run and while evergreen up "
+        "runs: change or remove retraining.cron as you like."
+    )
+    return f"{minute} {hour} * * SUN"
 
 
 def _is_grey(data: bytes) -> bool:
@@ -164,8 +255,9 @@ def _is_grey(data: bytes) -> bool:
     return bool((spread <= GREY_TOLERANCE).mean() > 0.99)
 
 
-def _without_masks(looked: list[_Looked], reasons: list[str]) -> list[_Looked]:
+def _without_masks(seen: _Seen, reasons: list[str]) -> list[_Looked]:
     """Leave out drawings that stand beside photographs of the same name: masks, not images to learn from."""
+    looked = seen.images
     extensions_of: defaultdict[str, set[str]] = defaultdict(set)
     for image in looked:
         extensions_of[image.stem].add(image.extension)
@@ -173,46 +265,13 @@ def _without_masks(looked: list[_Looked], reasons: list[str]) -> list[_Looked]:
     paired = [extensions for extensions in extensions_of.values() if extensions & photographs and extensions - photographs]
     if len(paired) < 0.9 * len(extensions_of):
         return looked
-    kept = [image for image in looked if image.extension in photographs]
+    seen.images = [image for image in looked if image.extension in photographs]
     left = sorted({image.extension for image in looked} - photographs)
     reasons.append(
-        f"{len(looked) - len(kept):,} {' and '.join(left)} files stand beside photographs of the same name: taken for masks, and "
-        "passed over."
+        f"{len(looked) - len(seen.images):,} {' and '.join(left)} files stand beside photographs of the same name: taken for masks, and "
+        "skipped."
     )
-    return kept
-
-
-def _pattern(looked: list[_Looked], images: Path, reasons: list[str]) -> str:
-    """Which of the folders above an image is its label, and which its split: a regular expression for `collect.pattern`."""
-    paths = Counter(image.folders for image in looked)
-    common = os.path.commonprefix(sorted(paths))
-    columns = [{path[at] for path in paths if len(path) > at} for at in range(len(common), max(map(len, paths)))]
-    is_split = [all(value.lower() in SPLITS for value in values) for values in columns]
-    label_at = next((at for at, values in enumerate(columns) if not is_split[at]), None)
-    if label_at is None and common and not columns:
-        raise WrongUse(
-            f"the images of {images} are all in one folder", expected="a folder for each class, two or more",
-            received="/".join(common), fix="Put the images of each class into a folder of its own, named for the class.",
-        )  # fmt: skip
-    if label_at is None:
-        raise WrongUse(
-            f"there are no class folders in {images}", expected="a folder for each class, two or more",
-            received=looked[0].name, fix="Put the images of each class into a folder of its own, named for the class.",
-        )  # fmt: skip
-    pattern = "".join(f"{re.escape(folder)}/" for folder in common)
-    split_at = next((at for at, splits in enumerate(is_split) if splits and at <= label_at + 1), None)
-    for at in range(max(label_at, split_at if split_at is not None else 0) + 1):
-        if at == label_at:
-            pattern += "(?P<label>[^/]+)/"
-        else:
-            pattern += f"(?P<split>{'|'.join(re.escape(value) for value in sorted(columns[at]))})/"
-    if split_at is not None:
-        values = sorted(columns[split_at])
-        reasons.append(f"The folders {', '.join(values)} are kept as the splits that they give.")
-    else:
-        reasons.append("The source gives no splits: 20 % of the items become the test split and 10 % the validation split.")
-    hidden = r"(?!(?:.*/)?\.)"  # no file and no folder whose name begins with a dot
-    return rf"{hidden}{pattern}(?:.*/)?[^/]+{_endings(image.extension for image in looked)}"
+    return seen.images
 
 
 def _endings(extensions: Iterable[str]) -> str:

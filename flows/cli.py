@@ -197,6 +197,10 @@ def tune(
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],
+    labels_at: Annotated[
+        int | None, typer.Option(min=1, help="The level of the label folders, from 1 below the source.")
+    ] = None,
+    follow_links: Annotated[bool, typer.Option(help="Follow links that lead out of the folder.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -210,13 +214,18 @@ def new(
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.propose import propose
-        from flows.scenarios import add_scenario
+        from flows.scenarios import add_scenario, ask_for_labels
 
-        proposal = propose(name, images, workspace)
+        ask = ask_for_labels if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
+        proposal = propose(name, images, workspace, labels_at=labels_at, follow_links=follow_links, ask=ask)
         path = add_scenario(workspace, name, proposal.yaml)
         if as_json:
-            print(json.dumps({"scenario": name, "file": str(path), "choices": proposal.reasons}), file=out)
+            print(
+                json.dumps({"scenario": name, "file": str(path), "choices": proposal.reasons, "folders": proposal.tree}),
+                file=out,
+            )
         else:
+            print("\n".join([images.name or str(images), *proposal.tree, ""]), file=out)
             for sentence in proposal.reasons:
                 print(wrapped(f"• {sentence}", out), file=out)
             print(wrapped(f"\nWritten to {path}. Change what you like, then: evergreen run {name}", out), file=out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evergreen.layout import Layout
 from evergreen.workspace import Workspace, replace_file
 from flows.deploy import declare
 
@@ -19,3 +20,17 @@ def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
     (workspace.root / "inbox" / name).mkdir(parents=True, exist_ok=True)
     declare(workspace)
     return path
+
+
+def ask_for_labels(layout: Layout) -> int:
+    """Ask at the terminal which level of folders is the labels; returns its number."""
+    import typer
+    from click import Choice
+
+    levels = sorted([layout.label, *layout.alternatives], key=lambda level: level.number)
+    typer.echo("The labels could be more than one level of folders:", err=True)
+    for level in levels:
+        names = list(level.counts)
+        typer.echo(f"  {level.number}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({len(names):,})", err=True)
+    choice = Choice([str(level.number) for level in levels])
+    return int(typer.prompt("Which level is it?", default=str(layout.label.number), type=choice, err=True))

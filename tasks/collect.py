@@ -53,7 +53,8 @@ from evergreen.inbox import PATTERN, Inbox, inbox_of
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.names import tidy
 from evergreen.scenario import Collect, Scenario
-from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, locate, stream
+from evergreen.skipped import Skipped
+from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, is_leftover, locate, split_of, stream
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace, room_for
 from tasks.stage import Page, Stage
@@ -85,7 +86,7 @@ class Collection:
         duplicates: exact copies of other items of this source.
         conflicts: items seen under two labels, which are among the quarantined; and those of `relabelled` that keep their label.
         quarantined: how many items for each reason.
-        passed_over: entries that the pattern does not take for items.
+        passed_over: files of the source that are no items, in all.
         batch: name of the staged folder, or None where nothing is new.
         bytes: of the new items, encoded.
         seconds: that it took.
@@ -96,6 +97,7 @@ class Collection:
         reinstated: withdrawn items that came back.
         forgotten: items that `evergreen forget` took out and that are still in the source; they are not among those seen.
         differences: some examples of each of the three, by its name.
+        skipped: files of the source that are no items: how many for each reason.
     """
 
     name: str
@@ -118,13 +120,16 @@ class Collection:
     reinstated: int = 0
     forgotten: int = 0
     differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         bad = sum(self.quarantined.values())
         parts = [f"{self.added:,} new", f"{self.known:,} known"]
         parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
         parts += [f"{bad:,} in quarantine"] if bad else []
-        return f"{self.seen:,} items seen: {', '.join(parts)}.{self._differences()}"
+        skipped = "; ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        told = f"{self.seen:,} items seen: {', '.join(parts)}.{self._differences()}"
+        return f"{told} Skipped: {skipped}." if skipped else told
 
     def _differences(self) -> str:
         """How the data set and its source differ, or what was done about that."""
@@ -193,10 +198,11 @@ def _collect(scenario: Scenario, workspace: Workspace, find: Callable[[], Source
     kept = 0 if settings.mirror else count["relabelled"]
     return Collection(
         scenario.name, str(source), mark, count["seen"], count["added"], count["known"], count["duplicates"],
-        collecting.quarantined["label-conflict"] + kept, dict(sorted(collecting.quarantined.items())), count["passed over"], batch,
+        collecting.quarantined["label-conflict"] + kept, dict(sorted(collecting.quarantined.items())), collecting.skipped.counts.total(), batch,
         count["bytes"], time.monotonic() - started, _batches(scenario, workspace), settings.model_dump(mode="json"),
         count["gone"], count["relabelled"], count["reinstated"], count["forgotten"],
         {what: tuple(shown) for what, shown in collecting.differences.items()},
+        dict(collecting.skipped.counts.most_common()),
     )  # fmt: skip
 
 
@@ -220,6 +226,7 @@ def page(scenario: Scenario, workspace: Workspace, collection: Collection) -> Pa
         for what, count in {
             "seen": collection.seen, "new": collection.added, "known": collection.known, "copies": collection.duplicates,
             **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},
+            **{f"skipped: {reason}": count for reason, count in collection.skipped.items()},
         }.items()
     ]  # fmt: skip
     done = {"gone": "withdrawn", "relabelled": "relabelled here too"} if collection.settings.get("mirror") else {}
@@ -276,6 +283,7 @@ class _Collecting:
         self.conflicting: set[bytes] = set()
         self.count: Counter[str] = Counter()
         self.quarantined: Counter[str] = Counter()
+        self.skipped = Skipped()
         self.example = ""
         self.encoding = ""  # that was assumed for names
 
@@ -294,6 +302,8 @@ class _Collecting:
             writing, name_hash = self._without_conflicts(writing)
         self._settle_known()
         self._refuse_where_due()
+        for sentence in self.skipped.sentences():
+            log.log(logging.WARNING if self.skipped.lost or self.skipped.links else logging.INFO, "%s", sentence)
         said = self._said_of_known()
         number, name = len(self.folders), None
         if self.count["added"]:
@@ -364,16 +374,18 @@ class _Collecting:
                 "The names in %s are not in UTF-8; %s was assumed, by what letters that gives. If labels look wrong, set collect.encoding "
                 "in scenarios/%s.yaml.", self.source, found.encoding, self.scenario.name,
             )  # fmt: skip
-        if not label and not isinstance(self.source, Inbox):
-            self.count["passed over"] += 1
-            self.example = self.example or found.name
-            return None
+        if not isinstance(self.source, Inbox):
+            if not label or is_leftover(found.name):
+                self.skipped.skip(found)
+                self.example = self.example or found.name
+                return None
+            self.skipped.take(found.name)
         if split is not None:
-            split = SPLITS.get(split.lower())
-            if split is None:
+            split = split_of(split)
+            if split not in ("train", "val", "test"):
                 raise WrongUse(
                     f"collect.pattern of scenario {self.scenario.name} gives a split that there is not",
-                    expected=f"one of {', '.join(SPLITS)}", received=given["split"], fix="Let the group `split` match these only.",
+                    expected=f"one of {', '.join(word for word, split in SPLITS.items() if split != 'unlabelled')}", received=given["split"], fix="Let the group `split` match these only.",
                 )  # fmt: skip
         if found.problem is not None:
             self.unread.add(found.name)
@@ -548,7 +560,7 @@ class _Collecting:
             return
         if seen == 0:
             raise WrongUse(
-                f"there is no item in the source of scenario {self.scenario.name}: {self.count['passed over']:,} entries, none of "
+                f"there is no item in the source of scenario {self.scenario.name}: {self.skipped.counts.total():,} entries, none of "
                 f"which matches collect.pattern", expected=self.settings.pattern, received=self.example or "nothing at all",
                 fix=f"Correct collect.pattern in scenarios/{self.scenario.name}.yaml, or the source.",
             )  # fmt: skip

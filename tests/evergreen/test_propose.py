@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.propose import Proposal, propose
@@ -222,6 +223,86 @@ def test_an_archive_of_the_current_folder_is_like_any_other(workspace: Workspace
     assert scenario.validation.labels == ["ash", "oak"]
 
 
+def reasons_of(workspace: Workspace, folder: Path, **settings: Any) -> tuple[Proposal, str]:
+    proposal = propose("leaves", folder, workspace, **settings)
+    return proposal, " ".join(proposal.reasons)
+
+
+def test_a_class_in_a_format_that_is_not_read_is_named_with_the_way_to_convert_it(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6})
+    (folder / "elm").mkdir()
+    for number in range(30):
+        (folder / "elm" / f"IMG_{number}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
+        (folder / "oak" / f"{number}.nef").write_bytes(bytes(200))
+    _, reasons = reasons_of(workspace, folder)
+    assert "30 .nef files are not read, in oak: develop them" in reasons
+    assert "30 .heic files" in reasons and "elm" in reasons and "magick mogrify" in reasons
+
+
+def test_a_class_whose_name_begins_with_a_dot_is_named(workspace: Workspace) -> None:
+    _, reasons = reasons_of(workspace, images(workspace.root / "pictures", {"C++": 3, "Java": 3, ".NET": 4}))
+    assert "4 hidden files" in reasons and "all there is in .NET: if that is a label, rename the folder" in reasons
+
+
+def test_a_class_that_is_a_link_out_of_the_folder_is_named_and_read_on_request(workspace: Workspace) -> None:
+    pool = images(workspace.root / "pool", {"elm": 5}, size=(24, 24))
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6})
+    (folder / "elm").symlink_to(pool / "elm")
+    _, reasons = reasons_of(workspace, folder)
+    assert f"elm is a link that leads out of the source, to a folder: {pool}/elm" in reasons and "follow_links: true" in reasons
+    proposal, _ = reasons_of(workspace, folder, follow_links=True)
+    assert proposal.counts == {"ash": 6, "elm": 5, "oak": 6}
+    assert collect(scenario_of(proposal, workspace), workspace).added == 17
+
+
+def test_what_systems_leave_behind_is_no_class_and_is_counted(workspace: Workspace) -> None:
+    proposal, reasons = reasons_of(
+        workspace, images(workspace.root / "pictures", {"oak": 6, "ash": 6, "@eaDir": 3, "oak/@eaDir": 2})
+    )
+    assert proposal.counts == {"ash": 6, "oak": 6} and "5 files that systems leave behind" in reasons
+    collected = collect(scenario_of(proposal, workspace), workspace)
+    assert (collected.added, collected.skipped) == (12, {"files that systems leave behind (thumbnails and the like)": 5})
+
+
+def test_names_in_another_encoding_are_read_and_the_scenario_says_which(workspace: Workspace) -> None:
+    folder = workspace.root / "pictures"
+    for place, label in enumerate(("猫", "狗", "马")):
+        path = os.fsencode(folder) + b"/" + label.encode("gbk")
+        os.makedirs(path)
+        for number in range(4):
+            with open(path + b"/%d.png" % number, "wb") as file:
+                file.write(picture(place * 100 + number))
+    proposal, reasons = reasons_of(workspace, folder)
+    assert set(proposal.counts) == {"猫", "狗", "马"} and "gb18030 was assumed" in reasons
+    scenario = scenario_of(proposal, workspace)
+    assert scenario.collect.encoding == "gb18030" and collect(scenario, workspace).added == 12
+
+
+def test_labels_that_look_alike_are_one_or_are_named(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"cafe\u0301": 3, "café": 3, "Oak": 3, "oak ": 2, "oak": 4})
+    proposal, reasons = reasons_of(workspace, folder)
+    assert proposal.counts == {"Oak": 3, "café": 6, "oak": 6}
+    assert 'The labels "Oak" and "oak" differ in case, spacing or width only' in reasons and 'rename: {"Oak": oak}' in reasons
+    assert collect(scenario_of(proposal, workspace), workspace).added == 15
+
+
+def test_columns_above_the_labels_become_slices(workspace: Workspace) -> None:
+    folder = images(
+        workspace.root / "pictures", {f"{site}/{label}": 4 for site in ("north", "south") for label in ("oak", "ash")}
+    )
+    proposal, _ = reasons_of(workspace, folder)
+    scenario = Scenario.model_validate(YAML(typ="safe").load(proposal.yaml))
+    assert scenario.promote.slice_pattern == "^(?P<site>[^/]+)/[^/]+/" and proposal.counts == {"ash": 8, "oak": 8}
+    proposal, _ = reasons_of(workspace, folder, labels_at=1)
+    assert proposal.counts == {"north": 8, "south": 8}
+
+
+def test_a_weekly_retraining_is_proposed_at_a_time_of_the_scenarios_own(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 6, "ash": 6})
+    crons = {scenario_of(propose(name, folder, workspace), workspace).retraining.cron for name in ("leaves", "trees", "pets")}
+    assert len(crons) == 3 and all(re.fullmatch(r"\d+ [1-5] \* \* SUN", cron or "") for cron in crons)
+
+
 def refusal(name: str, folder: Path, workspace: Workspace) -> str:
     with pytest.raises(WrongUse) as refused:
         propose(name, folder, workspace)
@@ -260,7 +341,11 @@ def test_an_empty_folder_is_refused(workspace: Workspace) -> None:
 def test_a_folder_of_texts_is_refused(workspace: Workspace) -> None:
     (workspace.root / "pictures" / "oak").mkdir(parents=True)
     (workspace.root / "pictures" / "oak" / "a.jpg").write_text("text")
-    assert "JPEG, PNG, BMP, GIF, WebP and TIFF are understood" in refusal("leaves", workspace.root / "pictures", workspace)
+    words = refusal("leaves", workspace.root / "pictures", workspace)
+    assert (
+        "WebP, TIFF and AVIF are understood" in words
+        and "1 .jpg files that hold no image are skipped, all there is in oak" in words
+    )
 
 
 def test_a_missing_folder_is_refused(workspace: Workspace) -> None:

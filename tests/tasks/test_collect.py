@@ -419,6 +419,24 @@ def test_a_person_s_correction_is_before_the_mirrored_source(workspace: Workspac
     ] == "dog"
 
 
+def test_every_file_that_is_not_taken_is_counted_with_its_reason(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fill(workspace, pets())
+    (folder / "bird").mkdir()
+    for number in range(3):
+        (folder / "bird" / f"{number}.heic").write_bytes(b"x")
+    (folder / "notes.txt").write_text("text")
+    (folder / "wolf").symlink_to("/usr")
+    collection = collect(scenario(pattern=r"(?P<label>[^/.]+)/[^/]+\.png"), workspace)
+    assert collection.skipped == {".heic files": 3, ".txt files that are no images": 1, "links": 1}
+    assert collection.passed_over == 5 and "Skipped: 3 .heic files; " in str(collection)
+    assert "3 .heic files are not read, all there is in bird: convert them" in caplog.text
+    assert "wolf is a link that leads out of the source" in caplog.text
+    rows = page(scenario(), workspace, collection).tables["collected"]
+    assert {"items": "skipped: .heic files", "count": 3} in rows
+
+
 def test_too_many_bad_items_stop_the_run_and_name_each_reason(workspace: Workspace) -> None:
     fill(workspace, pets(18) | {"cat/a.png": b"", "cat/b.png": b"text", "cat/c.png": b"more text"})
     with pytest.raises(DataRefused) as refusal:
