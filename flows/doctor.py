@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -33,6 +34,7 @@ def examine(workspace: Workspace) -> list[Finding]:
         *_packages(),
         *_room(workspace),
         *_scenarios(workspace),
+        *_fonts(workspace),
         *_data(workspace),
         *_devices(),
         *_idle(workspace),
@@ -91,6 +93,25 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
                 f"{source} is not on this machine",
                 "It is fetched when first run, or put it into the folder that EVERGREEN_SAMPLES names.",
             )
+
+
+def _fonts(workspace: Workspace) -> Iterator[Finding]:
+    """Whether pictures can show the labels of all scenarios."""
+    from evergreen.errors import WrongUse
+    from evergreen.lettering import fonts_for, remedy
+    from evergreen.scenario import Scenario
+
+    labels: set[str] = set()
+    for path in workspace.scenarios.glob("*.yaml"):
+        with contextlib.suppress(WrongUse):
+            labels.update(label for label in Scenario.parse(path).validation.labels if not label.isascii())
+    missing = "".join(sorted(fonts_for(labels)[1])) if labels else ""
+    if missing:
+        yield Finding(
+            "note", "fonts", f"none has {missing[:20]}, which labels use; pictures show numbers instead", remedy(missing)
+        )
+    elif labels:
+        yield Finding("fine", "fonts", "have all letters of the labels")
 
 
 def _data(workspace: Workspace) -> Iterator[Finding]:
