@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import locale
+import logging
 import os
+import re
 import sys
 import tempfile
 import urllib.error
@@ -13,8 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from evergreen import progress
+from evergreen.errors import EvergreenError
 from evergreen.metering import IDLE_WATTS
 from evergreen.workspace import Workspace, replace_file
+
+log = logging.getLogger("evergreen")
 
 
 @dataclass(frozen=True)
@@ -58,17 +65,55 @@ def prefect_answers() -> bool:
     return not url or answers(f"{url}/health")
 
 
+# Settings of other projects, from a shell's profile, a git hook or a notebook: they would train another network, or write its record elsewhere.
+# What names a server and how to reach it (PREFECT_API_URL, MLFLOW_TRACKING_URI, …), a device (CUDA_VISIBLE_DEVICES) or numbers of threads holds.
+_FOREIGN = re.compile(
+    r"""
+      KERAS_(?!HOME$).*
+    | TF_(ENABLE|DISABLE|DETERMINISTIC|USE|XLA|MLIR|CUDNN|CUBLAS|AUTO|FP16|BF16|MKL|GRAPPLER|OVERRIDE|CONFIG)(_.*)? | XLA_FLAGS | (ONEDNN|DNNL|OPENCV|GX_CLOUD)_.*
+    | MLFLOW_(?!TRACKING_|HTTP_|S3_|DISABLE_TELEMETRY$|LOGGING_LEVEL$|ENABLE_ARTIFACTS_PROGRESS_BAR$).*
+    | PREFECT_(?!_|HOME$|API_(URL|KEY|AUTH_STRING|TLS_INSECURE_SKIP_VERIFY|SSL_CERT_FILE)$|CLIENT_|CSRF_|CLOUD_|INTERNAL_LOGGING_LEVEL$
+        |LOGGING_(LEVEL|HANDLERS_CONSOLE_LEVEL)$|SERVER_(LOGGING_LEVEL|ANALYTICS_ENABLED|EPHEMERAL_STARTUP_TIMEOUT_SECONDS)$).*
+    | GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|COMMON_DIR|NAMESPACE|PREFIX|CONFIG|CONFIG_PARAMETERS
+        |CONFIG_COUNT|GRAFT_FILE|SHALLOW_FILE|REPLACE_REF_BASE|NO_REPLACE_OBJECTS|IMPLICIT_WORK_TREE)
+    """,
+    re.VERBOSE,
+)
+_IGNORED = (
+    "EVERGREEN_IGNORED"  # tells this process and its children what was ignored, and that all that is left is Evergreen's own
+)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_UTF8 = "EVERGREEN_UTF8"
+_KERAS_HOME = Path(__file__).parent / "keras_home"
+
+
 def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
-    """Set this process's environment, before any of the tools is imported. What the user has set is kept.
+    """Set this process's environment, before any of the tools is imported, and find the servers of `evergreen up`. What names the user's own
+    servers is kept.
 
     Returns:
         The servers of `evergreen up` that this process will use, or None.
     """
+    pin(workspace, verbose=verbose)
+    servers = Servers.running(workspace)
+    if servers:
+        os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
+    if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
+        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+    return servers
+
+
+def pin(workspace: Workspace, *, verbose: bool = False) -> None:
+    """Set this process's environment, but for servers: the same settings give the same metrics, whatever the user's global ones are. What was found
+    and is ignored is said in one line of the log."""
+    found = _ignore_foreign()
     defaults = {
         "EVERGREEN_ROOT": str(workspace.root),
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(workspace.private / "prefect"),
+        "PREFECT_PROFILES_PATH": str(workspace.private / "prefect" / "profiles.toml"),
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",  # errors reach people as one line of ours
         "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if verbose else "CRITICAL",  # a server that is away is told once, by us
@@ -83,22 +128,102 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "GX_ANALYTICS_ENABLED": "False",
         "DVC_NO_ANALYTICS": "1",
-        "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "GIT_PYTHON_REFRESH": "quiet",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_keras(), MPLBACKEND="Agg", PYTHONUTF8="1")
+    matplotlib = importlib.util.find_spec("matplotlib")
+    if matplotlib and matplotlib.origin:  # charts are drawn by its own defaults, not by the user's matplotlibrc
+        os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
+    _bypass_proxies()
     with contextlib.suppress(OSError):
         os.environ.setdefault(IDLE_WATTS, idle_watts_file(workspace).read_text())
     (workspace.private / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not what is above it
-    servers = Servers.running(workspace)
-    if servers:
-        os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
-        os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
-    if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
-        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
-    return servers
+    if found:
+        log.info("Ignored of your global settings: %s.", ", ".join(found))
+
+
+def ignored() -> list[str]:
+    """The user's global settings that were found and do not reach what runs here, in words."""
+    return [one for one in os.environ.get(_IGNORED, "").split(os.pathsep) if one]
+
+
+def _ignore_foreign() -> list[str]:
+    """Remove other projects' settings, once for a process and its children; what was found, in words."""
+    if _IGNORED in os.environ:
+        return []
+    theirs = "PREFECT__FLOW_RUN_ID" in os.environ  # the process of a worker: its Prefect settings are the worker's
+    held = _keras() | {"GIT_PYTHON_REFRESH": "quiet"}
+    found = [
+        name
+        for name, value in sorted(os.environ.items())
+        if _FOREIGN.fullmatch(name) and value != held.get(name) and not (theirs and name.startswith("PREFECT_"))
+    ]
+    if "MLFLOW_TRACKING_URI" in os.environ and "MLFLOW_REGISTRY_URI" in found:
+        found.remove("MLFLOW_REGISTRY_URI")  # the user's own server has its registry apart
+    for name in found:
+        del os.environ[name]
+    folder = os.environ.get("TMPDIR")
+    if folder and not os.access(folder, os.W_OK | os.X_OK):
+        del os.environ["TMPDIR"]
+        found.append(f"TMPDIR ({folder} can't be written)")
+    found += _keras_settings()
+    os.environ[_IGNORED] = os.pathsep.join(found)
+    return found
+
+
+def pin_keras() -> None:
+    """Let Keras, when it is imported, read the project's settings and not the user's."""
+    os.environ.update(_keras())
+
+
+def _keras() -> dict[str, str]:
+    """Where Keras reads its settings, and what it computes with."""
+    return {"KERAS_HOME": str(_KERAS_HOME), "KERAS_BACKEND": "tensorflow"}
+
+
+def _keras_settings() -> list[str]:
+    """What the user's own keras.json says otherwise than the project's."""
+    path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        ours, theirs = (json.loads(file.read_text(encoding="utf-8")) for file in (_KERAS_HOME / "keras.json", path))
+        return [f"{name} in {path}" for name in ours if theirs.get(name, ours[name]) != ours[name]]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def _bypass_proxies() -> None:
+    """A company's proxy is asked for everything but this machine, whose servers it can't reach."""
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") and value for name, value in os.environ.items()):
+        return
+    given = [part.strip() for name in ("no_proxy", "NO_PROXY") for part in os.environ.get(name, "").split(",")]
+    spared = ",".join(dict.fromkeys(part for part in (*given, *LOOPBACK) if part))
+    os.environ.update(no_proxy=spared, NO_PROXY=spared)
+
+
+def in_utf8() -> None:
+    """Start this process again where the system's language settings (LC_ALL, LANG) would read files and names as anything but UTF-8."""
+    if locale.getencoding().lower().replace("-", "") in ("utf8", "cp65001") or sys.flags.utf8_mode or os.environ.get(_UTF8):
+        return
+    os.environ.update({_UTF8: "1", "PYTHONUTF8": "1"})
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def threads() -> dict[str, int | str]:
+    """How many threads compute, as far as anybody has said: recorded with a run, since sums depend on their order."""
+    import tensorflow as tf
+
+    named = {
+        name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
+    }
+    return {
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "tensorflow_intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or "processors",
+        "tensorflow_inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or "processors",
+        **{name.lower(): value for name, value in named.items()},
+    }
 
 
 def idle_watts_file(workspace: Workspace) -> Path:
@@ -109,8 +234,22 @@ def idle_watts_file(workspace: Workspace) -> Path:
 def import_tensorflow() -> None:
     """Import TensorFlow without the lines that its libraries write to standard error as they load: no setting reaches them, and
     they need worry nobody. They are shown where the import fails."""
-    if "tensorflow" in sys.modules:
-        return
+    if "tensorflow" not in sys.modules:
+        pin_keras()  # also where nobody has called `configure`
+        _import_in_silence()
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise EvergreenError(
+            "Keras was imported with another backend, before Evergreen", expected="tensorflow", received=keras.config.backend(),
+            fix="Set KERAS_BACKEND=tensorflow before it is imported.",
+        )  # fmt: skip
+    for name, value in json.loads((_KERAS_HOME / "keras.json").read_text(encoding="utf-8")).items():
+        if name != "backend":
+            getattr(keras.config, f"set_{name}")(value)
+
+
+def _import_in_silence() -> None:
     with tempfile.TemporaryFile() as held, progress.task("Starting TensorFlow"):
         kept = os.dup(2)
         os.dup2(held.fileno(), 2)

@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from evergreen import progress
-from evergreen.environment import configure
+from evergreen.environment import configure, in_utf8, pin
 from evergreen.errors import EvergreenError, NotPromoted, WrongUse
 from evergreen.stopping import STOPPED, stop_requested, supervise
 from evergreen.workspace import Workspace
@@ -238,12 +238,9 @@ def up(
     debug: Debug = False,
 ) -> None:
     """Start Prefect's server, MLflow's server and a worker on this machine; Ctrl-C ends all of them."""
+    _log(debug)
     workspace = Workspace.find()
-    from evergreen.environment import Servers
-
-    running = Servers.running(workspace)  # before configure: the environment must not name servers that are to be started
-    if not running:
-        configure(workspace, verbose=debug)
+    pin(workspace, verbose=debug)  # the environment must not name servers that are to be started
     from flows.servers import serve
 
     serve(workspace, prefect_port, mlflow_port)
@@ -520,6 +517,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 def main() -> None:
     """Entry point of the console command; turns every error into one line and its exit status."""
+    in_utf8()
     if sys.argv[1:2] == ["up"]:  # to be stopped is its normal end, and three servers take their time
         sys.exit(supervise(_work, _servers_are_stopped, grace_seconds=SERVERS_GRACE_SECONDS))
     sys.exit(supervise(_work, lambda status: _report(STOPPED, status)))
@@ -603,6 +601,14 @@ def results() -> Iterator[IO[str]]:
 
 def _begin(debug: bool) -> tuple[Workspace, bool]:
     """The checkout, and whether a Prefect server would show a run of it."""
+    _log(debug)
+    workspace = Workspace.find()
+    configure(workspace, verbose=debug)
+    return workspace, "PREFECT_API_URL" in os.environ
+
+
+def _log(debug: bool) -> None:
+    """What is said while a command works goes to standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if not debug:  # what Prefect says of a failure, with its traceback, reaches people as one line of ours
         handler = logging.getLogger().handlers[0]
@@ -612,9 +618,6 @@ def _begin(debug: bool) -> tuple[Workspace, bool]:
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False  # Prefect replaces the root logger's handlers
     log.addHandler(Messages())
-    workspace = Workspace.find()
-    configure(workspace, verbose=debug)
-    return workspace, "PREFECT_API_URL" in os.environ
 
 
 def _say_all(out: IO[str], as_json: bool, result: Any, show: Callable[[], None]) -> None:

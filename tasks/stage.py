@@ -288,7 +288,7 @@ def main(stage: Stage) -> None:
     """
     import sys
 
-    from evergreen.environment import configure
+    from evergreen.environment import configure, in_utf8
     from evergreen.errors import EvergreenError
 
     def work() -> int:
@@ -310,4 +310,5 @@ def main(stage: Stage) -> None:
     if len(sys.argv) != 2:
         print(f"usage: python -m tasks.{stage.name} SCENARIO", file=sys.stderr)
         raise SystemExit(2)
+    in_utf8()
     raise SystemExit(supervise(work, stopped))

@@ -394,6 +394,7 @@ class Tracker:
         """Open the run, or the one of an earlier attempt again. Returns its id, or None where there is no MLflow."""
 
         def open_run() -> None:
+            from evergreen.environment import threads
             from evergreen.registry import connect
 
             self.mlflow = connect(self.workspace)
@@ -405,7 +406,7 @@ class Tracker:
                     raise
                 self.run = self.mlflow.start_run(run_name=self.scenario.name, log_system_metrics=True)
             self.mlflow.log_params(parameters)
-            self.mlflow.set_tag("scenario", self.scenario.name)
+            self.mlflow.set_tags({"scenario": self.scenario.name, **threads()})
 
         self._try(open_run)
         return self.run.info.run_id if self.here else run_id

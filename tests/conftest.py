@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from evergreen.environment import pin_keras
 from evergreen.workspace import Workspace
 from tests.support.once import made_once
 from tests.support.shipped import ROOT, SCENARIOS, shipped
@@ -18,6 +19,7 @@ from tests.support.shipped import ROOT, SCENARIOS, shipped
 if TYPE_CHECKING:
     from tests.tiny import Tiny
 
+pin_keras()
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no test asks the network for anything
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -12,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.environment import Servers, configure
+from evergreen.environment import _FOREIGN, Servers, configure, ignored, pin
 from evergreen.workspace import Workspace
 from tests.conftest import ROOT
 
-TOLD = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
+TOLD = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT", "EVERGREEN_IGNORED")
 
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of the environment, in which nobody has named a server; what `configure` sets ends with the test."""
-    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in TOLD})
+    monkeypatch.setattr(
+        os, "environ", {name: value for name, value in os.environ.items() if name not in TOLD and not _FOREIGN.fullmatch(name)}
+    )
 
 
 @pytest.fixture
@@ -97,3 +100,133 @@ def test_where_tensorflow_cannot_be_imported_everything_is_shown(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert "no such library" in done.stderr and "broken" in done.stderr
+
+
+FOREIGN = {
+    "KERAS_BACKEND": "jax",
+    "KERAS_MAX_EPOCHS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
+    "TF_USE_LEGACY_KERAS": "1",
+    "MLFLOW_RUN_ID": "0123456789abcdef0123456789abcdef",
+    "MLFLOW_EXPERIMENT_NAME": "another",
+    "MLFLOW_REGISTRY_URI": "sqlite:////another.db",
+    "PREFECT_PROFILE": "another",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://another/prefect",
+    "PREFECT_FLOWS_DEFAULT_RETRIES": "3",
+    "GIT_DIR": "/another/.git",
+    "GIT_INDEX_FILE": "/another/.git/index",
+    "GX_CLOUD_ACCESS_TOKEN": "secret",
+}
+
+
+def test_settings_of_other_projects_reach_nothing_and_are_named_in_one_line(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "evergreen")
+    os.environ.update(FOREIGN)
+    configure(workspace)
+    assert {name: os.environ.get(name) for name in FOREIGN} == dict.fromkeys(FOREIGN) | {"KERAS_BACKEND": "tensorflow"}
+    assert len(caplog.messages) == 1 and all(name in caplog.messages[0] for name in FOREIGN)
+    assert "secret" not in caplog.text
+    configure(workspace)  # as a flow does, and every process that is started from here
+    assert len(caplog.messages) == 1 and set(ignored()) == set(FOREIGN)
+
+
+def test_what_names_a_server_a_device_or_threads_holds(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "evergreen")
+    held = {
+        "TF_VAR_region": "of Terraform", "MLFLOW_TRACKING_URI": "http://mlflow.example", "MLFLOW_TRACKING_TOKEN": "t", "MLFLOW_REGISTRY_URI": "http://models.example",
+        "PREFECT_API_URL": "http://prefect.example/api", "PREFECT_API_KEY": "k", "CUDA_VISIBLE_DEVICES": "1",
+        "OMP_NUM_THREADS": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_NUM_INTRAOP_THREADS": "2",
+    }  # fmt: skip
+    os.environ.update(held)
+    configure(workspace)
+    assert {name: os.environ[name] for name in held} == held and not caplog.messages
+
+
+def test_what_evergreen_sets_itself_is_not_taken_for_another_projects(workspace: Workspace) -> None:
+    configure(workspace)
+    del os.environ["EVERGREEN_IGNORED"]
+    configure(workspace)
+    assert not [name for name in ignored() if not name.startswith("PREFECT_")]
+
+
+def test_a_keras_json_of_the_user_trains_the_same_network_and_is_named(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "evergreen")
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    theirs = {"backend": "jax", "floatx": "float16", "epsilon": 1e-3, "image_data_format": "channels_first"}
+    (home / ".keras" / "keras.json").write_text(json.dumps(theirs))
+    code = (
+        "from evergreen.environment import import_tensorflow; import_tensorflow(); import keras; from evergreen.models import cnn; "
+        "print(keras.config.backend(), keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format(), "
+        "cnn.residual((24, 24, 3), 3).count_params())"
+    )
+    said = []
+    for environment in ({"HOME": str(home), "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "1"}, {"HOME": str(tmp_path)}):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=kept | environment)
+        said.append(done.stdout)
+    assert said[0] == said[1] and said[0].startswith("tensorflow float32 1e-07 channels_last ")
+    os.environ.pop("KERAS_HOME", None)
+    os.environ["HOME"] = str(home)
+    configure(workspace)
+    assert "image_data_format" in caplog.text and "floatx" in caplog.text and str(home) in caplog.text
+
+
+def test_settings_are_put_back_where_keras_was_imported_before() -> None:
+    code = (
+        "import keras; keras.config.set_image_data_format('channels_first'); keras.config.set_floatx('float16'); "
+        "from evergreen.environment import import_tensorflow; import_tensorflow(); print(keras.config.image_data_format(), keras.config.floatx())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["channels_last", "float32"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "all_proxy"])
+def test_this_machine_is_never_reached_through_a_proxy(workspace: Workspace, answering: str, name: str) -> None:
+    os.environ.update({name: "http://127.0.0.1:9", "NO_PROXY": "example.org, .local"})  # nothing answers at the discard port
+    pin(workspace)
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "example.org,.local,127.0.0.1,localhost,::1"
+    asked = (
+        "import sys, httpx, requests, urllib.request as u; from websockets.proxy import get_proxy; from websockets.uri import parse_uri; "
+        "a = sys.argv[1]; w = a.replace('http', 'ws'); "
+        "print(u.urlopen(a).status, httpx.get(a).status_code, requests.get(a).status_code, get_proxy(parse_uri(w)), "
+        "get_proxy(parse_uri('ws://elsewhere.test')))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked, answering], capture_output=True, text=True, env=dict(os.environ))
+    assert done.stdout.split()[:4] == ["200", "200", "200", "None"], done.stderr
+
+
+def test_without_a_proxy_nothing_is_said_of_proxies(workspace: Workspace) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            del os.environ[name]
+    configure(workspace)
+    assert not {"no_proxy", "NO_PROXY"} & set(os.environ)
+
+
+def test_a_temporary_folder_that_is_not_there_is_not_used(workspace: Workspace) -> None:
+    os.environ["TMPDIR"] = "/nowhere"
+    configure(workspace)
+    assert "TMPDIR" not in os.environ and any("/nowhere" in one for one in ignored())
+
+
+def test_where_the_systems_language_is_not_in_utf8_evergreen_is() -> None:
+    code = "import sys, locale; from evergreen.environment import in_utf8; in_utf8(); print(sys.flags.utf8_mode, sys.argv)"
+    plain = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    plain.pop("EVERGREEN_UTF8", None)
+    done = subprocess.run([sys.executable, "-c", code, "an argument"], capture_output=True, text=True, cwd=ROOT, env=plain)
+    assert done.stdout.strip() == "1 ['-c', 'an argument']", done.stderr
+
+
+def test_a_users_matplotlibrc_does_not_change_the_charts(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nbackend: TkAgg\n")
+    os.environ["MATPLOTLIBRC"] = str(tmp_path)
+    pin(workspace)
+    code = "import matplotlib; print(matplotlib.rcParams['axes.facecolor'], matplotlib.get_backend())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), cwd=ROOT)
+    assert done.stdout.split() == ["white", "Agg"], done.stderr
