@@ -2,7 +2,8 @@
 
 `data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there (but for `evergreen forget`). A
 batch may hold `corrections.jsonl` and `withdrawals.jsonl` in place of parts: other labels for items that came before, and items that are
-taken out of use or brought back. They are applied whenever rows are read.
+taken out of use or brought back. They are applied whenever rows are read. The first batch with
+images of more than 8 bits has `range.json`: the values that are read as black and white in all of the data set.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.images import Inspection
+from evergreen.images import Inspection, PixelRange, read_header
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PART_BYTES = 32 * 2**20  # of encoded images in one part, about
 ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
 CORRECTIONS, WITHDRAWALS = "corrections.jsonl", "withdrawals.jsonl"
+RANGE = "range.json"
 FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were here and are gone for good
 SOURCE = "collect.mirror"  # says so, in place of a person: `by` of a record
 ORIGIN = (
@@ -258,6 +260,31 @@ def origin(part: Path) -> str | None:
 
     told = (pq.read_schema(part).metadata or {}).get(ORIGIN)
     return None if told is None else told.decode()
+
+
+def recorded_range(folders: Iterable[Path]) -> PixelRange | None:
+    """The range with which the deep images of a data set were inspected; None where it holds none, or was begun before there were ranges."""
+    for folder in folders:
+        if (folder / RANGE).is_file():
+            return PixelRange(**json.loads((folder / RANGE).read_text(encoding="utf-8")))
+    return None
+
+
+def record_range(folder: Path, pixel_range: PixelRange) -> None:
+    """Write the range into a batch folder that nobody reads yet."""
+    (folder / RANGE).write_text(json.dumps(pixel_range._asdict()) + "\n", encoding="utf-8")
+
+
+def iter_deep(folders: Iterable[Path]) -> Iterator[bytes]:
+    """The encoded images of these batch folders that have more than 8 bits a value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    formats = pa.array(["PNG", "TIFF"], pa.string())  # of all that are read, those that can have more
+    for rows in iter_parts(folders, ["format", "image"], Records()):
+        for image in rows.filter(pc.is_in(rows["format"], formats))["image"].to_pylist():
+            if read_header(image).deep:
+                yield image
 
 
 def iter_parts(

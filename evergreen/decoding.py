@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.dataset import parts
 from evergreen.errors import EvergreenError
+from evergreen.images import PixelRange
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ class _Job:
     shape: tuple[int, int, int]
     pixels: str
     looks: str | None
+    range: tuple[float, float] | None
     parent: int
     first: int = 0
     step: int = 1
@@ -46,6 +48,7 @@ def decode_all(
     pixels: Path,
     looks: Path | None,
     processes: int | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> None:
     """Decode the items of these batch folders, in the order of their arrival.
 
@@ -55,6 +58,7 @@ def decode_all(
         pixels: this file gets uint8 `(items, *shape)`, with no header.
         looks: this file gets int8 `(items, LOOKS)` (`evergreen.splits.looks_of`), where it is asked for.
         processes: default, one for each core that this process may use.
+        pixel_range: as `evergreen.images.prepare`.
 
     Raises:
         EvergreenError: an image of the data set cannot be decoded; it could be when it was collected.
@@ -63,7 +67,7 @@ def decode_all(
     for path in (pixels, looks):
         if path is not None:
             path.touch()
-    job = _Job(kind, [str(path) for path in paths], shape, str(pixels), str(looks) if looks else None, os.getpid())
+    job = _Job(kind, [str(path) for path in paths], shape, str(pixels), str(looks) if looks else None, pixel_range, os.getpid())
     count = processes or len(os.sched_getaffinity(0))
     if count == 1 or sum(path.stat().st_size for path in paths) < ALONE_BYTES:
         _work(job)
@@ -101,6 +105,7 @@ def _work(job: _Job) -> None:
 
     from evergreen.splits import LOOKS, looks_of
 
+    pixel_range = PixelRange(*job.range) if job.range else None
     kind = importlib.import_module(f"evergreen.kinds.{job.kind}")
     item_bytes = job.shape[0] * job.shape[1] * job.shape[2]
     at_once = max(1, CHUNK_BYTES // item_bytes)
@@ -118,7 +123,7 @@ def _work(job: _Job) -> None:
                     table = part.read_row_group(group, columns=["id", "image"])
                     for start in range(0, rows, at_once):
                         chunk = table.slice(start, at_once)
-                        images = kind.arrays(chunk["image"].to_pylist(), job.shape, chunk["id"].to_pylist())
+                        images = kind.arrays(chunk["image"].to_pylist(), job.shape, chunk["id"].to_pylist(), pixel_range)
                         _write_at(pixels.fileno(), (row + start) * item_bytes, images)
                         for at in range(0, len(images) if looks else 0, LOOKS_CHUNK_ITEMS):
                             assert looks is not None

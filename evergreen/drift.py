@@ -33,7 +33,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from evergreen.embedding import EmbeddingModel
+    from evergreen.images import PixelRange
 
 PROPERTIES = ("brightness", "contrast", "sharpness", "width", "height")
 FEATURES = (*PROPERTIES, "embedding", "predicted label")
@@ -198,8 +199,17 @@ def reference(
     return Observations(model.fingerprint, model.labels, properties, embeddings, predicted)
 
 
-def observe(model: EmbeddingModel, images: Iterable[bytes], max_pixels: int = sys.maxsize) -> Observations:
+def observe(
+    model: EmbeddingModel,
+    images: Iterable[bytes],
+    max_pixels: int = sys.maxsize,
+    inspected: PixelRange | None | Literal["own"] = "own",
+) -> Observations:
     """Encoded images as the model sees them. They are taken one by one, so they need not be in memory together.
+
+    Args:
+        inspected: the range with which image properties are taken: for items of a data set its own (`evergreen.dataset.recorded_range`), as those
+            of the reference were. By default the model's.
 
     Raises:
         BadImage: one of them is no usable image, or has more pixels than allowed.
@@ -212,9 +222,9 @@ def observe(model: EmbeddingModel, images: Iterable[bytes], max_pixels: int = sy
     pixels: list[np.ndarray] = []
     seen = [model.embed(np.empty((0, *model.shape), np.uint8))]
     for image in images:
-        looks = inspect(image, max_pixels)
+        looks = inspect(image, max_pixels, model.pixel_range if inspected == "own" else inspected)
         properties.append((looks.brightness, looks.contrast, looks.sharpness, looks.header.width, looks.header.height))
-        pixels.append(prepare(image, height, width, channels, max_pixels))  # type: ignore[arg-type]
+        pixels.append(prepare(image, height, width, channels, max_pixels, model.pixel_range))  # type: ignore[arg-type]
         if len(pixels) == BATCH_ITEMS:
             seen.append(model.embed(np.stack(pixels)))
             pixels.clear()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evergreen.errors import EvergreenError
+from evergreen.images import PixelRange
+from evergreen.scoring import range_of
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +31,12 @@ class EmbeddingModel:
         fingerprint: sha256 (hex) of `model.onnx`: what one network saw is compared with what the same one sees.
         labels: in the order of the output.
         shape: height, width and channels that the network takes.
+        pixel_range: as `evergreen.scoring.Model`.
     """
 
-    def __init__(self, network: bytes, labels: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, network: bytes, labels: tuple[str, ...], shape: tuple[int, int, int], pixel_range: PixelRange | None = None
+    ) -> None:
         """
         Args:
             network: the content of `model.onnx`.
@@ -43,6 +48,7 @@ class EmbeddingModel:
         import onnxruntime
 
         self.fingerprint, self.labels, self.shape = hashlib.sha256(network).hexdigest(), labels, shape
+        self.pixel_range = pixel_range
         try:
             graph_and_more = onnx.load_model_from_string(network)
         except Exception as error:  # protobuf's errors have no public common base
@@ -72,7 +78,7 @@ class EmbeddingModel:
         except FileNotFoundError as error:
             raise EvergreenError(f"there is no {Path(error.filename).name} in the model's folder", fix="Train first.") from None
         height, width, channels = settings["shape"]
-        return cls(network, tuple(settings["labels"]), (height, width, channels))
+        return cls(network, tuple(settings["labels"]), (height, width, channels), range_of(settings))
 
     def embed(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the network makes of prepared pixels.

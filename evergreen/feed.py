@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evergreen.errors import EvergreenError
+from evergreen.images import PixelRange
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -61,6 +62,12 @@ class Split:
 def label_names(folder: Path) -> list[str]:
     """The labels of `outputs/NAME/splits`, in the order of the model's output."""
     return list(json.loads((folder / "labels.json").read_text(encoding="utf-8")))
+
+
+def pixel_range(folder: Path) -> PixelRange | None:
+    """The range with which deep images became the arrays of `outputs/NAME/splits`; None where no image is deep."""
+    path = folder / "range.json"
+    return PixelRange(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def epoch_order(items: int, seed: int, epoch: int) -> np.ndarray:

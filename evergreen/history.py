@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.dataset import Records, batches, iter_parts, read_quarantine, records, table
+from evergreen.depth import extremes
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.images import BadImage, decode
+from evergreen.images import BadImage, PixelRange, decode
 from evergreen.ledger import Cost
 from evergreen.ledger import read as read_ledger
 from evergreen.mistakes import Mistakes, read_mistakes
@@ -453,7 +454,9 @@ def _thumbnail(data: bytes) -> str | None:
     import numpy as np
 
     try:
-        pixels = decode(data, 3, MAX_PIXELS)
+        limits = extremes(data, MAX_PIXELS)  # of an image of more than 8 bits: shown with its own contrast
+        shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
+        pixels = decode(data, 3, MAX_PIXELS, shown)
     except BadImage:
         return None
     height, width = pixels.shape[:2]

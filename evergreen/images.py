@@ -2,15 +2,18 @@
 
 OpenCV decodes (it is the fastest, and honours EXIF rotation); Pillow decodes where OpenCV has no good answer: it puts
 transparent images on white, and gives the second opinion on what OpenCV refuses. The size is read and checked first.
+
+Images of more than 8 bits a value ("deep": microscopes, X-ray and thermal cameras) hold 10 or 12 bits in 16, or measured values in 32. Which of
+their values are black and white is said by a `PixelRange`, one for a whole data set; `evergreen.depth` chooses it.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +39,36 @@ class BadImage(Exception):
         return BadImage, (self.reason, self.detail)
 
 
+class PixelRange(NamedTuple):
+    """Which values of a deep image become black and white; those between are spread evenly, those outside are clipped. In the
+    file's own units. Images of 8 bits are taken as they are."""
+
+    low: float
+    high: float
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of any kind to uint8 of the same shape; what is not a number becomes black."""
+        import numpy as np
+
+        if values.dtype == np.uint16:
+            table: np.ndarray = _table(self)
+            return table[values]
+        numbers = np.nan_to_num(values.astype(np.float64), nan=self.low, posinf=self.high, neginf=self.low)
+        scaled = (numbers - self.low) * (255 / (self.high - self.low))
+        return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+    def __str__(self) -> str:
+        return f"{{low: {self.low:.10g}, high: {self.high:.10g}}}"
+
+
+@cache
+def _table(pixel_range: PixelRange) -> np.ndarray:
+    """uint8 (65536,): what each 16-bit value becomes."""
+    import numpy as np
+
+    return pixel_range.apply(np.arange(2**16, dtype=np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an image says of itself.
@@ -46,6 +79,7 @@ class Header:
         channels: 1 grey, 3 colour (a palette too), 4 with alpha or CMYK.
         frames: 1, or 2 where there are two or more.
         alpha: whether pixels may be transparent.
+        deep: whether values have more than 8 bits.
     """
 
     format: str
@@ -54,6 +88,7 @@ class Header:
     channels: int
     frames: int = 1
     alpha: bool = False
+    deep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +142,11 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode one image: EXIF rotation applied, 16 bits scaled to 8, CMYK and palettes turned to RGB, transparency put on white.
+def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> np.ndarray:
+    """Decode one image: EXIF rotation applied, CMYK and palettes turned to RGB, transparency put on white.
+
+    Args:
+        pixel_range: by which deep images are brought to 8 bits; without it 16 bits lose the lower 8, and 32 bits are refused.
 
     Returns:
         uint8 (height, width, channels), RGB order, 0 to 255.
@@ -116,12 +154,22 @@ def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS) -> np.
     Raises:
         BadImage: any of its reasons; images over `max_pixels`, and those of several frames, are refused before decoding.
     """
-    pixels = _decode(_checked_header(data, max_pixels), data, channels)
+    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
     return pixels if channels == 3 else pixels[:, :, None]
 
 
-def prepare(data: bytes, height: int, width: int, channels: Channels, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def prepare(
+    data: bytes,
+    height: int,
+    width: int,
+    channels: Channels,
+    max_pixels: int = MAX_PIXELS,
+    pixel_range: PixelRange | None = None,
+) -> np.ndarray:
     """Encoded bytes to a model's input. Training and serving both come through here, so that they can't differ.
+
+    Args:
+        pixel_range: as `decode`; the one that the model learned with.
 
     Returns:
         uint8 (height, width, channels), RGB order, 0 to 255; resized without keeping the aspect ratio.
@@ -129,7 +177,7 @@ def prepare(data: bytes, height: int, width: int, channels: Channels, max_pixels
     Raises:
         BadImage: as `decode`.
     """
-    pixels = _decode(_checked_header(data, max_pixels), data, channels)
+    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
     if pixels.shape[0] != height or pixels.shape[1] != width:
         import cv2
 
@@ -138,8 +186,8 @@ def prepare(data: bytes, height: int, width: int, channels: Channels, max_pixels
     return pixels if channels == 3 else pixels[:, :, None]
 
 
-def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspection:
-    """Decode one image once and say what it is and how it looks.
+def inspect(data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> Inspection:
+    """Decode one image once, and take its header and image statistics.
 
     Raises:
         BadImage: as `decode`.
@@ -147,10 +195,10 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspection:
     import cv2
 
     header = _checked_header(data, max_pixels)
-    grey = _decode(header, data, 1)
+    grey = _decode(header, data, 1, pixel_range)
     height, width = grey.shape
     if (width, height) != (header.width, header.height):  # rotation that only the decoder saw
-        header = Header(header.format, width, height, header.channels, header.frames, header.alpha)
+        header = replace(header, width=width, height=height)
     mean, variance = _mean_and_variance(grey)
     longest = max(height, width)
     small = grey
@@ -159,6 +207,16 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspection:
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     _, sharpness = _mean_and_variance(cv2.Laplacian(small, cv2.CV_16S))
     return Inspection(header, mean / 255, variance**0.5 / 255, sharpness, perceptual_hash(small))
+
+
+def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """A deep image's values as they stand in the file, (height, width) or (height, width, 3); None of any other image.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    header = _checked_header(data, max_pixels)
+    return _deep_values(header, data) if header.deep else None
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
@@ -209,20 +267,77 @@ def _checked_header(data: bytes, max_pixels: int) -> Header:
     return header
 
 
-def _decode(header: Header, data: bytes, channels: Channels) -> np.ndarray:
+def _decode(header: Header, data: bytes, channels: Channels, pixel_range: PixelRange | None) -> np.ndarray:
     """uint8 (height, width) for one channel, (height, width, 3) RGB for three."""
-    import numpy as np
-
+    if header.deep and pixel_range is not None:
+        return _decode_deep(header, data, channels, pixel_range)
+    cv2 = quiet_cv2()
     if not header.alpha:
-        cv2 = quiet_cv2()
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        except cv2.error:
-            pixels = None
-        if pixels is not None and pixels.dtype == np.uint8:
+        pixels = _decode_with_cv2(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
+        if pixels is not None and pixels.dtype == "uint8":
             return pixels
     return decode_with_pillow(header, data, channels)
+
+
+def _decode_with_cv2(data: bytes, flags: int) -> np.ndarray | None:
+    import numpy as np
+
+    cv2 = quiet_cv2()
+    try:
+        found: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    return found
+
+
+def _decode_deep(header: Header, data: bytes, channels: Channels, pixel_range: PixelRange) -> np.ndarray:
+    """As `_decode`, with the values between `pixel_range.low` and `high` spread over 0 to 255."""
+    import numpy as np
+
+    cv2 = quiet_cv2()
+    pixels = pixel_range.apply(_deep_values(header, data))
+    if pixels.ndim == 2 and channels == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if header.alpha:
+        alpha = _alpha(header, data)
+        if pixels.ndim == 3:
+            alpha = alpha[:, :, None]
+        pixels = np.rint(pixels * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 and channels == 1 else pixels
+
+
+def _deep_values(header: Header, data: bytes) -> np.ndarray:
+    """(height, width) or (height, width, 3) RGB, of the file's own kind of number; the colours of what is transparent too."""
+    import numpy as np
+    from PIL import ImageOps
+
+    cv2 = quiet_cv2()
+    values = _decode_with_cv2(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if values is not None and values.ndim in (2, 3):
+        return values if values.ndim == 2 else np.ascontiguousarray(values[:, :, 2::-1])
+    try:
+        with _open(header.format, data) as image:
+            image.load()
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
+                values = np.asarray(turned)
+                return values.astype(values.dtype.newbyteorder("="))
+    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+        raise BadImage(_why(error), str(error) or type(error).__name__) from None
+    raise BadImage("undecodable", f"its values of more than 8 bits cannot be read (Pillow's mode {turned.mode})")
+
+
+def _alpha(header: Header, data: bytes) -> np.ndarray:
+    """float64 (height, width), 0 transparent to 1 opaque."""
+    import numpy as np
+    from PIL import ImageOps
+
+    try:
+        with _open(header.format, data) as image:
+            image.load()
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")) / 255
+    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+        raise BadImage(_why(error), str(error) or type(error).__name__) from None
 
 
 def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
@@ -233,7 +348,10 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
         with _open(header.format, data) as image:
             image.load()
             if image.mode in ("F", "I"):
-                raise BadImage("undecodable", f"its pixels are {'floating point' if image.mode == 'F' else '32 bits deep'}")
+                kind = "floating point" if image.mode == "F" else "32 bits deep"
+                raise BadImage(
+                    "undecodable", f"its pixels are {kind}, and preprocess.range does not say which values are black and white"
+                )
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I;16"):
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
@@ -307,7 +425,7 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _png_header(data: bytes) -> Header:
-    width, height, _, kind = struct.unpack_from(">IIBB", data, 16)
+    width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
     alpha, frames, turned = kind in (4, 6), 1, False
     position, before = 8, True  # before the pixels: there stands all that says how to show them
     while position + 8 <= len(data):
@@ -328,7 +446,7 @@ def _png_header(data: bytes) -> Header:
         position = body + length + 4
     if turned:
         width, height = height, width
-    return Header("PNG", width, height, 4 if alpha else 1 if kind == 0 else 3, frames, alpha)
+    return Header("PNG", width, height, 4 if alpha else 1 if kind == 0 else 3, frames, alpha, bits == 16)
 
 
 def _webp_header(data: bytes) -> Header:
@@ -362,12 +480,21 @@ def _gif_header(data: bytes) -> Header:
 
 
 def _tiff_header(data: bytes) -> Header:
-    with _open("TIFF", data) as image:
+    try:
+        opened = _open("TIFF", data)
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        advice = "save it with 8 or 16 bits a value, or grey with 32 bits"
+        raise BadImage("undecodable", f"TIFFs with values of this kind are not read: {advice}") from None
+    with opened as image:
         width, height = image.size
         alpha = image.mode in ("LA", "RGBA", "La", "RGBa", "PA")
         grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
         channels = 4 if alpha or image.mode == "CMYK" else 1 if grey else 3
-        return Header("TIFF", width, height, channels, 2 if image.is_animated else 1, alpha)
+        bits = image.tag_v2.get(258, 1)  # BitsPerSample
+        deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
+        return Header("TIFF", width, height, channels, 2 if image.is_animated else 1, alpha, deep)
 
 
 def _bmp_header(data: bytes) -> Header:

@@ -15,9 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from evergreen.errors import EvergreenError
-from evergreen.images import BadImage, Inspection
+from evergreen.images import BadImage, Inspection, PixelRange
 
 PATIENCE_SECONDS = 120.0  # for one answer; a chunk takes well under one second
 
@@ -51,22 +52,30 @@ class Inspectors:
             worker.stop()
         self._threads.shutdown(wait=True)
 
-    def submit(self, images: Sequence[bytes]) -> Future[list[Verdict]]:
+    def submit(self, images: Sequence[bytes], pixel_range: PixelRange | None = None) -> Future[list[Verdict]]:
         """Inspect a chunk of encoded images; the answers come in its order. A crash or a hang is a `BadImage` as well,
-        `crashes-decoder` or `hangs-decoder`."""
-        return self._threads.submit(self._inspect, images)
+        `crashes-decoder` or `hangs-decoder`.
 
-    def _inspect(self, images: Sequence[bytes]) -> list[Verdict]:
+        Args:
+            pixel_range: as `evergreen.images.inspect`.
+        """
+        return self._threads.submit(self._answers, "inspect", images, pixel_range)
+
+    def extremes(self, images: Sequence[bytes]) -> Future[list[tuple[float, float] | BadImage | None]]:
+        """As `evergreen.depth.extremes` of each."""
+        return self._threads.submit(self._answers, "extremes", images, None)
+
+    def _answers(self, question: str, images: Sequence[bytes], pixel_range: PixelRange | None) -> list[Any]:
         if not images:
             return []
-        answer = self._ask(images)
+        answer = self._ask(question, images, pixel_range)
         if isinstance(answer, list):
             return answer
         if len(images) == 1:
             return [answer]
-        return [verdict for image in images for verdict in self._inspect([image])]  # which of them was it?
+        return [found for image in images for found in self._answers(question, [image], pixel_range)]  # which of them was it?
 
-    def _ask(self, images: Sequence[bytes]) -> list[Verdict] | BadImage:
+    def _ask(self, question: str, images: Sequence[bytes], pixel_range: PixelRange | None) -> list[Any] | BadImage:
         if self._ended:  # what ended the worker was not an image
             raise EvergreenError("the inspection was ended before its end")
         worker: _Worker | None = getattr(self._own, "worker", None)
@@ -74,9 +83,9 @@ class Inspectors:
             worker = self._own.worker = _Worker(self._max_pixels)
             self._workers.append(worker)
         try:
-            worker.connection.send(list(images))
+            worker.connection.send((question, list(images), pixel_range))
             if worker.connection.poll(self._patience_seconds):
-                answer: list[Verdict] = worker.connection.recv()
+                answer: list[Any] = worker.connection.recv()
                 return answer
             trouble = BadImage("hangs-decoder", f"decoding took more than {self._patience_seconds:.0f} seconds")
         except (EOFError, OSError):
@@ -119,6 +128,7 @@ class _Worker:
 def _work(connection: Connection, max_pixels: int) -> None:
     """Answer chunks until the other end is gone, however it went."""
     from evergreen.damage import StandardError, refuse_damaged
+    from evergreen.depth import extremes
     from evergreen.images import inspect, quiet_cv2
 
     cv2, errors = quiet_cv2(), StandardError()
@@ -127,21 +137,24 @@ def _work(connection: Connection, max_pixels: int) -> None:
     connection.send(True)
     while True:
         try:
-            images = connection.recv()
+            question, images, pixel_range = connection.recv()
         except (EOFError, OSError):
             return
-        verdicts: list[Verdict] = []
+        answers: list[Any] = []
         for image in images:
             errors.read()
             try:
-                found = inspect(image, max_pixels)
+                if question == "extremes":
+                    answers.append(extremes(image, max_pixels))
+                    continue
+                found = inspect(image, max_pixels, pixel_range)
                 refuse_damaged(image, found.header.format, errors)
-                verdicts.append(found)
+                answers.append(found)
             except BadImage as bad:
-                verdicts.append(bad)
+                answers.append(bad)
             except Exception as error:
-                verdicts.append(BadImage("undecodable", f"{type(error).__name__}: {error}"[:500]))
-        connection.send(verdicts)
+                answers.append(BadImage("undecodable", f"{type(error).__name__}: {error}"[:500]))
+        connection.send(answers)
 
 
 if __name__ == "__main__":

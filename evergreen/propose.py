@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from evergreen.depth import Sample, extremes
 from evergreen.errors import WrongUse
-from evergreen.images import BadImage, Header, decode, read_header
+from evergreen.images import BadImage, Header, PixelRange, decode, read_header
 from evergreen.layout import Layout, understand
 from evergreen.names import alike, readable_name, tidy
 from evergreen.scenario import Collect, Scenario
@@ -57,6 +58,7 @@ class _Seen:
     images: list[_Looked] = field(default_factory=list)
     unusable: int = 0
     skipped: Skipped = field(default_factory=Skipped)
+    values: Sample = field(default_factory=Sample)
     encoding: str | None = None
 
 
@@ -147,7 +149,7 @@ def propose(
         | ({"encoding": seen.encoding} if seen.encoding else {})
         | ({"follow_links": True} if follow_links else {}),
         "validate": {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)},
-        "preprocess": _input(chosen, reasons),
+        "preprocess": _input(chosen, reasons) | _range(chosen, seen.values, reasons),
     }  # fmt: skip
     document["train"] = _training(counts, document["preprocess"], reasons)
     if layout.slice_pattern:
@@ -187,7 +189,11 @@ def _look(images: Path, follow_links: bool) -> _Seen:
                 raise BadImage("animated", "")
             number = of_folder[folder]
             small = header.width * header.height <= Collect.model_fields["max_pixels"].default
-            grey = _is_grey(found.data) if small and (number < 16 or number % 64 == 0) else None
+            limits = extremes(found.data) if header.deep and small and seen.values.has_room_for(found.data) else None
+            if limits:
+                seen.values.add(found.data, limits)
+            look_closer = number < 16 or number % 64 == 0
+            grey = _is_grey(found.data, limits) if small and look_closer and (limits or not header.deep) else None
         except BadImage:
             others.append(replace(found, data=None))
             continue
@@ -246,11 +252,12 @@ def _schedule(name: str, reasons: list[str]) -> str:
     return f"{minute} {hour} * * SUN"
 
 
-def _is_grey(data: bytes) -> bool:
-    """Whether (nearly) every pixel has the same red, green and blue."""
+def _is_grey(data: bytes, limits: tuple[float, float] | None) -> bool:
+    """Whether (nearly) every pixel has the same red, green and blue. `limits` are a deep image's `extremes`."""
     import numpy as np
 
-    pixels = decode(data, 3).astype(np.int16)
+    shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
+    pixels = decode(data, 3, pixel_range=shown).astype(np.int16)
     spread = pixels.max(axis=2) - pixels.min(axis=2)
     return bool((spread <= GREY_TOLERANCE).mean() > 0.99)
 
@@ -317,6 +324,21 @@ def _input(chosen: list[_Looked], reasons: list[str]) -> dict[str, int]:
     grey = sum(looks) >= 0.99 * len(looks) if looks else all(image.header.channels == 1 for image in chosen)
     reasons.append(f"{'Grey' if grey else 'Colour'}: {sum(looks):,} of the {len(looks):,} images looked at are grey.")
     return {"height": input_height, "width": input_width, "channels": 1 if grey else 3}
+
+
+def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[str, Any]:
+    """`preprocess.range`, where images have more than 8 bits a value."""
+    found = values.range()
+    deep = sum(image.header.deep for image in chosen)
+    if found is None or not deep:
+        return {}
+    rest = len(chosen) - deep
+    reasons.append(
+        f"{deep:,} images have more than 8 bits a value: of them values from {found.low:.10g} (black) to {found.high:.10g} (white) are read, as suits a "
+        f"sample of {len(values):,}" + (f"; the other {rest:,} have 8 bits and stay as they are." if rest else ".")
+    )
+    low, high = (int(value) if value.is_integer() else value for value in found)
+    return {"range": {"low": low, "high": high}}
 
 
 def _training(counts: dict[str, int], size: dict[str, int], reasons: list[str]) -> dict[str, Any]:

@@ -146,10 +146,28 @@ class Group(Section):
         return self
 
 
+class Range(Section):
+    """Which values of images with more than 8 bits a value are read as black and white, in the file's own units."""
+
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _has_an_extent(self) -> Range:
+        if self.high <= self.low:
+            raise ValueError("high must be above low")
+        return self
+
+
 class Preprocess(Section):
     height: Annotated[int, Field(ge=4, le=4096)]
     width: Annotated[int, Field(ge=4, le=4096)]
     channels: Literal[1, 3]
+    range: Range | None = Field(
+        None,
+        description="of images with more than 8 bits a value: the values that are black (low) and white (high); null: as chosen from the data by "
+        "the first collection",
+    )
     val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     group: Group | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evergreen.images import prepare
+from evergreen.images import PixelRange, prepare
 from evergreen.workspace import Workspace, replace_folder
 
 log = logging.getLogger("evergreen")
@@ -46,22 +46,25 @@ class Model:
     Attributes:
         labels: in the order of the output.
         shape: height, width and channels that the network takes.
+        pixel_range: with which it learned from images of more than 8 bits a value; None where there were none.
     """
 
-    def __init__(self, network: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, network: Path, labels: Sequence[str], shape: tuple[int, int, int], pixel_range: PixelRange | None = None
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=_providers(onnxruntime))
-        self.labels, self.shape = tuple(labels), shape
+        self.labels, self.shape, self.pixel_range = tuple(labels), shape, pixel_range
 
     @classmethod
     def open(cls, folder: Path) -> Model:
         """The model of a folder with `model.onnx` and `settings.json`, as `train` writes it."""
         settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         height, width, channels = settings["shape"]
-        return cls(folder / "model.onnx", settings["labels"], (height, width, channels))
+        return cls(folder / "model.onnx", settings["labels"], (height, width, channels), range_of(settings))
 
     def predict(self, images: Sequence[bytes], max_pixels: int = sys.maxsize) -> list[Prediction]:
         """Label and probabilities of each encoded image.
@@ -84,7 +87,7 @@ class Model:
             chunk = images[start : start + BATCH_ITEMS]
             pixels = np.empty((len(chunk), *self.shape), np.uint8)
             for place, image in enumerate(chunk):
-                pixels[place] = prepare(image, height, width, channels, max_pixels)  # type: ignore[arg-type]
+                pixels[place] = prepare(image, height, width, channels, max_pixels, self.pixel_range)  # type: ignore[arg-type]
             tables.append(self._run(pixels))
         return tables[1] if len(tables) == 2 else np.concatenate(tables)
 
@@ -103,6 +106,12 @@ class Model:
     def _run(self, pixels: np.ndarray) -> np.ndarray:
         found: np.ndarray = self._session.run(None, {"images": pixels})[0]
         return found
+
+
+def range_of(settings: dict[str, Any]) -> PixelRange | None:
+    """The range that a model's `settings.json` carries; None in those of images of 8 bits, and of before there were ranges."""
+    stored = settings.get("range")
+    return PixelRange(stored["low"], stored["high"]) if stored else None
 
 
 def load(workspace: Workspace, name: str, alias: str = "champion") -> Model:

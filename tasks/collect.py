@@ -38,17 +38,21 @@ from evergreen.dataset import (
     corrections,
     forgotten,
     id_digest,
+    iter_deep,
     iter_parts,
     known_ids,
     origin,
     parts,
+    record_range,
+    recorded_range,
     records,
     stage_records,
     staged,
     withdrawals,
 )
+from evergreen.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
 from evergreen.errors import DataRefused, WrongUse
-from evergreen.images import Inspection
+from evergreen.images import BadImage, Inspection, PixelRange
 from evergreen.inbox import PATTERN, Inbox, inbox_of
 from evergreen.isolated import Inspectors, Verdict
 from evergreen.names import tidy
@@ -98,6 +102,8 @@ class Collection:
         forgotten: items that `evergreen forget` took out and that are still in the source; they are not among those seen.
         differences: some examples of each of the three, by its name.
         skipped: files of the source that are no items: how many for each reason.
+        deep: new items of more than 8 bits a value.
+        range: with which those are read (`evergreen.images.PixelRange`); None where there are none.
     """
 
     name: str
@@ -121,6 +127,8 @@ class Collection:
     forgotten: int = 0
     differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    deep: int = 0
+    range: dict[str, float] | None = None
 
     def __str__(self) -> str:
         bad = sum(self.quarantined.values())
@@ -128,7 +136,7 @@ class Collection:
         parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
         parts += [f"{bad:,} in quarantine"] if bad else []
         skipped = "; ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
-        told = f"{self.seen:,} items seen: {', '.join(parts)}.{self._differences()}"
+        told = f"{self.seen:,} items seen: {', '.join(parts)}.{self._depth()}{self._differences()}"
         return f"{told} Skipped: {skipped}." if skipped else told
 
     def _differences(self) -> str:
@@ -152,6 +160,16 @@ class Collection:
         if self.forgotten:
             told += f" {self.forgotten:,} that were forgotten are still in the source: they are not taken."
         return told
+
+    def _depth(self) -> str:
+        if not self.deep or self.range is None:
+            return ""
+        mixed = (
+            ""
+            if self.deep == self.added
+            else f" of {self.deep:,} new items; the other {self.added - self.deep:,} have 8 bits and stay as they are"
+        )
+        return f" Values from {self.range['low']:.10g} (black) to {self.range['high']:.10g} (white) are read{mixed}."
 
 
 def collect(scenario: Scenario, workspace: Workspace) -> Collection:
@@ -203,6 +221,7 @@ def _collect(scenario: Scenario, workspace: Workspace, find: Callable[[], Source
         count["gone"], count["relabelled"], count["reinstated"], count["forgotten"],
         {what: tuple(shown) for what, shown in collecting.differences.items()},
         dict(collecting.skipped.counts.most_common()),
+        count["deep"], collecting.pixel_range._asdict() if collecting.pixel_range and count["deep"] else None,
     )  # fmt: skip
 
 
@@ -277,6 +296,8 @@ class _Collecting:
         self.otherwise: dict[bytes, dict[str, _Sighting]] = {}  # under others
         self.unread: set[str] = set()  # names of what the source has and could not give
         self.differences: dict[str, list[str]] = {}
+        self.pixel_range = recorded_range(self.folders)
+        self.range_is_chosen = self.pixel_range is not None
         self.pending: set[bytes] = set()  # ids that inspectors are asked about
         self.labels: dict[bytes, str] = {}  # the good ones
         self.bad: dict[bytes, tuple[str, str]] = {}  # the others: reason and detail
@@ -307,6 +328,8 @@ class _Collecting:
         said = self._said_of_known()
         number, name = len(self.folders), None
         if self.count["added"]:
+            if self.count["deep"] and self.pixel_range and not recorded_range(self.folders):
+                record_range(writing, self.pixel_range)
             target = staging / f"{number:05d}-{name_hash}"
             writing.rename(target)
             number, name = number + 1, target.name
@@ -321,14 +344,57 @@ class _Collecting:
         waiting: deque[tuple[list[_Sighting], Future[list[Verdict]]]] = deque()
         with Inspectors(self.settings.max_pixels) as inspectors, progress.task("collect", unit="items") as report:
             for chunk in self._chunks():
-                waiting.append(
-                    (chunk, inspectors.submit([s.found.data for s in chunk if s.asked and s.found.data is not None]))
-                )
+                images = [s.found.data for s in chunk if s.asked and s.found.data is not None]
+                if not self.range_is_chosen and any(may_be_deep(image) for image in images):
+                    self._choose_range(inspectors)
+                waiting.append((chunk, inspectors.submit(images, self.pixel_range)))
                 if len(waiting) > 2 * inspectors.processes:
                     self._settle(*waiting.popleft(), writer)
                 report(self.count["seen"], share=chunk[-1].found.share)
             while waiting:
                 self._settle(*waiting.popleft(), writer)
+
+    def _choose_range(self, inspectors: Inspectors) -> None:
+        """The range of deep images, once for the data set: the scenario's, else as suits a sample of all that the source holds.
+
+        Raises:
+            DataRefused: with the scenario's range images reach too few levels.
+        """
+        self.range_is_chosen = True
+        if next(iter_deep(self.folders), None) is not None:
+            return  # begun before there were ranges: new items are read as the old ones were
+        sample = Sample()
+        for images in self._candidates(sample):
+            for image, found in zip(images, inspectors.extremes(images).result(), strict=True):
+                if found is not None and not isinstance(found, BadImage):
+                    sample.add(image, found)
+        suits, asked = sample.range(), self.scenario.preprocess.range
+        if suits is None:
+            return
+        if asked is None:
+            self.pixel_range = suits
+            log.info(
+                "collect %s: images have more than 8 bits a value; from a sample of %s, values from %.10g (black) to %.10g (white) are "
+                "read, from now on; preprocess.range sets others", self.scenario.name, f"{len(sample):,}", *suits,
+            )  # fmt: skip
+            return
+        self.pixel_range = PixelRange(asked.low, asked.high)
+        if (reached := levels(self.pixel_range, suits)) < MIN_LEVELS:
+            raise no_contrast(self.scenario, self.pixel_range, reached, suits)
+
+    def _candidates(self, sample: Sample) -> Iterator[list[bytes]]:
+        """The source's items that may be deep and would belong to the sample, some at a time."""
+        chunk: list[bytes] = []
+        for found in self._entries():
+            if found.data is None or found.problem or not may_be_deep(found.data) or not sample.has_room_for(found.data):
+                continue
+            if isinstance(self.source, Inbox) or self.pattern.fullmatch(unicodedata.normalize("NFC", found.name)):
+                chunk.append(found.data)
+            if sum(map(len, chunk)) >= CHUNK_BYTES:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
     def _chunks(self) -> Iterator[list[_Sighting]]:
         chunk: list[_Sighting] = []
@@ -521,6 +587,7 @@ class _Collecting:
             self.labels[id] = sighting.label
             self.count["added"] += 1
             self.count["bytes"] += len(found.data)
+            self.count["deep"] += verdict.header.deep
             writer.add(
                 Item(
                     id.hex(), found.data, sighting.label, sighting.group, sighting.split, found.name, self.collected_at, verdict

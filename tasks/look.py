@@ -26,6 +26,7 @@ from evergreen.dataset import (
     corrections,
     iter_images,
     iter_parts,
+    recorded_range,
     records,
     stage_records,
     staged,
@@ -34,6 +35,7 @@ from evergreen.dataset import (
 )
 from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, observe
 from evergreen.errors import EvergreenError
+from evergreen.images import PixelRange
 from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
 from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin
 from evergreen.scenario import Scenario
@@ -247,14 +249,19 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     changed = {one.id for one in corrections(new)} | {one.id for one in withdrawals(new)}
     changed -= labels.keys()
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
-    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest)
+    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, recorded_range(folders))
     since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
 
 
 def _asked(
-    scenario: Scenario, artifacts: Path, origin: Origin | None, folders: list[Path], labels: dict[str, str]
+    scenario: Scenario,
+    artifacts: Path,
+    origin: Origin | None,
+    folders: list[Path],
+    labels: dict[str, str],
+    inspected: PixelRange | None,
 ) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
     """What the champion makes of new items, whose labels are given by id; and what can't be told, in words."""
     from evergreen.embedding import EmbeddingModel
@@ -271,7 +278,7 @@ def _asked(
             yield image
 
     try:
-        seen = observe(EmbeddingModel.open(artifacts), images())
+        seen = observe(EmbeddingModel.open(artifacts), images(), inspected=inspected)
     except EvergreenError as error:
         return None, None, (f"the champion can't be asked about new items: {error}",)
     right = sum(seen.labels[place] == labels[id] for place, id in zip(seen.predicted.tolist(), order, strict=True))

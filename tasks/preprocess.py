@@ -1,9 +1,9 @@
 """preprocess: which split each item belongs to, and its pixels as the network takes them.
 
 Reads   `data/NAME`.
-Writes  `outputs/NAME/splits/`: arrays of pixels and labels for each split, `items.parquet`, `labels.json`, `summary.json`; the
-        same bytes whenever data set and settings are the same (on one machine).
-Stops   when a group rule doesn't fit, or there is nothing to learn from or to test on.
+Writes  `outputs/NAME/splits/`: arrays of pixels and labels for each split, `items.parquet`, `labels.json`, `summary.json`, and
+        `range.json` where images have more than 8 bits; the same bytes whenever data set and settings are the same (on one machine).
+Stops   when a group rule doesn't fit, there is nothing to learn from or to test on, or images of more than 8 bits have next to no contrast.
 
 Every image is decoded once, on all cores, into a file in the order of arrival; from the looks of all of them the splits are
 made, and the file is then dealt into the splits' arrays, block by block.
@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import Records, batches, parts, records, table
+from evergreen.dataset import Records, batches, iter_deep, parts, record_range, recorded_range, records, table
 from evergreen.decoding import decode_all
+from evergreen.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
 from evergreen.errors import EvergreenError
 from evergreen.estimate import pixels_kind
+from evergreen.images import PixelRange
 from evergreen.scenario import Scenario
 from evergreen.splits import NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
@@ -73,6 +75,7 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
 
     Raises:
         WrongUse: the group rule doesn't fit the items.
+        DataRefused: images of more than 8 bits have next to no contrast with the range that they are read with.
         EvergreenError: the data set is empty or damaged, has a label that the scenario doesn't know, or leaves nothing to learn
             from or to test on.
     """
@@ -100,7 +103,9 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         pixels, looks = folder / ".pixels", folder / ".looks"
         for path in (pixels, looks):
             scratch.callback(path.unlink, missing_ok=True)
-        decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None)
+        read_with = range_of(scenario, everything)
+        decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None, pixel_range=read_with)
+        _refuse_without_contrast(scenario, folders, pixels, shape, read_with)
         items = Items(
             keys=_keys(rows["id"]),
             labels=np.maximum(np.where(collected == NONE, labels, collected), 0),  # a withdrawn item's may be no label any more
@@ -116,7 +121,32 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         _write_items(folder / "items.parquet", rows, assignment, places)
         for name, value in (("labels", scenario.validation.labels), ("summary", asdict(preparation))):
             (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if read_with:
+            record_range(folder, read_with)
     return preparation
+
+
+def range_of(scenario: Scenario, folders: Sequence[Path]) -> PixelRange | None:
+    """With which deep images are read: the scenario's, else the one that the data set was collected with."""
+    asked = scenario.preprocess.range
+    return PixelRange(asked.low, asked.high) if asked else recorded_range(folders)
+
+
+def _refuse_without_contrast(
+    scenario: Scenario, folders: Sequence[Path], pixels: Path, shape: tuple[int, int, int], read_with: PixelRange | None
+) -> None:
+    """
+    Raises:
+        DataRefused: there are images of more than 8 bits, and all items together reach next to none of the 256 levels.
+    """
+    import numpy as np
+
+    images = np.memmap(pixels, np.uint8, "r").reshape(-1, *shape)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:SAMPLED_IMAGES])
+    reached = reached_levels(images[chosen])
+    if reached >= MIN_LEVELS or (suits := sampled_range(iter_deep(folders))) is None:
+        return
+    raise no_contrast(scenario, read_with, reached, suits)
 
 
 def _places(labels: pa.ChunkedArray, known: Sequence[str], used: np.ndarray) -> np.ndarray:

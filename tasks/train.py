@@ -34,7 +34,7 @@ from evergreen import figures
 from evergreen.budget import training_limit_wh
 from evergreen.errors import EvergreenError
 from evergreen.estimate import training_kind
-from evergreen.feed import Split, label_names, ordered_batches, steps_per_epoch, training_batches
+from evergreen.feed import Split, label_names, ordered_batches, pixel_range, steps_per_epoch, training_batches
 from evergreen.kinds import kind_of
 from evergreen.progress import task
 from evergreen.scenario import Scenario, Train
@@ -118,7 +118,7 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
             model = fitting.finished()
             save(model, folder)
             _write_json(folder / "history.json", progress.history)
-            _write_json(folder / "settings.json", fitting.settings() | ({"start": asdict(start)} if start else {}))
+            _write_json(folder / "settings.json", fitting.settings() | more_settings(splits, start))
         progress.energy_wh = fitting.energy_wh()
         record = {key: value for key, value in asdict(progress).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())
@@ -139,6 +139,12 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
         history=progress.history,
         start=start,
     )
+
+
+def more_settings(splits: Path, start: WarmStart | None) -> dict[str, Any]:
+    """What only some models carry: the range with which deep images are read, and the weights that training began with."""
+    read_with = pixel_range(splits)
+    return ({"range": read_with._asdict()} if read_with else {}) | ({"start": asdict(start)} if start else {})
 
 
 class Fitting:
@@ -447,9 +453,11 @@ def fingerprint(scenario: Scenario, splits: Path, fit_on: Split, start: WarmStar
     """A name for these splits, settings and first weights: a training goes on only from a checkpoint of the same ones."""
     told = hashlib.sha256()
     settings = {"seed": scenario.seed, "kind": scenario.kind, "train": scenario.train.model_dump(mode="json")}
-    begins = [asdict(start)] if start else []
+    begins: list[Any] = [asdict(start)] if start else []
+    if read_with := pixel_range(splits):
+        begins.append(read_with._asdict())
     told.update(json.dumps([settings, fit_on.images.shape, *begins], sort_keys=True).encode())
-    for name in ("labels.json", "items.parquet"):  # the items' ids and places; pixels follow from them and the shape
+    for name in ("labels.json", "items.parquet"):  # the items' ids and places; pixels follow from them, the shape and the range
         told.update((splits / name).read_bytes())
     return told.hexdigest()[:16]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from evergreen.images import PixelRange
     from evergreen.metrics import Calibration
 
 
@@ -114,12 +115,15 @@ def _accepted_ranges(settings: Validate, accepted: Looks | None) -> dict[str, tu
     return ranges
 
 
-def arrays(images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[str]) -> np.ndarray:
+def arrays(
+    images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[str], pixel_range: PixelRange | None = None
+) -> np.ndarray:
     """Encoded images as the network takes them.
 
     Args:
         shape: height, width and channels (1 or 3).
         ids: of the items, for the error.
+        pixel_range: as `evergreen.images.prepare`.
 
     Returns:
         uint8 `(images, height, width, channels)`, RGB order.
@@ -142,7 +146,7 @@ def arrays(images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[s
         pixels = np.empty((len(images), height, width, channels), np.uint8)
         for place, image in enumerate(images):
             # Collected items have passed the scenario's own limit.
-            pixels[place] = prepare(image, height, width, channels, max_pixels=sys.maxsize)  # type: ignore[arg-type]
+            pixels[place] = prepare(image, height, width, channels, sys.maxsize, pixel_range)  # type: ignore[arg-type]
     except BadImage as bad:
         raise EvergreenError(
             f"item {ids[place]} of the data set cannot be decoded ({bad})",
