@@ -34,12 +34,13 @@ class Workspace:
         one) that holds `dvc.yaml` and `scenarios/`.
 
         Raises:
-            WrongUse: there is none.
+            WrongUse: there is none, or its path can't be part of an address.
         """
         named = os.environ.get("EVERGREEN_ROOT")
         start = Path(named) if named else (start or Path.cwd())
         for folder in [start.resolve(), *start.resolve().parents]:
             if (folder / "dvc.yaml").is_file() and (folder / "scenarios").is_dir():
+                _refuse_odd(folder)
                 return cls(folder)
         raise WrongUse(
             f"{start} is not inside an Evergreen checkout",
@@ -180,6 +181,21 @@ def replace_folder(path: Path) -> Iterator[Path]:
         path.rename(old)
     beside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_odd(root: Path) -> None:
+    """
+    Raises:
+        WrongUse: MLflow and its database would take a part of this path for something else, and write beside the checkout.
+    """
+    odd = [character for character in "%?#\n" if character in str(root)]
+    if odd:
+        raise WrongUse(
+            f"the checkout's path has {' and '.join(map(repr, odd))} in it, which ends or changes the address of a database",
+            expected="a path without %, ? and #",
+            received=str(root),
+            fix="Rename the folder, or clone into another one.",
+        )
 
 
 def _holder(holder_file: Path) -> str:

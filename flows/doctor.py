@@ -1,4 +1,4 @@
-"""`evergreen doctor`: what is there on this machine and in this checkout, what is missing, and how to mend it."""
+"""`evergreen doctor`: what is there on this machine and in this checkout, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import psutil
+
+from evergreen.environment import Servers, answers, ignored
 from evergreen.workspace import Workspace, replace_file
 
 GIB = 2**30
 IDLE_SECONDS = 5.0
+LEAST_MEMORY_GIB = 2.0  # TensorFlow and the libraries around it take one
 OWNERS = ("prefect", "mlflow", "dvc", "great-expectations", "tensorflow", "keras", "onnxruntime", "codecarbon")
 # Newer ones break Prefect's server or its scheduler; no resolver finds that by itself.
 MUST_STAY_BELOW = {"fastapi": (0, 148), "sqlalchemy": (2, 1), "pandas": (3, 1)}
@@ -33,6 +38,7 @@ def examine(workspace: Workspace) -> list[Finding]:
         *_python(),
         *_packages(),
         *_room(workspace),
+        *_settings(workspace),
         *_scenarios(workspace),
         *_fonts(workspace),
         *_data(workspace),
@@ -67,6 +73,43 @@ def _room(workspace: Workspace) -> Iterator[Finding]:
     free = shutil.disk_usage(workspace.root).free / GIB
     yield Finding("fine" if free > 5 else "note", "free disk", f"{free:.0f} GiB", "" if free > 5 else "Data may not fit.")
 
+    memory = psutil.virtual_memory().available / GIB
+    few = memory < LEAST_MEMORY_GIB
+    yield Finding(
+        "note" if few else "fine",
+        "free memory",
+        f"{memory:.1f} GiB",
+        "End other programs: a training may be killed." if few else "",
+    )
+    if not os.access(workspace.root, os.W_OK):
+        yield Finding(
+            "broken", "checkout", f"{workspace.root} can't be written", "Make it yours, or clone into another folder."
+        )
+
+
+def _settings(workspace: Workspace) -> Iterator[Finding]:
+    """What of the user's global settings was found, and what becomes of it."""
+    for name in ignored():
+        yield Finding("note", "global setting", name, "Ignored: no run is changed by it.")
+    proxies = sorted(
+        name for name, value in os.environ.items() if value and name.lower() in ("http_proxy", "https_proxy", "all_proxy")
+    )
+    if proxies:
+        yield Finding("fine", "proxy", f"{', '.join(proxies)}; this machine is reached without it")
+    for variable, path in (("PREFECT_API_URL", "health"), ("MLFLOW_TRACKING_URI", "health")):
+        url = os.environ.get(variable, "")
+        if url.startswith("http") and not answers(f"{url.rstrip('/')}/{path}"):
+            yield Finding("broken", variable, f"{url} does not answer", "Start that server, or unset the variable.")
+    profiles = Path.home() / ".prefect" / "profiles.toml"
+    with contextlib.suppress(OSError, ValueError):
+        if "PREFECT_API_URL" in profiles.read_text(encoding="utf-8"):
+            yield Finding("note", "Prefect profile", str(profiles), "Ignored. To use its server, set PREFECT_API_URL.")
+    here = Path(__file__).resolve().parent.parent
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        shadowing = [name for name in ("evergreen", "tasks", "flows") if (Path(folder).resolve() / name).exists()]
+        if shadowing and Path(folder).resolve() != here:
+            yield Finding("broken", "PYTHONPATH", f"{folder} has another {', '.join(shadowing)}", "Unset PYTHONPATH.")
+
 
 def _scenarios(workspace: Workspace) -> Iterator[Finding]:
     from evergreen.errors import WrongUse
@@ -77,7 +120,7 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
         try:
             scenario = Scenario.parse(path)
         except WrongUse as error:
-            yield Finding("broken", f"scenario {path.stem}", str(error), "Mend the file.")
+            yield Finding("broken", f"scenario {path.stem}", str(error), "Fix the file.")
             continue
         source = scenario.collect.builtin or scenario.collect.path or scenario.collect.file or ""
         try:
@@ -164,10 +207,12 @@ def _idle(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _servers(workspace: Workspace) -> Iterator[Finding]:
-    from evergreen.environment import Servers
-
-    servers = Servers.running(workspace)
+    servers, note = Servers.running(workspace), workspace.private / "up.json"
     if servers:
         yield Finding("fine", "servers", f"{servers.prefect_url} and {servers.mlflow_url}")
+    elif note.exists():
+        yield Finding(
+            "note", "servers", "evergreen up was ended by force, or does not answer", "End what is left of it; evergreen up."
+        )
     else:
         yield Finding("note", "servers", "not up", "evergreen up starts them; evergreen run works without.")

@@ -91,3 +91,32 @@ def test_the_second_to_want_a_lock_is_told_who_holds_it_and_gets_it_when_the_hol
         holder.wait()
         if holder.stdout:
             holder.stdout.close()
+
+
+@pytest.mark.parametrize("name", ["job_feature%2Fx", "what?now", "issue #10", "100%"])
+def test_a_path_that_databases_misread_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name / "clone"
+    (root / "scenarios").mkdir(parents=True)
+    (root / "dvc.yaml").touch()
+    with pytest.raises(WrongUse, match="path") as caught:
+        Workspace.find(root)
+    assert "Rename the folder" in str(caught.value)
+    assert sorted(path.name for path in root.iterdir()) == ["dvc.yaml", "scenarios"]
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", 'a "quoted" one', "Bäckerei 面包", "a&b=c;d", "+", "x" * 200])
+def test_other_odd_paths_are_no_hindrance_to_the_registrys_database(tmp_path: Path, name: str) -> None:
+    import sqlite3
+
+    from sqlalchemy import create_engine, text
+
+    root = tmp_path / name / "clone"
+    (root / "scenarios").mkdir(parents=True)
+    (root / "dvc.yaml").touch()
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    assert Workspace.find(link) == Workspace.find(root) == Workspace(root.resolve())
+    with create_engine(f"sqlite:///{root}/mlflow.db").begin() as store:
+        store.execute(text("CREATE TABLE here (x)"))
+    with sqlite3.connect(root / "mlflow.db") as store_:
+        assert store_.execute("SELECT name FROM sqlite_master").fetchall() == [("here",)]

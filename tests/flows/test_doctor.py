@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from evergreen import metering
-from evergreen.environment import configure, idle_watts_file
+from evergreen.environment import Servers, configure, idle_watts_file
 from evergreen.workspace import Workspace
 from flows import doctor
 from tests.evergreen.test_energy import count, zone
@@ -49,3 +50,41 @@ def test_without_counters_nothing_is_waited_for(workspace: Workspace, tmp_path: 
     monkeypatch.setattr(metering, "POWERCAP", tmp_path / "nothing")
     monkeypatch.setattr(doctor, "IDLE_SECONDS", 3600.0)
     assert list(doctor._idle(workspace)) == []
+
+
+def seen(findings: Iterable[doctor.Finding]) -> dict[str, tuple[str, str]]:
+    return {finding.what: (finding.state, f"{finding.seen} {finding.fix}") for finding in findings}
+
+
+def test_global_settings_that_are_ignored_proxies_and_shadows_are_named(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other" / "tasks").mkdir(parents=True)
+    (tmp_path / ".prefect").mkdir()
+    (tmp_path / ".prefect" / "profiles.toml").write_text('PREFECT_API_URL = "https://another"')
+    theirs = {
+        "HOME": str(tmp_path), "KERAS_BACKEND": "jax", "http_proxy": "http://proxy:3128", "PYTHONPATH": str(tmp_path / "other"),
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }  # fmt: skip
+    kept = {name: value for name, value in os.environ.items() if name != "EVERGREEN_IGNORED"}
+    monkeypatch.setattr(os, "environ", kept | theirs)
+    configure(workspace)
+    found = seen(doctor._settings(workspace))
+    assert found["global setting"][0] == "note" and "KERAS_BACKEND" in found["global setting"][1]
+    assert "http_proxy" in found["proxy"][1] and found["proxy"][0] == "fine"
+    assert found["MLFLOW_TRACKING_URI"][0] == "broken" and "unset" in found["MLFLOW_TRACKING_URI"][1]
+    assert "PREFECT_API_URL" in found["Prefect profile"][1]
+    assert found["PYTHONPATH"][0] == "broken" and "tasks" in found["PYTHONPATH"][1]
+
+
+def test_servers_that_were_killed_are_not_said_to_be_up(workspace: Workspace) -> None:
+    Servers(1, "http://127.0.0.1:9", "http://127.0.0.1:9").write(workspace)
+    ((state, said),) = seen(doctor._servers(workspace)).values()
+    assert state == "note" and "evergreen up" in said
+
+
+def test_a_cron_that_prefect_refuses_is_named(workspace: Workspace) -> None:
+    path = workspace.scenarios / "quickstart.yaml"
+    path.write_text(path.read_text().replace("15 3 * * *", "0 3 LW * *"))
+    state, said = seen(doctor._scenarios(workspace))["scenario quickstart"]
+    assert state == "broken" and "cron" in said
