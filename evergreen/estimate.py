@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evergreen import figures
 from evergreen.dataset import batches, parts
 from evergreen.errors import EvergreenError
 from evergreen.ledger import Cost, Entry, device, read
@@ -30,6 +31,17 @@ SPREAD_OF_FEW = (
 SPREAD_OF_TRIAL = 0.5  # a trial of seconds: the machine's pace changes
 LEAST_SPREAD = 0.1
 LATEST = 10  # runs that count: a machine changes
+SPREAD_OF_OTHERS = 1.0  # what other scenarios, or other machines, took: half or twice as long is likely
+# Seconds to start a stage, and for each item, on two cores (bench/README.md), where a first run is estimated and no run of any scenario tells.
+USUAL_SECONDS = {
+    "collect": (1.0, 0.0005),
+    "validate": (4.0, 0.00005),
+    "version": (0.2, 0.0),
+    "preprocess": (0.2, 0.0002),
+    "evaluate": (2.5, 0.0005),
+    "register": (2.0, 0.0),
+    "promote": (0.2, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Estimate:
         basis: where it is from, in a sentence.
         missing: stages that never ran here and are not counted.
         currency: of the money; None without prices.
+        perhaps: of a second training, if the gate refuses the first; `most` covers it.
     """
 
     cost: Cost
@@ -68,15 +81,17 @@ class Estimate:
     basis: str
     missing: tuple[str, ...]
     currency: str | None
+    perhaps: Cost | None = None
 
     def __str__(self) -> str:
         cost = self.cost
-        parts = [f"{cost.seconds:.0f} s ({self.least.seconds:.0f} to {self.most.seconds:.0f})"]
-        parts.append("unknown energy" if cost.energy_wh is None else f"{cost.energy_wh:.3g} Wh")
+        span = f"{figures.duration(self.least.seconds)} to {figures.duration(self.most.seconds)}"
+        parts = [f"{figures.duration(cost.seconds)} ({span})"]
+        parts.append("unknown energy" if cost.energy_wh is None else figures.energy(cost.energy_wh))
         if cost.carbon_gco2e is not None:
-            parts.append(f"{cost.carbon_gco2e:.3g} gCO2e")
+            parts.append(figures.carbon(cost.carbon_gco2e))
         if cost.money is not None:
-            parts.append(f"{cost.money:.3g} {self.currency}")
+            parts.append(figures.money(cost.money, self.currency or ""))
         without = f"; without {', '.join(self.missing)}, which never ran here" if self.missing else ""
         return f"estimated: {', '.join(parts)} ({self.basis}{without})."
 
@@ -89,17 +104,36 @@ class Estimate:
             "currency": self.currency,
             "basis": self.basis,
             "missing": list(self.missing),
+            "seconds_of_a_second_training": None if self.perhaps is None else self.perhaps.seconds,
             "stages": {name: {"seconds": seconds, "energy_wh": wh} for name, (seconds, wh) in self.stages.items()},
         }
 
     @property
     def most(self) -> Cost:
         """The upper end."""
-        return _times(self.cost, 1 + self.spread)
+        most = _times(self.cost, 1 + self.spread)
+        return most if self.perhaps is None else most + self.perhaps
 
     @property
     def least(self) -> Cost:
         return _times(self.cost, max(0.0, 1 - self.spread))
+
+    def after(self, stages: dict[str, tuple[float, float | None]], spent: Cost, perhaps: Cost | None) -> Estimate:
+        """The same with what the run has done already.
+
+        Args:
+            stages: seconds and watt-hours that each of its stages took.
+            spent: by them together.
+            perhaps: as the attribute.
+        """
+        total = spent + self.cost
+        return replace(
+            self,
+            cost=total,
+            spread=self.spread * self.cost.seconds / max(total.seconds, 1e-9),
+            stages={**stages, **self.stages},
+            perhaps=perhaps,
+        )
 
 
 class NothingKnown(EvergreenError):
@@ -107,6 +141,7 @@ class NothingKnown(EvergreenError):
 
 
 Trial = Callable[[Scenario, float], Expected]
+Count = Callable[[Scenario, Workspace], tuple[int, str]]
 
 
 def no_trial(scenario: Scenario, work: float) -> Expected:
@@ -114,17 +149,25 @@ def no_trial(scenario: Scenario, work: float) -> Expected:
     raise NothingKnown(f"no run of {scenario.name} with these settings has told what training takes on this machine")
 
 
-def estimate(scenario: Scenario, workspace: Workspace, trial: Trial, *, first: str = "collect") -> Estimate:
+def estimate(
+    scenario: Scenario, workspace: Workspace, trial: Trial, *, first: str = "collect", count: Count | None = None
+) -> Estimate:
     """Estimate a run.
 
     Args:
         trial: what training will take where no earlier run tells it, given the scenario and the items times epochs.
         first: the stage from which on all run.
+        count: counts the items of the source, and says how, where nothing was collected yet; without it such a run is not estimated.
 
     Raises:
         NothingKnown: no data were collected yet, so that nobody knows how many items there will be; or `trial` says so.
     """
-    here, items = device(), item_counts(scenario, workspace)
+    here, counted = device(), ""
+    if count is not None and not _collected(scenario, workspace):
+        all_items, counted = count(scenario, workspace)
+        items = _split(scenario, all_items)
+    else:
+        items = item_counts(scenario, workspace)
     entries = [entry for entry in read(workspace, scenario.name) if entry.device == here and entry.work]
     ahead = {
         "collect": (items["all"], "items"),
@@ -143,6 +186,10 @@ def estimate(scenario: Scenario, workspace: Workspace, trial: Trial, *, first: s
     }
     if TRAINING in ahead:
         found[TRAINING] = found[TRAINING] or trial(scenario, ahead[TRAINING][0])
+    if counted:
+        others = _of_all_scenarios(workspace, here)
+        for stage, (work, _) in ahead.items():
+            found[stage] = found[stage] or _by_others(stage, work, others, found.get(TRAINING))
     known = {stage: one for stage, one in found.items() if one is not None}
     costs = {stage: Cost.of(scenario, one.seconds, one.energy_wh, one.energy_uncertainty_wh) for stage, one in known.items()}
     total = functools.reduce(Cost.__add__, costs.values(), Cost(0.0, 0.0, 0.0, 0.0, 0.0 if scenario.price else None))
@@ -151,7 +198,15 @@ def estimate(scenario: Scenario, workspace: Workspace, trial: Trial, *, first: s
         total,
         spread=sum(one.spread * one.seconds for one in known.values()) / max(total.seconds, 1e-9),
         stages={stage: (cost.seconds, cost.energy_wh) for stage, cost in costs.items()},
-        basis=f"training by {training.basis}" if training else "nothing is trained",
+        basis="; ".join(
+            part
+            for part in (
+                f"training by {training.basis}" if training else "nothing is trained",
+                counted,
+                "the other stages by what they usually take" if counted else "",
+            )
+            if part
+        ),
         missing=tuple(stage for stage in ahead if found[stage] is None),
         currency=scenario.price.currency if scenario.price else None,
     )
@@ -208,14 +263,44 @@ def item_counts(scenario: Scenario, workspace: Workspace) -> dict[str, int]:
             f"nothing was collected for {scenario.name} yet, so nobody knows how many items it has to learn from",
             fix=f"Run it once (evergreen run {scenario.name}); every later run is estimated beforehand.",
         )
-    settings, summary = scenario.preprocess, Path(workspace.splits(scenario.name) / "summary.json")
-    shares = {"train": 1 - settings.val_share - settings.test_share, "test": settings.test_share}
+    counts, summary = _split(scenario, items), Path(workspace.splits(scenario.name) / "summary.json")
     try:
         told = json.loads(summary.read_text())
-        shares = {split: told["splits"][split] / told["items"] for split in shares}  # as it was dealt the last time
+        last = {split: round(items * told["splits"][split] / told["items"]) for split in ("train", "test")}
     except (OSError, ValueError, KeyError, ZeroDivisionError):
-        pass
+        return counts
+    return counts | last  # as they were split the last time
+
+
+def _collected(scenario: Scenario, workspace: Workspace) -> bool:
+    return any(True for _ in parts(batches(workspace, scenario.name)))
+
+
+def _split(scenario: Scenario, items: int) -> dict[str, int]:
+    """How many of so many items each split will hold, by the scenario."""
+    settings = scenario.preprocess
+    shares = {"train": 1 - settings.val_share - settings.test_share, "test": settings.test_share}
     return {"all": items, **{split: round(share * items) for split, share in shares.items()}}
+
+
+def _of_all_scenarios(workspace: Workspace, here: str) -> list[Entry]:
+    files = sorted((workspace.private / "ledger").glob("*.jsonl"))
+    return [entry for file in files for entry in read(workspace, file.stem) if entry.device == here and entry.work]
+
+
+def _by_others(stage: str, work: float, others: list[Entry], training: Expected | None) -> Expected:
+    """What a stage takes, by the runs of other scenarios on this machine, else by what it took on another machine at the power that the
+    training draws here."""
+    alike = expected([entry for entry in others if entry.stage == stage], work)
+    if alike is not None:
+        return replace(alike, spread=SPREAD_OF_OTHERS)
+    start, each = USUAL_SECONDS[stage]
+    seconds = start + each * work
+    if training is None or training.energy_wh is None or training.energy_uncertainty_wh is None or not training.seconds:
+        return Expected(seconds, None, None, SPREAD_OF_OTHERS, "what it took on another machine")
+    share = seconds / training.seconds
+    energy_wh, uncertainty_wh = training.energy_wh * share, training.energy_uncertainty_wh * share
+    return Expected(seconds, energy_wh, uncertainty_wh, SPREAD_OF_OTHERS, "what it took on another machine")
 
 
 def pixels_kind(scenario: Scenario) -> str:

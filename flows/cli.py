@@ -88,9 +88,9 @@ def run(
             from evergreen.estimate import estimate
             from evergreen.scenario import Scenario
             from flows.tables import show_estimate
-            from tasks.trial import trial
+            from tasks.trial import count_items, trial
 
-            expected = estimate(Scenario.load(workspace.scenarios, scenario), workspace, trial)
+            expected = estimate(Scenario.load(workspace.scenarios, scenario), workspace, trial, count=count_items)
             print(json.dumps({"scenario": scenario, **expected.told()}), file=out) if as_json else show_estimate(expected, out)
             return
         from flows.stages import nothing_changed

@@ -26,7 +26,7 @@ from flows.attempt import attempt
 from flows.events import emit_drift
 from flows.links import run_links
 from flows.report import publish_report
-from flows.stages import planned
+from flows.stages import planned, with_what_is_done
 from flows.summary import estimated, note_saving, publish
 from flows.waiting import can_wait, start_later
 from flows.warm import starts, train_until_promoted
@@ -72,7 +72,8 @@ def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> dict
     waits = put_off(run, expected, wanted_at, now)
     if waits is not None:
         return untrained(run, seen, replace(decision, against=(waits,)))
-    summary = train_until_promoted(run, ways) | estimated(expected)
+    whole = with_what_is_done(run, expected, ways[1:])
+    summary = train_until_promoted(run, ways) | estimated(whole)
     note(run)
     saved = note_saving(run, summary, wanted_at, now)
     return {**summary, **_told(seen, decision), "retrained": True, "carbon_gco2e_saved_by_waiting": saved}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from evergreen.budget import hold, is_limited
 from evergreen.estimate import Estimate, NothingKnown, estimate, no_trial
-from flows.summary import conclude
+from flows.summary import conclude, stages_of
 from tasks import collect, evaluate, preprocess, promote, register, train, validate, version
 from tasks.stage import Rehearsal, Run, WouldRun
 from tasks.trial import trial
@@ -75,6 +76,25 @@ def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
         hold(run.scenario, run.workspace, expected, now=datetime.now(UTC), spent=run.cost())
     log.info("%s", expected)
     return expected
+
+
+def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[WarmStart | None] = ()) -> Estimate | None:
+    """The estimate of a whole retraining: with the stages that it has done to find a reason, and as far as it may come to that, with the
+    training after one that the gate refuses.
+
+    Args:
+        others: what further trainings would begin with.
+    """
+    if expected is None:
+        return None
+    perhaps = None
+    for start in others:
+        scenario = run.scenario if start is None else start.of(run.scenario)
+        with contextlib.suppress(NothingKnown):
+            again = estimate(scenario, run.workspace, no_trial, first="train").cost
+            perhaps = again if perhaps is None else perhaps + again
+    done = {name: (stage["seconds"], stage["energy_wh"]) for name, stage in stages_of(run).items()}
+    return expected.after(done, run.cost(), perhaps)
 
 
 def first_to_run(run: Run, *start: WarmStart | None) -> str | None:

@@ -1,21 +1,30 @@
-"""trial: what learning takes on this machine, by doing it for some seconds with the scenario's own network on random pixels.
+"""trial: what learning takes on this machine, by doing it for some seconds with the scenario's own network on random pixels; and how many
+items a source has that was never collected.
 
-Reads   nothing but the scenario.
+Reads   the scenario; for the number of items, the names in its source.
 Writes  nothing.
 """
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from evergreen import figures, progress
 from evergreen.energy import Meter
-from evergreen.estimate import SPREAD_OF_TRIAL, Expected
+from evergreen.errors import EvergreenError
+from evergreen.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
+from evergreen.sources import Source, locate, readable_name, stream, walk
+from evergreen.workspace import Workspace
 
 TRIAL_SECONDS = 5.0
+COUNT_SECONDS = 5.0  # after which the rest of an archive is extrapolated
 
 
 def trial(scenario: Scenario, work: float) -> Expected:
@@ -41,10 +50,11 @@ def trial(scenario: Scenario, work: float) -> Expected:
         model = kind_of(scenario).build(settings, images.shape[1:], labels, steps=100)
         model.train_on_batch(images, told)  # traces the network
         start_seconds, steps = time.monotonic() - started, 0
-        with Meter() as meter:
+        with Meter() as meter, progress.task("Trial of the training", total=TRIAL_SECONDS) as report:
             while steps == 0 or meter.spent().seconds < TRIAL_SECONDS:
                 model.train_on_batch(images, told)
                 steps += 1
+                report(meter.spent().seconds)
     finally:
         keras.config.set_dtype_policy(usual)
     spent, share = meter.spent(), work / (steps * settings.batch_size)
@@ -55,3 +65,44 @@ def trial(scenario: Scenario, work: float) -> Expected:
         SPREAD_OF_TRIAL,
         f"a trial of {spent.seconds:.0f} s",
     )
+
+
+def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
+    """How many items the scenario's source has, and how that was found, as a clause. Nothing is collected or downloaded.
+
+    Raises:
+        NothingKnown: the source is not on this machine, or no item is found in it.
+    """
+    with progress.task("Counting the items", unit="items") as report:
+        try:
+            source = locate(scenario, workspace, download=False)
+        except EvergreenError as error:
+            raise NothingKnown(f"nobody knows how many items {scenario.name} has: {error.happened}", fix=error.fix) from None
+        pattern, items, seen, share = re.compile(scenario.collect.pattern, re.DOTALL), 0, 0, 1.0
+        until = time.monotonic() + COUNT_SECONDS
+        for name, place in _names(source):
+            match = pattern.fullmatch(name)
+            items += bool(match and match.groupdict().get("label"))
+            seen += 1
+            report(items, share=place)
+            if place is not None and place > 0 and time.monotonic() > until:
+                share = place
+                break
+    if not items:
+        raise NothingKnown(
+            f"no item is found in the source of {scenario.name} among {figures.count(seen, 'entry', 'entries')}",
+            fix=f"Correct collect.pattern in scenarios/{scenario.name}.yaml, or the source.",
+        )
+    if share < 1:
+        return round(items / share), f"about {round(items / share):,} items, by {figures.percent(share)} of the archive"
+    return items, f"{figures.count(items, 'item')} counted in the source"
+
+
+def _names(source: Source) -> Iterator[tuple[str, float | None]]:
+    """The name of each entry, and which share of the source is read with it, where that is known."""
+    if isinstance(source, Path) and source.is_dir():
+        for _, name in walk(source):
+            yield readable_name(name), None
+    else:
+        for found in stream(source):
+            yield found.name, found.share

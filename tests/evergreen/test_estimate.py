@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from evergreen.budget import OverBudget, hold, is_limited, training_limit_wh
 from evergreen.estimate import (
     SPREAD_OF_FEW,
+    Estimate,
     Expected,
     NothingKnown,
     estimate,
@@ -23,6 +26,7 @@ from evergreen.estimate import (
 from evergreen.ledger import Cost, Entry, device, note, read
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
+from tasks.trial import count_items
 from tests.evergreen.test_versions import change
 from tests.tiny import NAME, Tiny
 
@@ -65,6 +69,72 @@ def test_unknown_energy_stays_unknown() -> None:
 def test_without_data_nothing_is_known(workspace: Workspace) -> None:
     with pytest.raises(NothingKnown, match="nothing was collected for quickstart yet"):
         estimate(Scenario.load(workspace.scenarios, "quickstart"), workspace, no_trial)
+
+
+def test_a_first_run_is_estimated_from_the_items_of_its_source(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("images")
+    for label in ("good", "bad"):
+        (folder / label).mkdir()
+        for number in range(60):
+            (folder / label / f"{number}.png").write_bytes(b"never read")
+    (folder / "readme.txt").write_bytes(b"no item")
+    scenario = Scenario.load(workspace.scenarios, "quickstart")
+    scenario = scenario.model_copy(
+        update={"collect": scenario.collect.model_copy(update={"builtin": None, "path": str(folder)})}
+    )
+    asked: list[float] = []
+
+    def trial(scenario: Scenario, work: float) -> Expected:
+        asked.append(work)
+        return Expected(60, 6, 3, 0.5, "a trial of 5 s")
+
+    found = estimate(scenario, workspace, trial, count=count_items)
+    shares = scenario.preprocess
+    assert asked == [round(120 * (1 - shares.val_share - shares.test_share)) * scenario.train.epochs]
+    assert list(found.stages) == ["collect", "validate", "version", "preprocess", "train", "evaluate", "register", "promote"]
+    assert found.missing == ()
+    assert found.basis == (
+        "training by a trial of 5 s; 120 items counted in the source; the other stages by what they usually take"
+    )
+    assert found.cost.energy_wh is not None and found.cost.energy_wh > 6
+    assert found.least.seconds < found.cost.seconds < found.most.seconds
+    assert not workspace.data("quickstart").exists() and not workspace.outputs("quickstart").exists()
+
+    quick = Cost(2.0, 0.002, 0.001, 0.001, None)
+    note(workspace, "cifar10", Entry("validate", NOW.isoformat(), device(), 60.0, "items", quick))
+    assert estimate(scenario, workspace, trial, count=count_items).stages["validate"] == (4.0, 0.004)
+
+
+def test_the_items_of_an_archive_and_of_the_shipped_digits_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    quickstart = Scenario.load(workspace.scenarios, "quickstart")
+    assert count_items(quickstart, workspace)[0] == 1797
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for number in range(30):
+            archive.writestr(f"images/cat/{number}.png", b"x")
+        archive.writestr("images/cat.png", b"x")
+    own = quickstart.collect.model_copy(
+        update={"builtin": None, "path": str(tmp_path / "images.zip"), "pattern": r"images/(?P<label>[^/]+)/[^/]+"}
+    )
+    assert count_items(quickstart.model_copy(update={"collect": own}), workspace)[0] == 30
+
+
+def test_a_source_that_is_not_here_is_not_downloaded_for_an_estimate(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("evergreen.sources._sample_folders", lambda workspace: [tmp_path])
+    with pytest.raises(NothingKnown, match="nobody knows how many items cifar10 has"):
+        estimate(Scenario.load(workspace.scenarios, "cifar10"), workspace, no_trial, count=count_items)
+
+
+def test_the_estimate_of_a_retraining_covers_what_it_has_done_and_a_second_training() -> None:
+    one = Estimate(Cost(10, 1, 0.4, 0.5, None), 0.2, {"train": (10, 1)}, "training by a trial", (), None)
+    whole = one.after({"look": (4.0, 0.2), "decide": (1.0, 0.1)}, Cost(5, 0.3, 0.1, 0.1, None), Cost(8, 0.8, 0.3, 0.4, None))
+    assert list(whole.stages) == ["look", "decide", "train"]
+    assert whole.cost.seconds == 15 and whole.cost.energy_wh == pytest.approx(1.3)
+    assert whole.least.seconds == pytest.approx(13) and whole.most.seconds == pytest.approx(17 + 8)
+    assert whole.told()["seconds_of_a_second_training"] == 8
 
 
 def test_every_stage_that_ran_is_in_the_ledger_and_the_next_run_is_estimated_from_it(tiny: Tiny) -> None:

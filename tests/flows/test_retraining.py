@@ -73,6 +73,11 @@ def test_new_digits_are_learned_once(crowned: Tiny) -> None:
     correct(crowned.workspace, f"{id_of(3)},{other(3)},")
     summary = retrain(crowned)
     assert summary["retrained"] and "70 new and 1 corrected items" in summary["reasons"][0]
+    ran = {name for name, stage in summary["stages"].items() if stage["state"] == "ran"}
+    covered = summary["estimate"]["stages"]
+    assert {"look", "decide", "train"} <= ran <= {*covered, *summary["estimate"]["missing"]}
+    assert summary["estimate"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in covered.values()))
+    assert summary["estimate"]["seconds_of_a_second_training"] > 0  # from scratch, where the gate refuses the fine-tuned one
     assert list(summary["stages"])[:3] == ["look", "decide", "collect"] and summary["stages"]["train"]["state"] == "ran"
     assert summary["model_version"] == 1 + len(summary["tries"])
     # The gate may keep the champion: the same items are no reason again.
