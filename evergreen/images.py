@@ -23,11 +23,25 @@ Channels = Literal[1, 3]
 MAX_PIXELS = 50_000_000  # the default of a scenario's collect.max_pixels
 
 
+# Formats that people have and that are not read, and what to do about them.
+NOT_READ = {
+    "heic": "install the reader (pip install pillow-heif), or convert it: magick mogrify -format jpg *.heic",
+    "jpeg-xl": "convert it to PNG: djxl IN.jxl OUT.png",
+    "jpeg-2000": "convert it to PNG: magick mogrify -format png *.jp2",
+    "dicom": "convert it to 16-bit PNG: dcmj2pnm +on2 IN.dcm OUT.png",
+    "raw": "develop it to JPEG or 16-bit TIFF, for example with darktable-cli",
+    "psd": "export it to PNG",
+    "openexr": "convert it to a floating-point TIFF of one channel, or to PNG",
+    "pnm": "convert it to PNG: magick mogrify -format png *.pgm",
+}
+
+
 class BadImage(Exception):
     """Bytes that are no usable image.
 
     Attributes:
-        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged` or `undecodable`.
+        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged`, `undecodable`, or a format that is known
+            and not read (one of `NOT_READ`).
         detail: for reading: one clause.
     """
 
@@ -74,7 +88,7 @@ class Header:
     """What an image says of itself.
 
     Attributes:
-        format: `JPEG`, `PNG`, `BMP`, `GIF`, `WEBP` or `TIFF`.
+        format: `JPEG`, `PNG`, `BMP`, `GIF`, `WEBP`, `TIFF`, `AVIF`, or `HEIF` where pillow-heif is installed.
         width, height: pixels, after EXIF rotation.
         channels: 1 grey, 3 colour (a palette too), 4 with alpha or CMYK.
         frames: 1, or 2 where there are two or more.
@@ -112,7 +126,7 @@ def read_header(data: bytes) -> Header:
     """Read the format and size of an encoded image without decoding it.
 
     Raises:
-        BadImage: `empty`, `not-an-image`, `truncated` or `undecodable`.
+        BadImage: `empty`, `not-an-image`, `truncated`, `undecodable` or one of `NOT_READ`.
     """
     if not data:
         raise BadImage("empty", "the file has no bytes")
@@ -125,10 +139,16 @@ def read_header(data: bytes) -> Header:
             header = _webp_header(data)
         elif data.startswith((b"GIF87a", b"GIF89a")):
             header = _gif_header(data)
-        elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) and data[8:10] != b"CR":
             header = _tiff_header(data)
         elif data.startswith(b"BM"):
             header = _bmp_header(data)
+        elif (brand := _iso_media_brand(data)) == "avif":
+            header = _container_header("AVIF", data)
+        elif brand == "heic" and _reads_heif():
+            header = _container_header("HEIF", data)
+        elif known := brand if brand in NOT_READ else _format_not_read(data):
+            raise BadImage(known, f"this format is not read: {NOT_READ[known]}")
         else:
             raise BadImage("not-an-image", f"the file begins with {data[:12]!r}")
     except BadImage:
@@ -272,7 +292,7 @@ def _decode(header: Header, data: bytes, channels: Channels, pixel_range: PixelR
     if header.deep and pixel_range is not None:
         return _decode_deep(header, data, channels, pixel_range)
     cv2 = quiet_cv2()
-    if not header.alpha:
+    if not header.alpha and header.format not in ("AVIF", "HEIF"):  # of these OpenCV ignores the rotation
         pixels = _decode_with_cv2(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
         if pixels is not None and pixels.dtype == "uint8":
             return pixels
@@ -369,9 +389,18 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
 
 def _open(format_name: str, data: bytes) -> Any:
     """Pillow's reader of one format: no guessing among all formats, and no warning about sizes, which we check ourselves."""
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+    from PIL import (
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     readers: dict[str, Any] = {
+        "AVIF": AvifImagePlugin.AvifImageFile,
         "BMP": BmpImagePlugin.BmpImageFile,
         "GIF": GifImagePlugin.GifImageFile,
         "JPEG": JpegImagePlugin.JpegImageFile,
@@ -379,6 +408,10 @@ def _open(format_name: str, data: bytes) -> Any:
         "TIFF": TiffImagePlugin.TiffImageFile,
         "WEBP": WebPImagePlugin.WebPImageFile,
     }
+    if format_name == "HEIF":
+        from pillow_heif.as_plugin import HeifImageFile
+
+        return HeifImageFile(io.BytesIO(data))
     return readers[format_name](io.BytesIO(data))
 
 
@@ -492,9 +525,57 @@ def _tiff_header(data: bytes) -> Header:
         alpha = image.mode in ("LA", "RGBA", "La", "RGBa", "PA")
         grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
         channels = 4 if alpha or image.mode == "CMYK" else 1 if grey else 3
+        if 50706 in image.tag_v2 or (330 in image.tag_v2 and image.tag_v2.get(254, 0) & 1):
+            # DNGVersion; or a preview (NewSubfileType) of a picture that stands elsewhere in the file (SubIFDs)
+            raise BadImage("raw", f"this format is not read: {NOT_READ['raw']}")
         bits = image.tag_v2.get(258, 1)  # BitsPerSample
         deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
         return Header("TIFF", width, height, channels, 2 if image.is_animated else 1, alpha, deep)
+
+
+def _iso_media_brand(data: bytes) -> str | None:
+    """`avif`, `heic` or `raw` (Canon's CR3) of a container as ISO/IEC 14496-12 has it; None of any other file."""
+    if data[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    if brands & {b"avif", b"avis"}:
+        return "avif"
+    if brands & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}:
+        return "heic"
+    return "raw" if b"crx " in brands else None
+
+
+def _format_not_read(data: bytes) -> str | None:
+    """Which of `NOT_READ` a file is, by its first bytes."""
+    if data[128:132] == b"DICM":
+        return "dicom"
+    if data.startswith(b"II*\0") and data[8:10] == b"CR":
+        return "raw"
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 8:
+        return "pnm"
+    starts = {
+        b"\xff\x0a": "jpeg-xl", b"\0\0\0\x0cJXL ": "jpeg-xl", b"\0\0\0\x0cjP  ": "jpeg-2000", b"\xff\x4f\xff\x51": "jpeg-2000",
+        b"IIRO": "raw", b"IIRS": "raw", b"MMOR": "raw", b"IIU\0": "raw", b"FUJIFILMCCD-RAW": "raw", b"8BPS": "psd", b"\x76\x2f\x31\x01": "openexr",
+    }  # fmt: skip
+    return next((name for start, name in starts.items() if data.startswith(start)), None)
+
+
+@cache
+def _reads_heif() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pillow_heif") is not None
+
+
+def _container_header(format_name: str, data: bytes) -> Header:
+    with _open(format_name, data) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112) in (5, 6, 7, 8):
+            width, height = height, width
+        alpha = image.mode in ("LA", "RGBA")
+        channels = 4 if alpha else 1 if image.mode == "L" else 3
+        return Header(format_name, width, height, channels, 2 if getattr(image, "n_frames", 1) > 1 else 1, alpha)
 
 
 def _bmp_header(data: bytes) -> Header:

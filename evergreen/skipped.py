@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from evergreen.sources import Found, is_hidden, is_leftover
 
 MOST_FOLDERS = 20_000  # that are remembered; what lies in more of them is counted only
-READ = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif", ".ppm", ".pgm"]
-)
+READ = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif"])
 CONVERT = {  # formats of images and videos that are not read: what makes images of them
-    **dict.fromkeys((".heic", ".heif"), "convert them, for example with: magick mogrify -format jpg *.heic"),
+    **dict.fromkeys((".heic", ".heif"), "convert them, for example with: magick mogrify -format jpg *.heic; or install their reader: pip install pillow-heif"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "develop them to JPEG or 16-bit TIFF, for example with darktable-cli"),
     **dict.fromkeys((".dcm", ".dicom"), "convert them to 16-bit PNG, for example with: dcmj2pnm +on2"),
     **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "take frames out of them, for example with: ffmpeg -i FILE -r 1 frame-%05d.png"),
-    **dict.fromkeys((".jxl", ".jp2", ".j2k", ".psd", ".exr", ".svg", ".pdf", ".eps", ".ico"), "convert them to PNG, for example with: magick mogrify -format png"),
+    **dict.fromkeys((".jxl", ".jp2", ".j2k", ".ppm", ".pgm", ".psd", ".exr", ".svg", ".pdf", ".eps", ".ico"), "convert them to PNG, for example with: magick mogrify -format png"),
     **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".tfrecord", ".parquet", ".nii"), "write their images to PNG files first"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive inside a source is not opened: unpack it"),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from PIL import Image
 
 from evergreen.images import BadImage, Header, decode, inspect, perceptual_hash, prepare, read_header
 
-FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"]
+FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF"]
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
@@ -115,7 +115,7 @@ def test_a_transparent_palette_colour_is_white() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_a_turned_photograph_is_turned_upright(format_name: str, orientation: int) -> None:
     from PIL import ImageOps
 
@@ -129,7 +129,7 @@ def test_a_turned_photograph_is_turned_upright(format_name: str, orientation: in
     assert inspect(data).header == header
 
 
-@pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_an_animated_image_is_refused_because_no_frame_is_the_labelled_one(format_name: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
     data = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
@@ -243,6 +243,43 @@ def test_the_bytes_say_the_format_and_not_the_extension(tmp_path: Path) -> None:
     path = tmp_path / "photograph.png"
     path.write_bytes(encoded(photograph(), "JPEG"))
     assert inspect(path.read_bytes()).header.format == "JPEG"
+
+
+NOT_READ = {
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200),
+    "jpeg-xl": b"\xff\x0a" + bytes(200),
+    "jpeg-2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
+    "dicom": bytes(128) + b"DICM" + bytes(200),
+    "raw": b"II*\0\x10\0\0\0CR\2\0" + bytes(200),
+    "psd": b"8BPS\0\1" + bytes(200),
+    "openexr": b"\x76\x2f\x31\x01" + bytes(200),
+    "pnm": b"P5\n2 2\n255\n" + bytes(4),
+}
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_a_known_format_that_is_not_read_is_named_with_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evergreen.images._reads_heif", lambda: False)
+    with pytest.raises(BadImage, match="this format is not read: (convert|develop|export|install)") as bad:
+        inspect(NOT_READ[name])
+    assert bad.value.reason == name
+
+
+def test_the_preview_in_a_cameras_raw_file_is_not_taken_for_the_picture() -> None:
+    from PIL import TiffImagePlugin
+
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[50706] = b"\1\4\0\0"  # DNGVersion
+    tags.tagtype[50706] = 1
+    assert reason(encoded(photograph(), "TIFF", tiffinfo=tags)) == "raw"
+
+
+def test_heic_is_read_where_its_reader_is_installed() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    heif.from_pillow(photograph()).save(file, quality=90)
+    assert read_header(file.getvalue()) == Header("HEIF", 40, 24, 3)
+    assert np.abs(decode(file.getvalue(), 3).astype(int) - np.asarray(photograph())).mean() < 8
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0)])
