@@ -318,7 +318,7 @@ def _collected_properties(workspace: Workspace, name: str, ids: Sequence[str]) -
     if missing := int(np.isnan(properties).any(axis=1).sum()):
         raise EvergreenError(
             f"the data set {name} lacks {missing:,} of the items that it was split into",
-            fix="Bring it back with: dvc checkout data.dvc",
+            fix=f"Bring it back with: dvc checkout data/{name}",
         )
     return properties
 

@@ -111,13 +111,19 @@ def data_version(workspace: Workspace, name: str) -> str | None:
         return _digits(_named(repo, name))
 
 
-def data_unchanged(workspace: Workspace, name: str) -> bool:
-    """Whether `data/NAME` is what `data.dvc` says, and DVC's cache has all of it."""
+def current_version(workspace: Workspace, name: str) -> str | None:
+    """The version that `data.dvc` names, if that is what is in `data/NAME` and DVC's cache has all of it; else None."""
     if not (workspace.root / "data.dvc").exists() or not workspace.data(name).exists():
-        return False
+        return None
     with _repo(workspace) as repo:
         named = _named(repo, name)
-        return named is not None and not _not_cached(repo, named) and _on_disk(repo, workspace.data(name)) == named.hash_info
+        whole = named is not None and not _not_cached(repo, named) and _on_disk(repo, workspace.data(name)) == named.hash_info
+        return _digits(named) if whole else None
+
+
+def data_unchanged(workspace: Workspace, name: str) -> bool:
+    """Whether `data/NAME` is what `data.dvc` says, and DVC's cache has all of it."""
+    return current_version(workspace, name) is not None
 
 
 def add_data(workspace: Workspace, name: str) -> str:

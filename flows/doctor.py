@@ -160,6 +160,17 @@ def _fonts(workspace: Workspace) -> Iterator[Finding]:
 def _data(workspace: Workspace) -> Iterator[Finding]:
     from dvc.repo import Repo
 
+    from evergreen.errors import EvergreenError
+    from evergreen.versions import refuse_conflicts
+
+    try:
+        refuse_conflicts(workspace)
+    except EvergreenError as error:
+        yield Finding("broken", "merge", error.happened, error.fix)
+    for begun in sorted((workspace.private / "forget").glob("*.json")):
+        yield Finding(
+            "broken", "forget", f"of scenario {begun.stem} was not finished", f"Go on with: evergreen forget {begun.stem}"
+        )
     with Repo(str(workspace.root)) as repo:
         remote = repo.config["core"].get("remote")
         yield Finding(

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from evergreen import progress
 from evergreen.dataset import Withdrawal, batches, records, stage_records
 from evergreen.errors import WrongUse
 from evergreen.forgetting import Asked, Plan, clean_files, clean_models, journal, matches, models_with, rewrite_data
@@ -101,19 +102,21 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
         if plan is not None:
             log.info("What was begun is brought to its end: %s items.", f"{len(plan.ids):,}")
         else:
-            fetch_data(workspace, name)
-            plan = planned(workspace, name, asked)
+            with progress.task("Looking for what holds them"):
+                fetch_data(workspace, name)
+                plan = planned(workspace, name, asked)
             if not confirm(in_words(plan)):
                 return None
             plan.save(workspace)
-        rewrite_data(workspace, plan)
-        version = data_version(workspace, name)
-        if batches(workspace, name):
-            version = add_data(workspace, name)
-        problem = push_data(workspace, name) if version else ""
-        deleted = delete_objects(workspace, plan.objects)
-        left = clean_files(workspace, plan, inbox_of(Scenario.load(workspace.scenarios, name), workspace))
-        clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
+        with progress.task("Taking them out"):
+            rewrite_data(workspace, plan)
+            version = data_version(workspace, name)
+            if batches(workspace, name):
+                version = add_data(workspace, name)
+            problem = push_data(workspace, name) if version else ""
+            deleted = delete_objects(workspace, plan.objects)
+            left = clean_files(workspace, plan, inbox_of(Scenario.load(workspace.scenarios, name), workspace))
+            clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
         journal(workspace, name).unlink()
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s); the next run tries again.", problem)

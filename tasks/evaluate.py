@@ -147,7 +147,7 @@ def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
 
     if not images:
         raise EvergreenError(
-            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc"
+            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data/SCENARIO"
         )
     model.predict(images[:1])
     seconds: list[float] = []

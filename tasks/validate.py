@@ -133,7 +133,7 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     except pa.ArrowException as error:
         raise DataRefused(
             f"the parts of the data set {scenario.name} cannot be read as one table ({error})",
-            fix="Bring data/ back with: dvc checkout --force",
+            fix=f"Bring it back with: dvc checkout --force data/{scenario.name}",
         ) from None
     del old, new
     table: pd.DataFrame = items.to_pandas(split_blocks=True, self_destruct=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from evergreen.dataset import batches, staged
 from evergreen.scenario import Scenario
-from evergreen.versions import add_data, data_unchanged, data_version, fetch_data, push_data
+from evergreen.versions import add_data, current_version, fetch_data, push_data
 from evergreen.workspace import Workspace
 from tasks.collect import Collection
 from tasks.stage import Page, Stage
@@ -53,8 +53,7 @@ def version(scenario: Scenario, workspace: Workspace, collection: Collection) ->
         target = workspace.data(scenario.name) / batch.name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(batch, target)
-    named = data_version(workspace, scenario.name) if data_unchanged(workspace, scenario.name) else None
-    named = named or add_data(workspace, scenario.name)
+    named = current_version(workspace, scenario.name) or add_data(workspace, scenario.name)
     problem = push_data(workspace, scenario.name)
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s). It is safe here; the next run tries again.", problem)
@@ -67,8 +66,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, 
         last.pushed
         and not staged(workspace, scenario.name)
         and last.batches == _names(scenario, workspace)
-        and data_unchanged(workspace, scenario.name)
-        and last.data_version == data_version(workspace, scenario.name)
+        and last.data_version == current_version(workspace, scenario.name)
     )
 
 

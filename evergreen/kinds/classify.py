@@ -150,7 +150,7 @@ def arrays(
     except BadImage as bad:
         raise EvergreenError(
             f"item {ids[place]} of the data set cannot be decoded ({bad})",
-            fix="The data set has been damaged since it was collected: bring it back with: dvc checkout data.dvc",
+            fix="The data set has been damaged since it was collected: bring it back with: dvc checkout data/SCENARIO",
         ) from None
     finally:
         cv2.setNumThreads(threads)

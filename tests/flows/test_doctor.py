@@ -88,3 +88,16 @@ def test_a_cron_that_prefect_refuses_is_named(workspace: Workspace) -> None:
     path.write_text(path.read_text().replace("15 3 * * *", "0 3 LW * *"))
     state, said = seen(doctor._scenarios(workspace))["scenario quickstart"]
     assert state == "broken" and "cron" in said
+
+
+def test_a_merge_conflict_and_a_forgetting_that_was_killed_are_found(tmp_path: Path) -> None:
+    from flows.doctor import _data
+    from tests.evergreen.test_versions import repository
+
+    workspace = repository(tmp_path / "checkout")
+    (workspace.root / "data.dvc").write_text("<<<<<<< HEAD\nouts:\n=======\nouts:\n>>>>>>> theirs\n")
+    (workspace.private / "forget").mkdir(parents=True)
+    (workspace.private / "forget/pets.json").write_text("{}")
+    broken = {finding.what: finding.fix for finding in _data(workspace) if finding.state == "broken"}
+    assert broken.keys() == {"merge", "forget"}
+    assert "git checkout --theirs data.dvc" in broken["merge"] and "evergreen forget pets" in broken["forget"]
