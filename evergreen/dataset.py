@@ -34,6 +34,7 @@ SOURCE = "collect.mirror"  # says so, in place of a person: `by` of a record
 ORIGIN = (
     b"evergreen.origin"  # in a part's metadata: where its items came from, "source" or "inbox"; absent in parts made before
 )
+DEALT = "splits.parquet"  # which split the items up to this batch had when some were forgotten: id, dealt, left_out, cluster
 KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.dataset import (
     CORRECTIONS,
+    DEALT,
     FORGOTTEN,
     WITHDRAWALS,
     Records,
@@ -133,6 +134,25 @@ def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
     return found
 
 
+def dealt_file(workspace: Workspace, name: str) -> Path:
+    """Where the splits of the items that stay are kept until they are in the data set."""
+    return journal(workspace, name).with_suffix(".parquet")
+
+
+def keep_splits(workspace: Workspace, plan: Plan) -> None:
+    """Keep the splits of the items that stay, as `outputs/NAME/splits` has them: dealt anew without the others, they could change theirs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows, sink = pq.read_table(workspace.splits(plan.scenario) / "items.parquet"), pa.BufferOutputStream()
+    rows = rows.select(["id", "dealt", "left_out", "cluster"]).filter(
+        pc.invert(pc.is_in(rows["id"], pa.array(plan.ids, pa.string())))
+    )
+    pq.write_table(rows, sink, compression="zstd")
+    replace_file(dealt_file(workspace, plan.scenario), sink.getvalue().to_pybytes())
+
+
 def rewrite_data(workspace: Workspace, plan: Plan) -> None:
     """Take the items out of `data/NAME`: first their digests are written down, so that they are not collected again, then the parts and
     records are written anew without them."""
@@ -157,6 +177,13 @@ def rewrite_data(workspace: Workspace, plan: Plan) -> None:
                     replace_file(part, left)
         for name in (CORRECTIONS, WITHDRAWALS):
             _filter_lines(folder / name, ids)
+    kept = dealt_file(workspace, plan.scenario)
+    if kept.exists() and folders:
+        replace_file(folders[-1] / DEALT, kept.read_bytes())
+    for folder in folders[:-1]:
+        (folder / DEALT).unlink(missing_ok=True)
+    if folders and _names_any(folders[-1] / DEALT, ids):  # of an earlier time
+        (folders[-1] / DEALT).unlink()
 
 
 def clean_files(workspace: Workspace, plan: Plan, inbox: Path) -> list[str]:

@@ -104,13 +104,17 @@ class Assignment:
     similar: list[float | None]
 
 
-def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> Assignment:
+def assign(items: Items, *, val_share: float, test_share: float, seed: int, dealt: Assignment | None = None) -> Assignment:
     """Give each item its split, or the reason why it has none.
 
     New items join the split of the older cluster that they are linked to; those that would link two splits are left out. A new
     cluster keeps the split that the source gives it: test before val before train, and what disagrees is left out. A split that
     the source never gives is dealt out of its train items. All others are dealt out near the wanted shares of each label, the
     largest clusters first, otherwise in an order that only ids and `seed` decide.
+
+    Args:
+        dealt: of the first items (those of whole batches), what was dealt to them when others, which are gone, were among them. Items of a
+            cluster share any number there.
     """
     import numpy as np
 
@@ -121,7 +125,15 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int) -> A
     have = np.zeros((len(SPLITS), int(items.labels.max(initial=0)) + 1))
     similar: list[float | None] = []
     space, fitted_items, start = None, 0, 0
-    for end in items.ends:
+    if dealt is not None:
+        start = len(dealt.split)
+        split[:start], left_out[:start] = dealt.split, dealt.left_out
+        _, first, members = np.unique(dealt.cluster, return_index=True, return_inverse=True)
+        cluster[:start] = first[members]
+        np.maximum.at(side, cluster[:start], split[:start])
+        _count(have, split[:start], items.labels[:start])
+        similar = [None for end in items.ends if end <= start]
+    for end in items.ends[len(similar) :]:
         if items.looks is not None and end > start:
             if space is None or end >= 2 * fitted_items:
                 space, fitted_items = Space.fit(items.looks, end), end

@@ -269,7 +269,7 @@ def objects_with(workspace: Workspace, name: str, ids: Collection[str]) -> Objec
             oid
             for entries in files.values()
             for path, oid in entries.items()
-            if re.fullmatch(rf"{re.escape(name)}/[^/]+/(part-\d+\.parquet|corrections\.jsonl|withdrawals\.jsonl)", path)
+            if re.fullmatch(rf"{re.escape(name)}/[^/]+/(part-\d+\.parquet|splits\.parquet|\w+\.jsonl)", path)
         }
         others = {
             oid: path.partition("/")[0]

@@ -309,11 +309,13 @@ def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -
 
 @app.command(rich_help_panel=MODELS)
 def checkout(
-    model: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="A scenario and a model version or alias.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME@VERSION", help="A scenario and a model version, an alias or a data version.")
+    ],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Bring back the very data that a registered model was trained on, and what its stages wrote.
+    """Bring back the very data that a registered model was trained on, and what its stages wrote; other scenarios stay as they are.
 
     \b
     Examples:

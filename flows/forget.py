@@ -14,11 +14,22 @@ from typing import Any
 
 from evergreen import progress
 from evergreen.dataset import Withdrawal, batches, records, stage_records
-from evergreen.errors import WrongUse
-from evergreen.forgetting import Asked, Plan, clean_files, clean_models, journal, matches, models_with, rewrite_data
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.forgetting import (
+    Asked,
+    Plan,
+    clean_files,
+    clean_models,
+    dealt_file,
+    journal,
+    keep_splits,
+    matches,
+    models_with,
+    rewrite_data,
+)
 from evergreen.inbox import inbox_of
 from evergreen.scenario import Scenario
-from evergreen.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data
+from evergreen.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data, stage_status
 from evergreen.workspace import Workspace
 
 log = logging.getLogger("evergreen")
@@ -107,6 +118,8 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
                 plan = planned(workspace, name, asked)
             if not confirm(in_words(plan)):
                 return None
+            with progress.task("Keeping the others' splits"):
+                keep_others_splits(workspace, plan)
             plan.save(workspace)
         with progress.task("Taking them out"):
             rewrite_data(workspace, plan)
@@ -117,12 +130,28 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
             deleted = delete_objects(workspace, plan.objects)
             left = clean_files(workspace, plan, inbox_of(Scenario.load(workspace.scenarios, name), workspace))
             clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
+        dealt_file(workspace, name).unlink(missing_ok=True)
         journal(workspace, name).unlink()
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s); the next run tries again.", problem)
     left += [f"the same image in the data set of scenario {other}" for other in plan.shared_with]
     champion = _champion(workspace, name) in plan.models
     return Forgotten(name, sum(plan.labels.values()), plan.quarantined, deleted, plan.models, champion, version, tuple(left))
+
+
+def keep_others_splits(workspace: Workspace, plan: Plan) -> None:
+    """What stays is to keep its split, so that a test set stays comparable. Where no model was made of the data, nothing has to."""
+    from tasks.preprocess import preprocess
+
+    dealt_file(workspace, plan.scenario).unlink(missing_ok=True)
+    if not plan.models:
+        return
+    try:
+        if not stage_status(workspace, "preprocess", plan.scenario).unchanged:
+            preprocess(Scenario.load(workspace.scenarios, plan.scenario), workspace)
+        keep_splits(workspace, plan)
+    except EvergreenError as error:
+        log.warning("The items that stay may change their splits, which could not be kept: %s", error)
 
 
 def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:

@@ -13,26 +13,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import Records, batches, iter_deep, parts, record_range, recorded_range, records, table
+from evergreen.dataset import DEALT, Records, batches, iter_deep, parts, record_range, recorded_range, records, table
 from evergreen.decoding import decode_all
 from evergreen.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
 from evergreen.errors import EvergreenError
 from evergreen.estimate import pixels_kind
 from evergreen.images import PixelRange
 from evergreen.scenario import Scenario
-from evergreen.splits import NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
+from evergreen.splits import BETWEEN, NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
 from tasks.stage import Page, Stage
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+log = logging.getLogger("evergreen")
 
 BLOCK_BYTES = 16 * 2**20
 
@@ -114,11 +117,15 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
             looks=LooksFile(looks) if settings.look_alikes else None,
             ends=[int(end) for end in np.cumsum([table([batch], ["label"], Records()).num_rows for batch in folders])],
         )
-        assignment = assign(items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed)
+        assignment = assign(
+            items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed,
+            dealt=_dealt(everything, rows["id"]),
+        )  # fmt: skip
+        dealt = assignment.split.copy()
         assignment.split[withdrawn], assignment.left_out[withdrawn] = NONE, WITHDRAWN
         preparation = _told(scenario, assignment, labels)
         places = _deal_arrays(folder, pixels, shape, assignment.split, labels, len(scenario.validation.labels))
-        _write_items(folder / "items.parquet", rows, assignment, places)
+        _write_items(folder / "items.parquet", rows, assignment, dealt, places)
         for name, value in (("labels", scenario.validation.labels), ("summary", asdict(preparation))):
             (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if read_with:
@@ -245,7 +252,29 @@ def _deal_arrays(
     return places
 
 
-def _write_items(path: Path, rows: pa.Table, assignment: Assignment, places: np.ndarray) -> None:
+def _dealt(folders: Sequence[Path], ids: pa.ChunkedArray) -> Assignment | None:
+    """What was dealt to the items that were there when others were last forgotten, so that these keep their splits."""
+    import numpy as np
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    known = [place for place, folder in enumerate(folders) if (folder / DEALT).exists()]
+    if not known:
+        return None
+    rows = pq.read_table(folders[known[-1]] / DEALT)
+    count = table(folders[: known[-1] + 1], ["id"], Records()).num_rows
+    if rows["id"].combine_chunks() != ids.slice(0, count).combine_chunks():
+        log.warning("The items are others than when some were last forgotten: their splits are dealt anew.")
+        return None
+    split = _places_or_none(rows["dealt"], SPLITS).astype(np.int8)
+    reasons = _places_or_none(pc.fill_null(rows["left_out"], ""), REASONS)
+    left_out = np.where(split != NONE, NONE, np.where((reasons == WITHDRAWN) | (reasons == NONE), BETWEEN, reasons)).astype(
+        np.int8
+    )
+    return Assignment(split, rows["cluster"].to_numpy(), left_out, [])
+
+
+def _write_items(path: Path, rows: pa.Table, assignment: Assignment, dealt: np.ndarray, places: np.ndarray) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -259,6 +288,7 @@ def _write_items(path: Path, rows: pa.Table, assignment: Assignment, places: np.
         "split": pa.array(np.array([*SPLITS, ""], object)[assignment.split], pa.string(), mask=out),
         "left_out": pa.array(np.array([*REASONS, ""], object)[assignment.left_out], pa.string(), mask=~out),
         "row": pa.array(places, pa.int64(), mask=out),
+        "dealt": pa.array(np.array([*SPLITS, ""], object)[dealt], pa.string(), mask=dealt == NONE),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 

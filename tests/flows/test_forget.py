@@ -21,7 +21,7 @@ from evergreen.workspace import Workspace
 from flows import forget as flow
 from flows.checkout import checkout_model
 from flows.forget import asked, forget, reinstate
-from tests.tasks.test_preprocess import add_batch, digit
+from tests.tasks.test_preprocess import add_batch, digit, rows
 from tests.tiny import NAME, Tiny
 
 GONE = (3, 5)  # digits of the data set: one of the train split, one of the test split
@@ -173,10 +173,26 @@ def test_what_is_forgotten_is_not_collected_again(everywhere: Tiny) -> None:
     assert (collection.seen, collection.known, collection.added) == (1, 1, 0) and not traces(workspace)
 
 
+def test_what_stays_keeps_its_split_also_when_more_comes(everywhere: Tiny) -> None:
+    from tasks.preprocess import preprocess
+
+    workspace = everywhere.workspace
+    preprocess(everywhere.scenario, workspace)
+    before = {row["id"]: (row["split"], row["left_out"]) for row in rows(workspace)}
+    forget(workspace, NAME, Asked(ids=tuple(id_of(number) for number in range(0, 60, 2))), lambda _: True)
+    add_batch(workspace, [(*digit(number), None, None) for number in range(600, 650)])
+    preprocess(everywhere.scenario, workspace)
+    after = {row["id"]: (row["split"], row["left_out"]) for row in rows(workspace)}
+    assert len(after) == 505 - 30 + 50 and {id: after[id] for id in before.keys() & after.keys()} == {
+        id: split for id, split in before.items() if id in after
+    }
+    assert {after[id_of(number)][0] for number in range(600, 650)} > {"train"}
+
+
 def test_items_are_named_by_path_and_group_and_a_wrong_name_is_said(everywhere: Tiny) -> None:
     workspace = everywhere.workspace
-    rows = table(batches(workspace, NAME), ["id", "source"]).to_pylist()
-    path = next(row["source"] for row in rows if row["id"] == id_of(3))
+    found = table(batches(workspace, NAME), ["id", "source"]).to_pylist()
+    path = next(row["source"] for row in found if row["id"] == id_of(3))
     shown: list[str] = []
     forget(workspace, NAME, Asked(sources=(path,)), lambda words: bool(shown.append(words)))
     assert "1 items" in shown[0] and path in shown[0]
