@@ -58,6 +58,8 @@ def rows() -> list[Row]:
                     str(_free_port()),
                     "--mlflow-port",
                     str(_free_port()),
+                    "--pages-port",
+                    str(_free_port()),
                 ],
                 cwd=checkout,
                 env=environment(checkout),

@@ -33,12 +33,15 @@ class Server:
     """`evergreen up` over a fresh checkout, asked as Prefect's page asks it."""
 
     def __init__(self, checkout: Path) -> None:
-        ports = [_free_port(), _free_port()]
+        ports = [_free_port() for _ in range(3)]
         self.url = f"http://127.0.0.1:{ports[0]}/api"
         self.log = checkout / "up.log"
         with open(self.log, "wb") as output:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "flows.cli", "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])],
+                [
+                    sys.executable, "-m", "flows.cli", "up",
+                    "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1]), "--pages-port", str(ports[2]),
+                ],
                 cwd=checkout, env=environment(checkout), stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait(lambda: b"Ctrl-C" in self.log.read_bytes(), 240)

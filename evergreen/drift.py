@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from evergreen import figures
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.feed import Split
 from evergreen.multiple import holm
@@ -475,3 +476,37 @@ def _figure(value: float) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def draw(drift: Drift, path: Path) -> None:
+    """Write a picture of a comparison (PNG): for each image property where the new items and the reference lie (the middle half, the middle
+    90 % and the median), and how far embedding and predicted labels have moved."""
+    from matplotlib.figure import Figure
+
+    ranges = [one for one in drift.features if one.reference_quantiles and one.new_quantiles]
+    others = [one for one in drift.features if one not in ranges]
+    figure = Figure(figsize=(8, 1.1 * len(ranges) + 0.9 + 0.3 * len(others)), layout="constrained")
+    for one, axes in zip(ranges, figure.subplots(len(ranges), squeeze=False)[:, 0], strict=True):
+        for height, quantiles, colour in ((1, one.reference_quantiles, "tab:gray"), (0, one.new_quantiles, "tab:blue")):
+            assert quantiles is not None
+            least, low, median, high, most = quantiles
+            axes.plot([least, most], [height, height], color=colour, linewidth=1.5, solid_capstyle="butt")
+            axes.plot([low, high], [height, height], color=colour, linewidth=7, alpha=0.6, solid_capstyle="butt")
+            axes.plot([median], [height], marker="|", color="black", markersize=11)
+        axes.set_yticks([1, 0], ["reference", "new items"])
+        axes.set_ylim(-0.6, 1.6)
+        axes.set_title(_heading(one), fontsize=10, loc="left", color="tab:red" if one.drifted else "black", parse_math=False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.3)
+    moved = "; ".join(_heading(one) for one in others)
+    found = "drift" if drift.drifted else "no drift"
+    title = f"{found}: {drift.items:,} new items against {drift.reference_items:,} held-out ones\n{moved}"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
+    replace_file(path, content.getvalue())
+
+
+def _heading(one: Feature) -> str:
+    return f"{one.name}: {'drift' if one.drifted else 'no drift'}, {figures.probability(one.p_value_together)}"

@@ -31,6 +31,7 @@ class Servers:
     pid: int
     prefect_url: str
     mlflow_url: str
+    pages_url: str = ""  # of `flows.pages`; an `up` of before it had none
 
     @property
     def prefect_api_url(self) -> str:
@@ -48,6 +49,15 @@ class Servers:
             return None
         both = answers(f"{servers.prefect_api_url}/health") and answers(f"{servers.mlflow_url}/health")
         return servers if both else None
+
+
+PAGES_URL = "EVERGREEN_PAGES_URL"
+
+
+def pages_url() -> str | None:
+    """The address of the server that shows people what is in `outputs/`; None where none answers, and a link would be dead."""
+    url = os.environ.get(PAGES_URL)
+    return url if url and answers(f"{url}/") else None
 
 
 def answers(url: str, timeout_seconds: float = 2.0) -> bool:
@@ -99,6 +109,7 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
     if servers:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
         os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
+        os.environ.setdefault(PAGES_URL, servers.pages_url)
     if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     return servers

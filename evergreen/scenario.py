@@ -18,7 +18,8 @@ from evergreen.names import tidy
 
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 def known_timezone(value: str) -> str:

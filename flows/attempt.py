@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,8 @@ from tasks.stage import cancelled
 
 P = ParamSpec("P")
 R = TypeVar("R")
+log = logging.getLogger("evergreen")
+
 GRACE_SECONDS = 30.0
 
 
@@ -76,10 +79,18 @@ def begin() -> None:
     if a worker started this process, it ends with the worker: Prefect starts it in a session of its own, where it would go on
     unseen, and in the way of the next run, when the worker is killed."""
     configure(Workspace.find())
+    speak()
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         worker = os.getppid()
         told = end_with_parent() and not _is_orphaned(worker)
         threading.Thread(target=_end_with, args=(worker, told), name="end-with-worker", daemon=True).start()
+
+
+def speak() -> None:
+    """Let the project's log lines through in a process that a worker started: a logger without a level of its own has the root's there, which
+    passes warnings alone. The command line has set its own."""
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.INFO)
 
 
 def end_with_parent() -> bool:

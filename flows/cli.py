@@ -235,15 +235,16 @@ def new(
 def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    pages_port: Annotated[int, typer.Option(min=1, max=65535, help="Of reports, Data Docs and pictures.")] = 4201,
     debug: Debug = False,
 ) -> None:
-    """Start Prefect's server, MLflow's server and a worker on this machine; Ctrl-C ends all of them."""
+    """Start Prefect's server, MLflow's server, a server of the reports and pictures, and a worker on this machine; Ctrl-C ends all of them."""
     _log(debug)
     workspace = Workspace.find()
     pin(workspace, verbose=debug)  # the environment must not name servers that are to be started
     from flows.servers import serve
 
-    serve(workspace, prefect_port, mlflow_port)
+    serve(workspace, prefect_port, mlflow_port, pages_port)
 
 
 @app.command(rich_help_panel=SERVERS)

@@ -1,4 +1,4 @@
-"""`evergreen report`: writes the page, and links it from Prefect's."""
+"""`evergreen report`: writes the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evergreen.environment import prefect_answers
 from evergreen.history import History, read_history
 from evergreen.registry import aliases
 from evergreen.report import answer, figures, render
@@ -37,24 +36,18 @@ def write_report(workspace: Workspace, names: Sequence[str] = ()) -> tuple[Path,
     return path, histories
 
 
-def publish_report(workspace: Workspace, name: str) -> Path | None:
-    """Write a scenario's report and link it from the page of the Prefect run; called within a flow, at its end.
+def try_to_write(workspace: Workspace, name: str) -> tuple[Path, str] | None:
+    """Write a scenario's report at the end of a run.
 
     Returns:
-        The page; None where it could not be written, which undoes nothing of a finished run.
+        The page and its answer; None where it could not be written, which undoes nothing of a finished run.
     """
-    from prefect.artifacts import create_link_artifact
-
     try:
         path, histories = write_report(workspace, [name])
-        if prefect_answers():
-            create_link_artifact(
-                link=path.as_uri(), link_text="was retraining worth it?", key=f"{name}-report", description=answer(histories[0])
-            )
     except Exception as error:
-        log.warning("The report could not be shown on Prefect's page (%s).", error)
+        log.warning("The report of %s could not be written (%s).", name, error)
         return None
-    return path
+    return path, answer(histories[0])
 
 
 def told(path: Path, histories: Sequence[History]) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from evergreen.workspace import replace_file
 from flows.attempt import attempt
 from flows.events import emit_drift
 from flows.links import run_links
-from flows.report import publish_report
 from flows.stages import planned, with_what_is_done
-from flows.summary import estimated, note_saving, publish
+from flows.summary import estimated, failure_shown, note_saving, publish
+from flows.visible import progress_shown
 from flows.waiting import can_wait, start_later
 from flows.warm import starts, train_until_promoted
 from tasks import decide, look
@@ -49,11 +49,11 @@ def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
     """
     from prefect.states import Completed
 
-    with Run.of(scenario) as run:
-        summary = retrain_where_due(run, reason_found_at)
+    with failure_shown(scenario):
+        with progress_shown(scenario), Run.of(scenario) as run:
+            summary = retrain_where_due(run, reason_found_at)
+        publish(run.workspace, summary)
     if summary["retrained"]:
-        publish(summary)
-        publish_report(run.workspace, scenario)
         return summary | {"links": run_links(summary)}
     name = "Waits" if summary["reasons"] else "Nothing to do"
     return Completed(name=name, message="; ".join(summary["against"]), data=summary)

@@ -1,4 +1,4 @@
-"""`evergreen up`: Prefect's server, MLflow's server and a worker, all on loopback, until Ctrl-C; nothing is left running."""
+"""`evergreen up`: Prefect's server, MLflow's server, the page server and a worker, all on loopback, until Ctrl-C; nothing is left running."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from evergreen.environment import Servers, answers
+from evergreen.environment import PAGES_URL, Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.stopping import stop_postponed
 from evergreen.store import ARTIFACT_ROOT, artifacts, database, readdress
@@ -27,7 +27,8 @@ from flows.attempt import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 WORKER = "worker-"  # with its pool: the name of its process and log
-STARTS_A_MINUTE = 3  # a worker that ends more often than that by itself would go on doing so
+PAGES = "page-server"
+STARTS_A_MINUTE = 3  # what ends more often than that by itself would go on doing so
 
 
 @dataclass
@@ -107,8 +108,10 @@ def end_tree(process: psutil.Process, timeout_seconds: float = 10) -> None:
 
 
 @contextlib.contextmanager
-def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> Iterator[Processes]:
-    """Start the three and yield once each answers; end them all afterwards, however the block is left.
+def servers(
+    workspace: Workspace, prefect_port: int, mlflow_port: int, pages_port: int, say: Callable[[str], None]
+) -> Iterator[Processes]:
+    """Start them and yield once each answers; end them all afterwards, however the block is left.
 
     Raises:
         WrongUse: a port is taken, or this checkout's servers are up already.
@@ -120,15 +123,18 @@ def servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Call
             f"this checkout's servers are up already (process {already.pid}): {already.prefect_url} and {already.mlflow_url}",
             fix="Use them, or end them with Ctrl-C where they run.",
         )
-    for name, option, port in (("Prefect", "--prefect-port", prefect_port), ("MLflow", "--mlflow-port", mlflow_port)):
-        _refuse_taken(name, option, port)
+    ports = {"Prefect": prefect_port, "MLflow": mlflow_port, "pages": pages_port}
+    for name, port in ports.items():
+        _refuse_taken(name, f"--{name.lower()}-port", port)
 
     with workspace.lock("up", timeout_seconds=0):  # another one may be starting
-        yield from _servers(workspace, prefect_port, mlflow_port, say)
+        yield from _servers(workspace, prefect_port, mlflow_port, pages_port, say)
 
 
-def _servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> Iterator[Processes]:
-    urls = Servers(os.getpid(), f"http://{LOOPBACK}:{prefect_port}", f"http://{LOOPBACK}:{mlflow_port}")
+def _servers(
+    workspace: Workspace, prefect_port: int, mlflow_port: int, pages_port: int, say: Callable[[str], None]
+) -> Iterator[Processes]:
+    urls = Servers(os.getpid(), *(f"http://{LOOPBACK}:{port}" for port in (prefect_port, mlflow_port, pages_port)))
     processes = Processes(workspace.private / "logs", _environment(workspace, urls), workspace.root)
     try:
         say("Starting Prefect's server …")
@@ -148,8 +154,10 @@ def _servers(workspace: Workspace, prefect_port: int, mlflow_port: int, say: Cal
             "1",
             *serving_options(workspace),
         )
+        processes.start(PAGES, "flows.pages", str(pages_port))
         processes.wait_until("prefect-server", lambda: answers(f"{urls.prefect_api_url}/health"))
         processes.wait_until("mlflow-server", lambda: answers(f"{urls.mlflow_url}/health"))
+        processes.wait_until(PAGES, lambda: answers(f"{urls.pages_url}/"))
         say("Deploying the scenarios, starting a worker …")
         subprocess.run(
             [sys.executable, "-m", "flows.deploy"],
@@ -240,6 +248,7 @@ def _environment(workspace: Workspace, urls: Servers) -> dict[str, str]:
         "PREFECT_HOME": str(workspace.private / "prefect"),
         "PREFECT_LOGGING_LEVEL": "INFO",
         "MLFLOW_TRACKING_URI": urls.mlflow_url,
+        PAGES_URL: urls.pages_url,
         "EVERGREEN_ROOT": str(workspace.root),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job runners serve what Evergreen does not use
         "PYTHONUNBUFFERED": "1",
@@ -253,13 +262,13 @@ def _refuse_taken(name: str, option: str, port: int) -> None:
             probe.bind((LOOPBACK, port))
         except OSError:
             raise WrongUse(
-                f"port {port}, wanted for {name}, is taken by another program",
+                f"port {port}, needed for {name}, is taken by another program",
                 fix=f"End that program, or choose another port: evergreen up {option} {port + 1}",
             ) from None
 
 
-def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
-    """Run the three until the process is stopped (Ctrl-C, SIGTERM, the terminal closed), and end them.
+def serve(workspace: Workspace, prefect_port: int, mlflow_port: int, pages_port: int) -> None:
+    """Run them until the process is stopped (Ctrl-C, SIGTERM, the terminal closed), and end them.
 
     Raises:
         EvergreenError: one of them ended by itself.
@@ -269,16 +278,20 @@ def serve(workspace: Workspace, prefect_port: int, mlflow_port: int) -> None:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    with servers(workspace, prefect_port, mlflow_port, say) as processes:
+    with servers(workspace, prefect_port, mlflow_port, pages_port, say) as processes:
         print(f"Prefect  http://{LOOPBACK}:{prefect_port}   runs and deployments")
         print(f"MLflow   http://{LOOPBACK}:{mlflow_port}   metrics and registered models")
-        print("Ctrl-C ends both and the worker.", flush=True)
+        print(f"Pages    http://{LOOPBACK}:{pages_port}   reports, Data Docs and pictures")
+        print("Ctrl-C ends them and the worker.", flush=True)
         while True:
             ended = processes.first_ended()
             if ended and ended.startswith(WORKER):
                 say(
                     f"The {ended} has ended; another one is started. What it was doing is marked as crashed within two minutes."
                 )
+                processes.start_again(ended)
+            elif ended == PAGES:
+                say(f"The {ended} has ended; another one is started.")
                 processes.start_again(ended)
             elif ended:
                 break

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen import figures
 from evergreen.carbon import intensity
 from evergreen.energy import Energy
-from evergreen.environment import prefect_answers
 from evergreen.records import record_metrics, record_summary
 from evergreen.registry import connect
 from evergreen.sci import footprint
 from evergreen.waiting import provider, saved_gco2e
-from evergreen.workspace import replace_file
+from evergreen.workspace import Workspace, replace_file
+from flows.report import try_to_write
 from tasks.evaluate import of_1000_predictions
+from tasks.page import Page, bullets, plain
+from tasks.page import publish as publish_page
+from tasks.register import seen_in_mlflow
 from tasks.stage import Run
 
 if TYPE_CHECKING:
@@ -99,23 +105,120 @@ def note_saving(run: Run, summary: dict[str, Any], reason_found_at: datetime, st
     return saved
 
 
-def publish(summary: dict[str, Any]) -> None:
-    """Put the run's cost on Prefect's page, a row a stage, and say it where the run has made a new champion. Called within a flow."""
-    from prefect.artifacts import create_table_artifact
+def publish(workspace: Workspace, summary: dict[str, Any]) -> None:
+    """Write the scenario's report, show the run's summary on Prefect's page, and say it where the run has made a new champion. Called within a
+    flow, at its end.
 
+    Args:
+        summary: of a training, or of a retraining, whether or not it trained.
+    """
     from flows.events import emit_promotion
 
-    if summary["promoted"] and summary["stages"]["promote"]["state"] == "ran":
-        emit_promotion(summary["scenario"], summary["model_version"], summary["reason"])
-    rows = [{"stage": name, **stage} for name, stage in summary["stages"].items()]
-    rows.append({"stage": "all", "state": "", "seconds": summary["seconds"], "energy_wh": summary["energy_wh"]})
-    carbon = summary["carbon_gco2e"]
-    told = "unknown" if carbon is None else f"{carbon:.3g} gCO2e at {summary['intensity_gco2e_per_kwh']:.0f} gCO2e/kWh"
+    name = summary["scenario"]
+    trained = summary.get("retrained", True)
+    if trained and summary["promoted"] and summary["stages"]["promote"]["state"] == "ran":
+        emit_promotion(name, summary["model_version"], summary["reason"])
+    report = try_to_write(workspace, name) if trained else None
+    publish_page(workspace, name, "summary", headline(summary), lambda: page(workspace, summary, report))
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """What came of a run, in a sentence."""
+    if not summary.get("retrained", True):
+        return (
+            f"Waits: {'; '.join(summary['against'])}."
+            if summary["reasons"]
+            else f"Nothing to do: {'; '.join(summary['against'])}."
+        )
+    if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
+        return "Nothing has changed since the last run: nothing was done."
+    return f"Version {summary['model_version']} {'was promoted' if summary['promoted'] else 'was not promoted'}: {summary['reason']}."
+
+
+def page(workspace: Workspace, summary: dict[str, Any], report: tuple[Path, str] | None) -> Page:
+    """A run's summary as Prefect's page shows it: the result, the reasons, what it took, where to look.
+
+    Args:
+        report: the page that was written, and its answer.
+    """
+    name, trained = summary["scenario"], summary.get("retrained", True)
+    texts = {"": plain(report[1])} if report else {}
+    if "inbox" in summary:
+        texts["What came"] = plain(f"Inbox: {summary['inbox']}.")
+    for heading, key in (("Reasons to train again", "reasons"), ("No reasons", "against")):
+        if summary.get(key):
+            texts[heading] = bullets(summary[key])
+    if summary.get("tries"):
+        texts["Tries"] = bullets(
+            f"from {one['start']}: {'promoted' if one['promoted'] else 'not promoted'}, {one['reason']}"
+            for one in summary["tries"]
+        )
+    links: dict[str, str | Path] = {"Report: was retraining worth it?": report[0]} if report else {}
+    links |= {text: path for text, path in _pages(workspace, name).items() if path.exists()}
+    if not trained:
+        taken = f"{figures.duration(summary['seconds'])}, {figures.energy(summary['energy_wh'])}."
+        return Page(texts=texts | {"What it took": taken}, links=links)
+    return Page(
+        texts=texts,
+        tables={
+            "Result": [{"what": what, "value": value} for what, value in facts(summary).items()],
+            "What each stage took": [
+                {
+                    "stage": stage,
+                    "state": one["state"],
+                    "time": figures.duration(one["seconds"]),
+                    "energy": figures.energy(one["energy_wh"]),
+                }
+                for stage, one in summary["stages"].items()
+            ],
+        },
+        links=links | seen_in_mlflow(workspace, summary["run_id"], name, summary["model_version"]),
+    )
+
+
+def facts(summary: dict[str, Any]) -> dict[str, str]:
+    """A trained run's figures for people, by what they are."""
+    metrics, intensity_ = summary["metrics"], summary["intensity_gco2e_per_kwh"]
+    items = metrics.get("test_items")
+    found = {
+        "accuracy": figures.percent(metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]),
+        "macro F1": figures.percent(metrics["f1_macro"], items=items),
+        "time": figures.duration(summary["seconds"]),
+        "energy": f"{figures.energy(summary['energy_wh'], summary['energy_uncertainty_wh'])} "
+        f"({' and '.join(summary['energy_methods']) or 'not measured'})",
+        "carbon": f"{figures.carbon(summary['carbon_gco2e'])} at {intensity_:.0f} gCO2e/kWh ({summary['intensity_source']})",
+        "1,000 predictions": figures.energy(
+            summary["energy_wh_per_1000_predictions"], summary["energy_uncertainty_wh_per_1000_predictions"]
+        ),
+    }
+    if summary.get("estimate"):
+        found["estimated before"] = (
+            f"{figures.duration(summary['estimate']['seconds'])}, {figures.energy(summary['estimate']['energy_wh'])}"
+        )
+    if summary.get("carbon_gco2e_saved_by_waiting") is not None:
+        found["saved by waiting"] = figures.carbon(summary["carbon_gco2e_saved_by_waiting"])
+    if summary.get("energy_wh_saved_by_warm_start") is not None:
+        found["saved by fine-tuning"] = figures.energy(summary["energy_wh_saved_by_warm_start"])
+    return found | {"model version": str(summary["model_version"]), "data version": summary["data_version"]}
+
+
+@contextlib.contextmanager
+def failure_shown(name: str) -> Iterator[None]:
+    """Within a flow: where the block fails, the run's page opens with what happened and what to do."""
     try:
-        if prefect_answers():
-            create_table_artifact(table=rows, key=f"{summary['scenario']}-cost", description=f"Carbon: {told}.")
-    except Exception as error:  # a page that can't be drawn must not undo a finished run
-        log.warning("The cost could not be shown on Prefect's page (%s).", error)
+        yield
+    except Exception as error:
+        sentence, workspace = f"Failed: {error}", Workspace.find()
+        existing = {text: path for text, path in _pages(workspace, name).items() if path.exists()}
+        publish_page(workspace, name, "summary", sentence, lambda: Page(links=existing))
+        raise
+
+
+def _pages(workspace: Workspace, name: str) -> dict[str, Path]:
+    return {
+        "Data Docs: is the data fit to train on?": workspace.data_docs(name) / "index.html",
+        "All pages and pictures": workspace.outputs(name),
+    }
 
 
 def stages_of(run: Run) -> dict[str, dict[str, Any]]:

@@ -10,9 +10,9 @@ from prefect import flow
 from evergreen.scenario import Name
 from flows.attempt import attempt
 from flows.links import run_links
-from flows.report import publish_report
 from flows.stages import planned, stages_in_order
-from flows.summary import estimated, publish
+from flows.summary import estimated, failure_shown, publish
+from flows.visible import progress_shown
 from tasks.stage import Run
 
 log = logging.getLogger("evergreen")
@@ -26,11 +26,11 @@ def training(scenario: Name) -> dict[str, Any]:
     Args:
         scenario: the name of a file in scenarios/, without its ending.
     """
-    with Run.of(scenario) as run:
-        expected = planned(run)
-        summary = stages_in_order(run) | estimated(expected)
-    publish(summary)
-    publish_report(run.workspace, scenario)
+    with failure_shown(scenario):
+        with progress_shown(scenario), Run.of(scenario) as run:
+            expected = planned(run)
+            summary = stages_in_order(run) | estimated(expected)
+        publish(run.workspace, summary)
     return summary | {"links": run_links(summary)}
 
 

@@ -13,6 +13,8 @@ from prefect import flow
 from evergreen.scenario import Name, Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.attempt import attempt
+from flows.summary import failure_shown
+from flows.visible import progress_shown
 from tasks import tune
 from tasks.stage import Run
 from tasks.tune import Tuning
@@ -29,7 +31,7 @@ def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = F
         trials: that are to end, at most.
         apply: write the winner into the scenario, if it is better by more than chance.
     """
-    with Run.of(scenario) as run:
+    with failure_shown(scenario), progress_shown(scenario), Run.of(scenario) as run:
         result: Tuning = run(tune.stage, budget_wh, trials)
         applied = apply and result.better
         if applied:

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evergreen import progress
+from evergreen import figures, progress
 from evergreen.dataset import (
     SOURCE,
     Correction,
@@ -61,7 +61,8 @@ from evergreen.skipped import Skipped
 from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, is_leftover, locate, split_of, stream
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace, room_for
-from tasks.stage import Page, Stage
+from tasks.page import Page, Rows, bullets, plain
+from tasks.stage import Stage
 
 log = logging.getLogger("evergreen")
 
@@ -239,26 +240,28 @@ def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> boo
 
 
 def page(scenario: Scenario, workspace: Workspace, collection: Collection) -> Page:
-    """What became of the items."""
-    rows = [
-        {"items": what, "count": count}
-        for what, count in {
-            "seen": collection.seen, "new": collection.added, "known": collection.known, "copies": collection.duplicates,
-            **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},
-            **{f"skipped: {reason}": count for reason, count in collection.skipped.items()},
-        }.items()
-    ]  # fmt: skip
+    """What became of the source's items, and how it differs from the data set."""
+    counts = {
+        "seen": collection.seen, "new": collection.added, "known already": collection.known, "copies": collection.duplicates,
+        **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},
+        **{f"skipped: {reason}": count for reason, count in collection.skipped.items()},
+    }  # fmt: skip
     done = {"gone": "withdrawn", "relabelled": "relabelled here too"} if collection.settings.get("mirror") else {}
-    differing = [
-        {
-            "items": WORDS[what],
-            "count": getattr(collection, what),
-            "then": done.get(what, KEPT[what]),
-            "examples": ", ".join(shown),
-        }
-        for what, shown in collection.differences.items()
+    differing: Rows = [
+        {"items": WORDS[what], "count": getattr(collection, what), "then": done.get(what, KEPT[what])}
+        for what in collection.differences
     ]
-    return Page(tables={"collected": rows} | ({"source against data set": differing} if differing else {}))
+    examples = [f"{WORDS[what]}: {', '.join(shown)}" for what, shown in collection.differences.items() if shown]
+    source = (
+        f"Source: {plain(collection.source)}. {figures.size(collection.bytes)} new, in {figures.duration(collection.seconds)}."
+    )
+    return Page(
+        texts={"": source} | ({"For example": bullets(examples)} if examples else {}),
+        tables={
+            "Items": [{"items": what, "count": count} for what, count in counts.items()],
+            "Source against data set": differing,
+        },
+    )
 
 
 @dataclass(slots=True)

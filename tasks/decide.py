@@ -12,7 +12,8 @@ from evergreen.metrics import difference
 from evergreen.scenario import Retraining, Scenario
 from evergreen.workspace import Workspace
 from tasks.look import Look, Quality
-from tasks.stage import Page, Stage
+from tasks.page import Page, bullets
+from tasks.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,8 @@ def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
 
 def page(scenario: Scenario, workspace: Workspace, decision: Decision) -> Page:
     """The reasons, and what is none."""
-    lists = [("Reasons to train again", decision.reasons), ("No reasons", decision.against)]
-    told = [f"**{heading}**\n\n" + "\n".join(f"- {words}" for words in clauses) for heading, clauses in lists if clauses]
-    return Page(texts={"decision": "\n\n".join(told)})
+    lists = {"Reasons to train again": decision.reasons, "No reasons": decision.against}
+    return Page(texts={heading: bullets(clauses) for heading, clauses in lists.items() if clauses})
 
 
 stage = Stage(decide, Decision, page=page)

@@ -29,13 +29,15 @@ from evergreen.gap import gap
 from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file, replace_folder
-from tasks.stage import Page, Stage
+from tasks.page import Page
+from tasks.stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np
 
     from evergreen.scoring import Model
 
+MACRO = {"f1_macro": "macro F1", "precision_macro": "macro precision", "recall_macro": "macro recall"}
 MEASURE_SECONDS = 1.0  # of predictions, at least: of less, the energy can't be told
 
 
@@ -198,11 +200,41 @@ def _confusion_csv(labels: np.ndarray, probabilities: np.ndarray, names: Sequenc
 
 
 def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Page:
-    """Quality over all and by label."""
-    over_all = [{"metric": name, "value": value} for name, value in evaluation.metrics.items()]
+    """Quality over all and by label, and what a prediction takes."""
+    m, items, folder = evaluation.metrics, evaluation.items, workspace.evaluation(scenario.name)
+    quality = {
+        "accuracy": figures.percent(m["accuracy"], m["accuracy_low"], m["accuracy_high"]),
+        **{name: figures.percent(m[key], items=items) for key, name in MACRO.items()},
+        "log loss": figures.number(m["log_loss"], digits=3),
+        "calibration error": figures.percent(m["calibration_error"]),
+        "test items": figures.count(items),
+    }
+    serving = {
+        "one image": f"{figures.number(m['latency_ms'])} ms (95 % of them within {figures.number(m['latency_p95_ms'])} ms)",
+        "many images": f"{figures.number(m['items_per_second'])} images/s",
+        "energy of 1,000 predictions": figures.energy(m["energy_wh_per_1000"], m["energy_uncertainty_wh_per_1000"]),
+        "the model's size": figures.size(m["model_bytes"]),
+    }
+    by_label = [
+        {
+            "label": one["label"],
+            "items": one["items"],
+            "precision": figures.percent(one["precision"], one["precision_low"], one["precision_high"]),
+            "recall": figures.percent(one["recall"], one["recall_low"], one["recall_high"]),
+            "F1": figures.percent(one["f1"], items=one["items"]),
+        }
+        for one in evaluation.labels
+    ]
+    titles = {"confusion.png": "Confusion matrix", "learning_curve.png": "Learning curve", "reliability.png": "Reliability"}
+    pictures = {title: folder / file for file, title in titles.items() if (folder / file).exists()}
     return Page(
-        tables={"quality": over_all, "quality by label": evaluation.labels},
-        links={"pictures": (workspace.evaluation(scenario.name)).as_uri()},
+        tables={
+            "Quality on the test split": [{"what": what, "value": value} for what, value in quality.items()],
+            "What a prediction takes": [{"what": what, "value": value} for what, value in serving.items()],
+            "Quality by label": by_label,
+        },
+        links=pictures,
+        pictures=pictures,
     )
 
 

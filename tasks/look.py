@@ -1,7 +1,7 @@
 """look: take in what came since, and compare it with what the champion was trained on.
 
 Reads   the scenario's inbox, the data set, the champion with its origin and reference, the last retraining's record.
-Writes  `data/NAME` and `data.dvc`, `quarantine/NAME/`; moves what it took to the inbox's `taken/`.
+Writes  `data/NAME` and `data.dvc`, `quarantine/NAME/`, `outputs/NAME/drift/`; moves what it took to the inbox's `taken/`.
 Stops   when what came does not pass the scenario's expectations: then data set and inbox are as they were.
 
 Needs no TensorFlow: the champion is asked through ONNX Runtime.
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from evergreen import figures
 from evergreen.dataset import (
     Correction,
     Quarantine,
@@ -33,7 +34,7 @@ from evergreen.dataset import (
     table,
     withdrawals,
 )
-from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, observe
+from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw, observe
 from evergreen.errors import EvergreenError
 from evergreen.images import PixelRange
 from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
@@ -42,7 +43,8 @@ from evergreen.scenario import Scenario
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
 from tasks.collect import collect_inbox
-from tasks.stage import Page, Stage
+from tasks.page import Page, Rows, bullets, plain
+from tasks.stage import Stage
 from tasks.validate import validate
 from tasks.version import version
 
@@ -128,7 +130,15 @@ def look(scenario: Scenario, workspace: Workspace) -> Look:
         EvergreenError: the champion's files can't be read, the disk is full, or DVC can't take what came.
     """
     fetch_data(workspace, scenario.name)
-    return _compared(scenario, workspace, take_in(scenario, workspace))
+    seen = _compared(scenario, workspace, take_in(scenario, workspace))
+    if seen.drift:
+        draw(seen.drift, drift_picture(workspace, scenario.name))
+    return seen
+
+
+def drift_picture(workspace: Workspace, name: str) -> Path:
+    """Where the last comparison is drawn."""
+    return workspace.outputs(name) / "drift" / "drift.png"
 
 
 def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
@@ -294,21 +304,24 @@ def _asked(
 
 def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
     """What came, and how it compares."""
-    tables = {"inbox": [{"inbox": str(seen.taken)}]}
-    if seen.taken.left:
-        tables["left in the inbox"] = [{"file": file, "because": why} for file, why in seen.taken.left.items()]
-    return Page(tables=tables, texts={"drift": drift_table(seen.drift)} if seen.drift else {})
-
-
-def drift_table(drift: Drift) -> str:
-    """A comparison in Markdown: a row a feature, and below what each has found."""
-    rows = [
-        f"| {one.name} | {'**yes**' if one.drifted else 'no'} | {one.distance:.2f} | {one.p_value_together:.2g} |"
-        for one in drift.features
+    texts = {"Inbox": plain(f"{seen.taken}.")}
+    if seen.drift:
+        texts["Drift"] = plain(f"{seen.drift.reason}.")
+        texts["What each feature has found"] = bullets(one.reason for one in seen.drift.features)
+    if seen.unknown:
+        texts["Not known"] = bullets(seen.unknown)
+    drift: Rows = [
+        {
+            "feature": one.name,
+            "drift": one.drifted,
+            "distance": f"{figures.number(one.distance)} σ" if one.name == "embedding" else figures.percent(one.distance),
+            "with all features in view": figures.probability(one.p_value_together),
+        }
+        for one in (seen.drift.features if seen.drift else ())
     ]
-    head = ["| feature | drift | distance | p, with all features in view |", "|---|---|---|---|"]
-    found = [f"- {one.reason}" for one in drift.features]
-    return "\n".join([f"{drift.reason[:1].upper()}{drift.reason[1:]}.", "", *head, *rows, "", *found])
+    left = [{"file": file, "because": why} for file, why in seen.taken.left.items()]
+    picture = {"Drift": drift_picture(workspace, seen.name)} if seen.drift else {}
+    return Page(texts=texts, tables={"Drift by feature": drift, "Left in the inbox": left}, links=picture, pictures=picture)
 
 
 stage = Stage(look, Look, page=page)

@@ -29,7 +29,8 @@ from evergreen.images import PixelRange
 from evergreen.scenario import Scenario
 from evergreen.splits import BETWEEN, NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
 from evergreen.workspace import Workspace, replace_folder
-from tasks.stage import Page, Stage
+from tasks.page import Page, Rows
+from tasks.stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -295,12 +296,12 @@ def _write_items(path: Path, rows: pa.Table, assignment: Assignment, dealt: np.n
 
 def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> Page:
     """Items by label and split, and what was left out."""
-    rows = [
+    splits: Rows = [
         {"label": label, **{split: by_label[label] for split, by_label in preparation.labels.items()}}
         for label in scenario.validation.labels
     ]
-    out = [{"left out because": reason, "items": count} for reason, count in preparation.left_out.items()]
-    return Page(tables={"splits": rows} | ({"left out": out} if out else {}))
+    out: Rows = [{"left out because": reason, "items": count} for reason, count in preparation.left_out.items()]
+    return Page(tables={"Items by label and split": splits, "Left out": out})
 
 
 def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:

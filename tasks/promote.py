@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from evergreen import figures
 from evergreen.card import comparison, complete_card
 from evergreen.dataset import batches, iter_images, table
 from evergreen.feed import Split, label_names
@@ -24,8 +25,9 @@ from evergreen.scenario import Scenario
 from evergreen.scoring import Model
 from evergreen.workspace import Workspace
 from tasks.evaluate import measure_serving, test_ids
+from tasks.page import Page
 from tasks.register import Registration
-from tasks.stage import Page, Stage
+from tasks.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,18 @@ def unchanged(scenario: Scenario, workspace: Workspace, registration: Registrati
 
 def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page:
     """What was decided, and why."""
-    decided = f"**{'Promoted' if promotion.promoted else 'Not promoted'}:** {promotion}"
-    return Page(tables={"slices": promotion.slices} if promotion.slices else {}, texts={"promotion": decided})
+    compared = [
+        {
+            "items with": f"{one['column']} {one['value']}",
+            "items": one["items"],
+            "champion": figures.percent(one["champion"], one["champion_low"], one["champion_high"]),
+            "challenger": figures.percent(one["challenger"], one["challenger_low"], one["challenger_high"]),
+            "test for worse": "too few items" if one["p_value_worse"] is None else figures.probability(one["p_value_worse"]),
+        }
+        for one in promotion.slices
+    ]
+    decided = "**Promoted.**" if promotion.promoted else "**Not promoted.**"
+    return Page(texts={"": decided}, tables={"Right answers of both models": compared})
 
 
 stage = Stage(promote, Promotion, unchanged=unchanged, page=page, retries=2)

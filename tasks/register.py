@@ -36,8 +36,9 @@ from evergreen.sci import footprint
 from evergreen.workspace import Workspace
 from tasks.evaluate import Evaluation, of_1000_predictions
 from tasks.evaluate import stage as evaluate_stage
+from tasks.page import Page
 from tasks.preprocess import stage as preprocess_stage
-from tasks.stage import Page, Stage
+from tasks.stage import Stage
 from tasks.train import stage as train_stage
 from tasks.version import DataVersion
 
@@ -390,20 +391,23 @@ def _row(name: str, scenario: Scenario, energy: Energy) -> tuple[str, str, str, 
 
 
 def page(scenario: Scenario, workspace: Workspace, registration: Registration) -> Page:
-    """Where the version and its run are seen, where MLflow has pages."""
+    """Where the version and its run are seen."""
+    seen = seen_in_mlflow(workspace, registration.run_id, scenario.name, registration.model_version)
+    return Page(texts={} if seen else {"": "MLflow's page shows it while `evergreen up` runs."}, links=seen)
+
+
+def seen_in_mlflow(workspace: Workspace, run_id: str, name: str, version: int) -> dict[str, str]:
+    """Addresses of a run and a model version on MLflow's page, by their names; none where MLflow has no page."""
     import os
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith("http"):
-        return Page()
-    client = connect(workspace).MlflowClient()
-    experiment = client.get_run(registration.run_id).info.experiment_id
-    return Page(
-        links={
-            "MLflow run": f"{uri}/#/experiments/{experiment}/runs/{registration.run_id}",
-            "model version": f"{uri}/#/models/{registration.model}/versions/{registration.model_version}",
-        }
-    )
+        return {}
+    experiment = connect(workspace).MlflowClient().get_run(run_id).info.experiment_id
+    return {
+        "MLflow: the run": f"{uri}/#/experiments/{experiment}/runs/{run_id}",
+        f"MLflow: {model_name(name)} version {version}": f"{uri}/#/models/{model_name(name)}/versions/{version}",
+    }
 
 
 stage = Stage(register, Registration, unchanged=unchanged, page=page, retries=2)

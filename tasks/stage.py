@@ -1,8 +1,8 @@
 """The one mechanism that all stages share.
 
 A stage is a plain function `(scenario, workspace, …) -> result`. `Stage` makes a Prefect task of it and adds, for every stage
-alike: whether it needs to run at all, its retries and time limit, what it costs, its line in the log and its tables and links
-on Prefect's page. `Run` is one pass of a flow over its stages.
+alike: whether it needs to run at all, its retries and time limit, what it costs, its line in the log and what Prefect's page shows
+(`tasks.page`). `Run` is one pass of a flow over its stages.
 """
 
 from __future__ import annotations
@@ -19,24 +19,14 @@ from typing import Any, Literal
 
 from evergreen import progress
 from evergreen.energy import Energy, Meter
-from evergreen.environment import prefect_answers
 from evergreen.errors import WrongUse
 from evergreen.ledger import Cost, Entry, device, note
 from evergreen.scenario import Scenario
 from evergreen.stopping import STOPPED, check, stop_allowed, stop_postponed, stop_requested, supervise
 from evergreen.workspace import Workspace, replace_file, room_for
+from tasks.page import Page, publish
 
 log = logging.getLogger("evergreen")
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a stage shows on Prefect's page: `tables` by title (rows as dicts), `links` by text (addresses), `texts` by title (Markdown: Prefect
-    cuts what is long in a table)."""
-
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class Stage:
         in_dvc: DVC says whether it is unchanged, and gets its outputs committed.
         unchanged: the same arguments and the last result; True if running again would give that result. Without it, a stage that
             DVC owns is unchanged where DVC says so, and any other never is.
-        page: the result's tables and links.
+        page: what there is to see of the result.
         work: how much work the result is, and of which kind (see `evergreen.ledger.Entry`); by it the next run's cost is estimated.
         retries: how often Prefect tries again; only for what talks to the outside world.
         timeout_seconds: Prefect ends the stage after so long.
@@ -94,7 +84,8 @@ class Stage:
                 if not stop_requested():
                     raise
                 return cancelled()
-            self._publish(scenario, workspace, outcome)
+            result = outcome.result
+            publish(workspace, scenario.name, self.name, str(result), lambda: self.page(scenario, workspace, result))
             name = "Unchanged" if outcome.state == "unchanged" else None
             return Completed(name=name, message=str(outcome.result), data=outcome)
 
@@ -204,20 +195,6 @@ class Stage:
         except (OSError, WrongUse) as error:  # books that can't be kept must not undo work that is done
             log.warning("What %s took could not be written into the ledger (%s).", self.name, error)
 
-    def _publish(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
-        from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-
-        if not prefect_answers():
-            return
-        page = self.page(scenario, workspace, outcome.result)
-        with contextlib.suppress(Exception):  # a page that can't be drawn must not undo work that is done
-            for title, rows in page.tables.items():
-                create_table_artifact(table=rows, key=_key(scenario, title), description=f"{title} of {scenario.name}")
-            for title, text in page.texts.items():
-                create_markdown_artifact(text, key=_key(scenario, title), description=f"{title} of {scenario.name}")
-            for text, address in page.links.items():
-                create_link_artifact(link=address, link_text=text, key=_key(scenario, text), description=str(outcome.result))
-
 
 @dataclass
 class Run:
@@ -274,10 +251,6 @@ class Rehearsal(Run):
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _key(scenario: Scenario, title: str) -> str:
-    return f"{scenario.name}-{''.join(c if c.isalnum() else '-' for c in title.lower())}"
 
 
 def main(stage: Stage) -> None:

@@ -40,7 +40,8 @@ from evergreen.progress import task
 from evergreen.scenario import Scenario, Train
 from evergreen.warm import WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
-from tasks.stage import Page, Stage
+from tasks.page import Page
+from tasks.stage import Stage
 
 if TYPE_CHECKING:
     import keras
@@ -556,8 +557,18 @@ def _write_json(path: Path, value: Any) -> None:
 
 def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
     """Each epoch's figures."""
-    rows = [{"epoch": number, **entry} for number, entry in enumerate(training.history, start=1)]
-    return Page(tables={"epochs": rows})
+    epochs = [
+        {
+            "epoch": f"{number}, kept" if number == training.best_epoch else str(number),
+            "loss": figures.number(epoch["loss"], digits=3),
+            "accuracy": figures.percent(epoch["accuracy"], items=training.train_items),
+            "val loss": figures.number(epoch.get("val_loss"), digits=3),
+            "val accuracy": figures.percent(epoch.get("val_accuracy"), items=training.val_items),
+            "learning rate": figures.number(epoch.get("learning_rate")),
+        }
+        for number, epoch in enumerate(training.history, start=1)
+    ]
+    return Page(tables={"Epochs": epochs})
 
 
 def work(scenario: Scenario, training: Training) -> tuple[float, str]:

@@ -27,7 +27,8 @@ from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
 from evergreen.tuning import Range, Tried, as_csv, front, open_study, picture, score, space, tried
 from evergreen.workspace import Workspace, replace_file, replace_folder
-from tasks.stage import Page, Stage
+from tasks.page import Page, plain
+from tasks.stage import Stage
 from tasks.train import Checkpoint, Fitting, Tracker, fingerprint, tracking
 
 if TYPE_CHECKING:
@@ -338,22 +339,26 @@ def _shown(settings: dict[str, float]) -> str:
 
 def page(scenario: Scenario, workspace: Workspace, tuning: Tuning) -> Page:
     """All trials, and the picture."""
-    rows = [
+    trials = [
         {
-            "trial": one.number,
+            "trial": f"{one.number}{', own settings' if one.own else ''}{', the winner' if one.number == tuning.winner else ''}",
             "state": one.state,
-            "quality": one.quality,
-            "Wh per 1,000": one.energy_wh_per_1000,
-            "Wh": one.energy_wh,
-            **one.settings,
+            f"{tuning.metric.replace('_', ' ')}, val": figures.percent(one.quality) if one.quality is not None else "–",
+            "1,000 predictions": figures.energy(one.energy_wh_per_1000) if one.energy_wh_per_1000 is not None else "–",
+            "trial's energy": figures.energy(one.energy_wh),
         }
         for one in tuning.trials
     ]
-    link = (workspace.outputs(scenario.name) / "tuning" / "front.png").as_uri()
+    settings = [
+        {"trial": str(one.number), **{name.replace("_", " "): figures.plain(value) for name, value in one.settings.items()}}
+        for one in tuning.trials
+    ]
+    front = workspace.outputs(scenario.name) / "tuning" / "front.png"
     return Page(
-        tables={"tuning": rows},
-        links={"front of quality against energy": link},
-        texts={"tuning result": f"{tuning}\n\n{tuning.reason}"},
+        texts={"": plain(tuning.reason)},
+        tables={"Trials": trials, "Their settings": settings},
+        links={"Quality against energy": front, "All trials as a table": front.with_name("trials.csv")},
+        pictures={"Quality against energy": front},
     )
 
 

@@ -8,7 +8,7 @@ Stops   when an expectation of the scenario fails; the data set stays as it was.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from evergreen.kinds import kind_of
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file
 from tasks.collect import Collection
-from tasks.stage import Page, Stage
+from tasks.page import Page, Rows
+from tasks.stage import Stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,11 +226,17 @@ def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, 
 
 
 def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Page:
-    """The expectations as a table, and a link to Data Docs."""
-    return Page(
-        tables={"expectations": [asdict(check) for check in validation.checks]},
-        links={"Data Docs": _docs(workspace, scenario.name).resolve().as_uri()},
-    )
+    """The expectations, and where Data Docs are."""
+    labels: Rows = [{"label": label, "items": items} for label, items in validation.labels.items()]
+    met = [
+        {"about": one.about, "expected": _short(one.expected), "observed": _short(one.observed)} for one in validation.checks
+    ]
+    return Page(tables={"Expectations, all met": met, "Labels": labels}, links={"Data Docs": _docs(workspace, validation.name)})
+
+
+def _short(text: str) -> str:
+    """So that a row of three fits Prefect's page; Data Docs have the whole."""
+    return text if len(text) <= 48 else f"{text[:47]}…"
 
 
 def work(scenario: Scenario, validation: Validation) -> tuple[float, str]:

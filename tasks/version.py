@@ -16,7 +16,8 @@ from evergreen.scenario import Scenario
 from evergreen.versions import add_data, current_version, fetch_data, push_data
 from evergreen.workspace import Workspace
 from tasks.collect import Collection
-from tasks.stage import Page, Stage
+from tasks.page import Page
+from tasks.stage import Stage
 
 log = logging.getLogger("evergreen")
 
@@ -75,10 +76,9 @@ def _names(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
 
 
 def page(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> Page:
-    """The batches of the data set."""
-    return Page(
-        tables={"data version": [{"data version": data_version.data_version, "batch": b} for b in data_version.batches]}
-    )
+    """The batches of the data set, the newest first."""
+    newest_first = [{"batch": batch} for batch in reversed(data_version.batches)]
+    return Page(tables={"Batches, the newest first": newest_first})
 
 
 stage = Stage(version, DataVersion, unchanged=unchanged, page=page, retries=2)

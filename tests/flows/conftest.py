@@ -117,6 +117,7 @@ class Up:
     process: psutil.Popen
     prefect_url: str
     mlflow_url: str
+    pages_url: str
     told: dict[str, str] = field(default_factory=dict)  # what its environment said besides
 
     def ask(self, path: str, question: dict[str, Any] | None = None, method: str | None = None) -> Any:
@@ -139,17 +140,18 @@ def free_port() -> int:
 
 def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int, **environment: str) -> Up:
     """Start `evergreen up` and wait until it prints its links."""
-    log = checkout.root / "up.log"
+    log, pages_port = checkout.root / "up.log", free_port()
+    ports = {"--prefect-port": prefect_port, "--mlflow-port": mlflow_port, "--pages-port": pages_port}
     with open(log, "wb") as output:
         process = psutil.Popen(
-            [sys.executable, "-m", "flows.cli", "up", "--prefect-port", str(prefect_port), "--mlflow-port", str(mlflow_port)],
+            [sys.executable, "-m", "flows.cli", "up", *(part for option, port in ports.items() for part in (option, str(port)))],
             cwd=checkout.root, env=checkout.environment | environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     until = time.monotonic() + 240
     while b"Ctrl-C" not in log.read_bytes():
         assert process.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-    return Up(checkout, process, f"http://127.0.0.1:{prefect_port}", f"http://127.0.0.1:{mlflow_port}", environment)
+    return Up(checkout, process, *(f"http://127.0.0.1:{port}" for port in ports.values()), told=environment)
 
 
 def end_up(running: Up) -> None:

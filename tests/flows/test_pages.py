@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -80,8 +81,50 @@ def test_prefect_offers_a_deployment_for_every_scenario(up: Up, page: Any) -> No
     shows(page, f"{up.prefect_url}/deployments", "quickstart", "cifar10", "inspection")
 
 
-def test_prefect_shows_the_quality_and_energy_tables(up: Up, run_summary: Any, page: Any) -> None:
-    shows(page, f"{up.prefect_url}/artifacts", "quickstart-quality", "quickstart-cost")
+def opens(page: Any, link: str, text: str) -> None:
+    """Click a link of Prefect's page, which opens a tab, and wait until the text is seen there."""
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name=link).first.click()
+    opened.value.get_by_text(text).first.wait_for(state="visible")
+    opened.value.close()
+
+
+def test_a_runs_page_has_its_summary_whose_links_open(up: Up, run_summary: Any, page: Any) -> None:
+    page.goto(f"{up.prefect_url}/runs/flow-run/{flow_run_id(up)}")
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.get_by_role("link", name="quickstart-summary").first.click()
+    for text in (f"Version {run_summary['model_version']} was", "What each stage took", "1,000 predictions"):
+        page.get_by_text(text).first.wait_for(state="visible")
+    opens(page, "Report: was retraining worth it?", "Version 1")
+    opens(page, "Data Docs", "accepted")
+    opens(page, "All pages and pictures", "Confusion matrix")
+
+
+def test_the_artifacts_page_shows_the_pictures_of_the_run(up: Up, run_summary: Any, page: Any) -> None:
+    shows(page, f"{up.prefect_url}/artifacts", "quickstart-evaluate", "quickstart-promote")
+    page.get_by_role("link", name="quickstart-confusion-matrix").first.click()
+    page.get_by_role("link", name="quickstart-confusion-matrix").or_(page.locator("img[src*='/pictures/']")).first.wait_for()
+    picture = up.ask("artifacts/quickstart-confusion-matrix/latest")["data"]
+    assert picture.startswith(f"{up.pages_url}/quickstart/pictures/")
+    page.goto(f"{up.prefect_url}/artifacts/artifact/{artifacts(up)['quickstart-confusion-matrix']['id']}")
+    shown = page.locator(f"img[src='{picture}']")
+    shown.wait_for(state="visible")
+    page.wait_for_function("picture => picture.naturalWidth > 300", arg=shown.element_handle())
+
+
+def artifacts(up: Up) -> dict[str, Any]:
+    """Those of the latest training, by their keys."""
+    question = {"artifacts": {"flow_run_id": {"any_": [flow_run_id(up)]}}, "limit": 100}
+    return {artifact["key"]: artifact for artifact in up.ask("artifacts/filter", question)}
+
+
+def test_no_artifact_holds_a_dead_link_or_a_figure_with_more_digits_than_anybody_reads(up: Up, run_summary: Any) -> None:
+    found = artifacts(up)
+    stages = {f"quickstart-{stage}" for stage in run_summary["stages"]}
+    assert stages | {"quickstart-summary", "quickstart-learning-curve"} <= set(found)
+    for artifact in found.values():
+        text = re.sub(r"https?://[^)\s]*|[0-9a-f]{32}", "", f"{artifact['description']} {artifact['data']}")
+        assert "file:" not in text and not re.search(r"\d\.\d{6}|\de-\d", text), artifact["key"]
 
 
 def test_mlflow_shows_the_run_and_its_metrics(up: Up, run_summary: Any, page: Any) -> None:

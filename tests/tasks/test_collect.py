@@ -330,7 +330,7 @@ def test_what_a_source_takes_away_or_labels_otherwise_is_said_and_stays(workspac
     assert "1 that the source had are gone from it (cat/001.png): they stay in the data set." in words
     assert "1 have another label in the source now (dog/003.png: cat → dog): they keep their label." in words
     assert "collect.mirror: true follows the source in both" in words
-    shown = page(scenario(), workspace, collection).tables["source against data set"]
+    shown = page(scenario(), workspace, collection).tables["Source against data set"]
     assert [(row["items"], row["count"], row["examples"]) for row in shown] == [
         ("labelled otherwise in the source", 1, "dog/003.png: cat → dog"), ("no longer in the source", 1, "cat/001.png"),
     ]  # fmt: skip
@@ -706,7 +706,7 @@ def test_a_collection_survives_the_way_through_json(workspace: Workspace) -> Non
     collection = collect(scenario(), workspace)
     text = json.dumps(dataclasses.asdict(collection))
     assert TypeAdapter(Collection).validate_python(json.loads(text)) == collection
-    rows = page(scenario(), workspace, collection).tables["collected"]
+    rows = page(scenario(), workspace, collection).tables["Items"]
     assert {"items": "in quarantine: not-an-image", "count": 1} in rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> N
     evaluation = tiny.evaluation
     assert f"{evaluation.metrics['accuracy']:.2%}" in str(evaluation) and str(evaluation).endswith("ms an image.")
     shown = page(tiny.scenario, tiny.workspace, evaluation)
-    assert {row["metric"] for row in shown.tables["quality"]} == set(evaluation.metrics)
-    assert [row["label"] for row in shown.tables["quality by label"]] == list("0123456789")
+    assert [row["label"] for row in shown.tables["Quality by label"]] == list("0123456789")
+    cells = [str(cell) for rows in shown.tables.values() for row in rows for cell in row.values()]
+    assert all(len(cell) < 40 and not re.search(r"\d{6}|\d\.\d{5}|e-\d", cell) for cell in cells)  # rounded, and never cut off
+    values = {
+        row["what"]: row["value"]
+        for title in ("Quality on the test split", "What a prediction takes")
+        for row in shown.tables[title]
+    }
+    assert (
+        re.fullmatch(r"[\d.]+ % \([\d.]+ to [\d.]+ %\)", values["accuracy"]) and "Wh" in values["energy of 1,000 predictions"]
+    )
+    assert set(shown.pictures) == {"Confusion matrix", "Learning curve", "Reliability"}
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in shown.pictures.values())
     assert Evaluation(**json.loads(json.dumps(asdict(evaluation)))) == evaluation

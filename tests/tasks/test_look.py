@@ -239,9 +239,11 @@ def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None
     seen = looked(registered)
     assert (seen.new_items, seen.corrected_items) == (repacked, 1)
     assert seen.drift is not None and not seen.drift.drifted, str(seen.drift)
-    lines = page(registered.scenario, registered.workspace, seen).texts["drift"].splitlines()[4:]
-    assert [row.split(" | ")[:2] for row in lines[: len(FEATURES)]] == [[f"| {feature}", "no"] for feature in FEATURES]
-    assert [line.split(":")[0] for line in lines[-len(FEATURES) :]] == [f"- {feature}" for feature in FEATURES]
+    shown = page(registered.scenario, registered.workspace, seen)
+    assert [(row["feature"], row["drift"]) for row in shown.tables["Drift by feature"]] == [(one, False) for one in FEATURES]
+    found = shown.texts["What each feature has found"].splitlines()
+    assert [line.split(":")[0] for line in found] == [f"- {feature}" for feature in FEATURES]
+    assert shown.pictures["Drift"].read_bytes().startswith(b"\x89PNG")
     assert seen.quality is not None and seen.quality.items_now == repacked
     assert seen.quality.right_now == seen.quality.right_then  # they look the same to the champion
     assert (seen.quality.right_then, seen.quality.items_then) == (

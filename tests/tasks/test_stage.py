@@ -17,7 +17,8 @@ from evergreen.energy import Energy
 from evergreen.errors import DataRefused
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
-from tasks.stage import Page, Rehearsal, Run, Stage, WouldRun
+from tasks.page import Page
+from tasks.stage import Rehearsal, Run, Stage, WouldRun
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def same_words(scenario: Scenario, workspace: Workspace, *earlier_and_last: Any)
 def shown(scenario: Scenario, workspace: Workspace, result: Counted) -> Page:
     return Page(
         tables={"How often": [{"times": result.times}]},
-        links={"The file": (workspace.root / "count").as_uri()},
+        links={"The file": workspace.outputs("count")},
         texts={"Why": "because it was **asked**"},
     )
 
@@ -245,11 +246,13 @@ def test_prefect_shows_a_stage_as_completed_and_then_as_unchanged(workspace: Wor
         ("count", "COMPLETED", "Unchanged"),
     ]
     assert [run.state.message for run in task_runs] == ["done 1 times."] * 2
-    assert {(artifact.type, artifact.key) for artifact in artifacts} == {
-        ("table", "quickstart-how-often"),
-        ("markdown", "quickstart-the-file"),
-        ("markdown", "quickstart-why"),
+    assert {(artifact.type, artifact.key, artifact.description) for artifact in artifacts} == {
+        ("markdown", "quickstart-count", "done 1 times.")
     }
+    assert artifacts[0].data == (
+        "### Why\n\nbecause it was **asked**\n\n### How often\n\n| times |\n| --- |\n| 1 |\n\n### Where to look\n\n"
+        "- The file: `outputs/count`"
+    )
 
 
 @pytest.mark.servers

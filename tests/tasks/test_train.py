@@ -272,12 +272,23 @@ def test_without_a_validation_split_the_last_weights_are_kept(workspace: Workspa
 
 
 def test_a_training_survives_the_way_through_json(workspace: Workspace) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from pydantic import TypeAdapter
 
     training = Training(3, 2, "patience", 10, 5, 100, "float32", 0.5, 0.9, "abc", [{"loss": 1.0}])
     assert TypeAdapter(Training).validate_python(json.loads(json.dumps(asdict(training)))) == training
     assert str(training) == "3 epochs (stopped: patience), kept epoch 2, 90 % on val, 100 parameters"
-    assert train_file.page(scenario(), workspace, training).tables["epochs"] == [{"epoch": 1, "loss": 1.0}]
+    history = [{"loss": 1 / 3, "accuracy": 2 / 3, "val_loss": 0.5, "val_accuracy": 1.0, "learning_rate": 1.2345e-5}]
+    shown = train_file.page(scenario(), workspace, replace(training, history=history, best_epoch=1)).tables["Epochs"]
+    assert shown == [
+        {
+            "epoch": "1, kept",
+            "loss": "0.333",
+            "accuracy": "67 %",
+            "val loss": "0.500",
+            "val accuracy": "100 %",
+            "learning rate": "0.000012",
+        }
+    ]
     assert train_file.stage.in_dvc and train_file.stage.name == "train"  # as dvc.yaml names it

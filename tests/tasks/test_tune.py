@@ -48,7 +48,7 @@ def test_the_scenarios_own_settings_are_tried_first_and_the_best_is_told(tiny: T
     folder = tiny.workspace.outputs(NAME) / "tuning"
     assert (folder / "front.png").stat().st_size > 5_000 and len((folder / "trials.csv").read_text().splitlines()) == 4
     shown = page(tiny.scenario, tiny.workspace, found)
-    assert len(shown.tables["tuning"]) == 3 and shown.links
+    assert len(shown.tables["Trials"]) == len(shown.tables["Their settings"]) == 3 and shown.links
     assert TypeAdapter(Tuning).validate_python(json.loads(json.dumps(asdict(found)))) == found
     # Asked again, it goes on: what was finished is not trained again.
     more = tune(tiny.scenario, tiny.workspace, MUCH, 4)

@@ -131,5 +131,5 @@ def test_the_stage_is_remembered_and_shown(workspace: Workspace) -> None:
     stage_batch(workspace)
     first, again = (stage.perform(scenario(), workspace, COLLECTION) for _ in range(2))
     assert (first.state, again.state) == ("ran", "unchanged") and first.result == again.result
-    rows = page(scenario(), workspace, first.result).tables["data version"]
-    assert rows == [{"data version": first.result.data_version, "batch": "00000-aaa"}]
+    shown = page(scenario(), workspace, first.result)
+    assert shown.tables == {"Batches, the newest first": [{"batch": "00000-aaa"}]}

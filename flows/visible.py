@@ -1,0 +1,107 @@
+"""How far each long piece of a flow's work is, on Prefect's page."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from evergreen import figures, progress
+from evergreen.environment import prefect_answers
+from tasks.page import key, plain
+
+log = logging.getLogger("evergreen")
+
+EVERY_SECONDS = 3.0
+SHOWN_AFTER_SECONDS = 3.0  # work that is done sooner has no progress to show
+
+
+@contextlib.contextmanager
+def progress_shown(name: str) -> Iterator[None]:
+    """Within a flow: every piece of work that lasts and whose size is known has a progress artifact, with the time left.
+
+    Prefect's server is told by a thread of its own, and of the latest state alone: one that is slow or away never holds up the work.
+
+    Args:
+        name: the scenario's.
+    """
+    if not prefect_answers():
+        yield
+        return
+    reporter = _Reporter(name)
+    thread = threading.Thread(target=reporter.run, name="progress-on-prefect", daemon=True)
+    thread.start()
+    try:
+        with progress.listening(reporter.hear, every_seconds=EVERY_SECONDS):
+            yield
+    finally:
+        reporter.news.put(None)
+        thread.join(1)  # what is told later is told by the thread, as long as the process lives
+
+
+@dataclass(frozen=True)
+class _News:
+    """A task as it was at a moment, and the context in which Prefect knows which run's it is."""
+
+    task: progress.Task
+    percent: float
+    words: str
+    ended: bool
+    context: contextvars.Context
+
+
+class _Reporter:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.news: queue.Queue[_News | None] = queue.Queue()
+        self.artifacts: dict[int, UUID] = {}  # by the id of an open task
+        self.finished = False
+
+    def hear(self, task: progress.Task) -> None:
+        """Called in the thread that works."""
+        if task.share is None or (task.seconds < SHOWN_AFTER_SECONDS and not task.ended):
+            return
+        done = task.ended and not task.failed
+        words = f"{task.name}: done in {figures.duration(task.seconds)}" if done else str(task)
+        percent = 100.0 if done else 100 * task.share
+        self.news.put(_News(task, percent, words, task.ended, contextvars.copy_context()))
+
+    def run(self) -> None:
+        """Pass on the latest of each task until there is no more."""
+        while (latest := self._latest()) is not None:
+            for news in latest.values():
+                try:
+                    news.context.run(self._show, news)
+                except Exception as error:
+                    log.debug("Progress could not be shown on Prefect's page (%s).", error)
+            if self.finished:
+                return
+
+    def _latest(self) -> dict[int, _News] | None:
+        """Whatever has come, of each task the last; None at the end."""
+        waiting = [self.news.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self.news.get_nowait())
+        self.finished = None in waiting
+        latest = {id(news.task): news for news in waiting if news is not None}
+        return None if self.finished and not latest else latest
+
+    def _show(self, news: _News) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if id(news.task) in self.artifacts:
+            update_progress_artifact(self.artifacts[id(news.task)], news.percent, description=plain(news.words))
+        elif not news.ended:
+            made: Any = create_progress_artifact(
+                news.percent, key=key(self.name, f"{news.task.name} progress"), description=plain(news.words)
+            )
+            self.artifacts[id(news.task)] = made
+        if news.ended:
+            self.artifacts.pop(id(news.task), None)
