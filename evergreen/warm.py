@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,6 +69,11 @@ class WarmStart:
                 fix=f"Fetch them anew with: evergreen retrain {name}",
             )
         return [np.asarray(weight.value) for weight in load(path).weights]
+
+
+# What a training begins with: a registered version's weights, or random ones; "any": a model that is there already will do however it began, and
+# if one has to be trained, it is from random weights.
+Start = WarmStart | Literal["scratch", "any"]
 
 
 def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmStart:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 
 import typer
 
@@ -68,6 +68,11 @@ def run(
     estimate_only: Annotated[
         bool, typer.Option("--estimate", help="Run nothing; say what a whole run would take: time, energy, carbon, money.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, even if nothing has changed.")] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Train for so many, in this run alone.", show_default="as the scenario says"),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -95,13 +100,13 @@ def run(
             return
         from flows.stages import nothing_changed
 
-        summary = nothing_changed(scenario)  # no flow need start to find that
+        summary = None if force else nothing_changed(scenario, epochs)  # no flow need start to find that
         if summary is None:
             with progress.task("Starting Prefect", until_next=True):
-                from flows.attempt import start
+                from flows.attempt import start as start_flow
                 from flows.training import training
 
-                summary = start(training, scenario)
+                summary = start_flow(training, scenario, force, epochs)
         elif visible:
             from flows.links import run_links
             from flows.training import show_unchanged
@@ -119,7 +124,20 @@ def run(
 
 
 @app.command(rich_help_panel=FRESH)
-def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -> None:
+def retrain(
+    scenario: Scenario_,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train now, even without a reason, and without waiting for a cleaner hour.")
+    ] = False,
+    start: Annotated[
+        Literal["scenario", "champion", "scratch"],
+        typer.Option(
+            help="What training begins with: the champion (and from scratch only where the gate refuses that), scratch, or as the scenario says."
+        ),
+    ] = "scenario",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Take in what lies in a scenario's inbox, and train again where there is a reason.
 
     Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (id, label) into inbox/SCENARIO/.
@@ -138,10 +156,10 @@ def retrain(scenario: Scenario_, as_json: Json = False, debug: Debug = False) ->
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
-            from flows.attempt import start
+            from flows.attempt import start as start_flow
             from flows.retraining import retraining
 
-            state: Any = start(retraining, scenario, return_state=True)
+            state: Any = start_flow(retraining, scenario, force, start, return_state=True)
         summary = state.result()
         if as_json:
             print(json.dumps(summary), file=out)
@@ -181,10 +199,10 @@ def tune(
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
-            from flows.attempt import start
+            from flows.attempt import start as start_flow
             from flows.tuning import tuning
 
-            found = start(tuning, scenario, budget_wh, trials, apply)
+            found = start_flow(tuning, scenario, budget_wh, trials, apply)
         if as_json:
             print(json.dumps(found), file=out)
         else:

@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
@@ -28,7 +28,7 @@ from flows.links import run_links
 from flows.stages import planned, with_what_is_done
 from flows.summary import estimated, failure_shown, note_saving, publish
 from flows.visible import progress_shown
-from flows.waiting import can_wait, start_later
+from flows.waiting import can_wait, reason_found_at, start_later
 from flows.warm import starts, train_until_promoted
 from tasks import decide, look
 from tasks.decide import Decision
@@ -40,18 +40,21 @@ log = logging.getLogger("evergreen")
 
 @flow(name="retraining", flow_run_name="retraining-{scenario}", persist_result=False)
 @attempt
-def retraining(scenario: Name, reason_found_at: datetime | None = None) -> Any:
+def retraining(scenario: Name, force: bool = False, start: Literal["scenario", "champion", "scratch"] = "scenario") -> Any:
     """Take in what came since, and where there is a reason, train a scenario's model again and promote it if it is better.
 
     Args:
-        scenario: the name of a file in scenarios/, without its ending.
-        reason_found_at: set by a run that waits for a clean hour; its deadline is counted from then.
+        scenario: which scenario: the name of a file in scenarios/, without its ending.
+        force: train now, even if there is no reason to, and without waiting for a cleaner hour.
+        start: what training begins with. champion: it is fine-tuned, and training from scratch is tried only where the gate refuses that;
+            scratch: random weights; scenario: as the scenario says (retraining.start_from).
     """
     from prefect.states import Completed
 
+    start_from = None if start == "scenario" else start
     with failure_shown(scenario):
-        with progress_shown(scenario), Run.of(scenario) as run:
-            summary = retrain_where_due(run, reason_found_at)
+        with progress_shown(scenario), Run.of(scenario, force=force, retraining={"start_from": start_from}) as run:
+            summary = retrain_where_due(run, reason_found_at())
         publish(run.workspace, summary)
     if summary["retrained"]:
         return summary | {"links": run_links(summary)}
@@ -64,6 +67,8 @@ def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> dict
     seen = run(look.stage)
     decision = run(decide.stage, seen)
     announce(run, seen)
+    if run.force and not decision.due:
+        decision = replace(decision, reasons=("it was requested",))
     if not decision.due:
         return untrained(run, seen, decision)
     ways = starts(run, seen.champion)
@@ -85,7 +90,7 @@ def put_off(run: Run, expected: Estimate | None, reason_found_at: datetime, now:
     source = provider(run.scenario, run.workspace)
     start = when(run.scenario, source, seconds=seconds, reason_found_at=reason_found_at, now=now)
     log.info("%s", start.reason)
-    if start.now:
+    if start.now or run.force:
         return None
     assert start.ask_again_at is not None
     if not can_wait():

@@ -16,7 +16,7 @@ from tasks.stage import Rehearsal, Run, WouldRun
 from tasks.trial import trial
 
 if TYPE_CHECKING:
-    from evergreen.warm import WarmStart
+    from evergreen.warm import Start
     from tasks.evaluate import Evaluation
     from tasks.promote import Promotion
     from tasks.register import Registration
@@ -26,7 +26,7 @@ log = logging.getLogger("evergreen")
 
 
 def stages_in_order(run: Run) -> dict[str, Any]:
-    return conclude(run, *model_stages(run, data_stages(run)))
+    return conclude(run, *model_stages(run, data_stages(run), "any"))
 
 
 def data_stages(run: Run) -> DataVersion:
@@ -39,22 +39,22 @@ def data_stages(run: Run) -> DataVersion:
 
 
 def model_stages(
-    run: Run, data_version: DataVersion, *start: WarmStart | None, tries: int = 1
+    run: Run, data_version: DataVersion, start: Start, tries: int = 1
 ) -> tuple[DataVersion, Evaluation, Registration, Promotion]:
     """From the splits to the gate.
 
     Args:
-        start: what training begins with, as `tasks.train.train`; without it, a model that stands there and is unchanged will do.
+        start: what training begins with.
         tries: as `evergreen.gate.decide`.
     """
-    run(train.stage, *start)
+    run(train.stage, start)
     evaluation = run(evaluate.stage)
     registration = run(register.stage, data_version, evaluation)
     promotion = run(promote.stage, registration, tries)
     return data_version, evaluation, registration, promotion
 
 
-def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
+def planned(run: Run, start: Start) -> Estimate | None:
     """What the stages that will run are estimated to take; None where nothing tells. Without a budget nobody waits for a trial.
 
     Args:
@@ -64,12 +64,10 @@ def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
         OverBudget: the run would pass a limit of the scenario, with what it has spent already.
     """
     limited, scenario = is_limited(run.scenario), run.scenario
-    for warm in filter(None, start):
-        scenario = warm.of(scenario)
+    if not isinstance(start, str):
+        scenario = start.of(scenario)
     try:
-        expected = estimate(
-            scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, *start) or "promote"
-        )
+        expected = estimate(scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, start) or "promote")
     except NothingKnown:
         return None
     if limited:
@@ -78,7 +76,7 @@ def planned(run: Run, *start: WarmStart | None) -> Estimate | None:
     return expected
 
 
-def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[WarmStart | None] = ()) -> Estimate | None:
+def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[Start] = ()) -> Estimate | None:
     """The estimate of a whole retraining: with the stages that it has done to find a reason, and as far as it may come to that, with the
     training after one that the gate refuses.
 
@@ -89,7 +87,7 @@ def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[Warm
         return None
     perhaps = None
     for start in others:
-        scenario = run.scenario if start is None else start.of(run.scenario)
+        scenario = run.scenario if isinstance(start, str) else start.of(run.scenario)
         with contextlib.suppress(NothingKnown):
             again = estimate(scenario, run.workspace, no_trial, first="train").cost
             perhaps = again if perhaps is None else perhaps + again
@@ -97,18 +95,22 @@ def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[Warm
     return expected.after(done, run.cost(), perhaps)
 
 
-def first_to_run(run: Run, *start: WarmStart | None) -> str | None:
+def first_to_run(run: Run, start: Start) -> str | None:
     """The first stage that is not unchanged; None where all are."""
-    rehearsal = Rehearsal(run.scenario, run.workspace)
+    rehearsal = Rehearsal(run.scenario, run.workspace, force=run.force)
     try:
-        model_stages(rehearsal, data_stages(rehearsal), *start)
+        model_stages(rehearsal, data_stages(rehearsal), start)
     except WouldRun as stage:
         return str(stage)
     return None
 
 
-def nothing_changed(scenario: str) -> dict[str, Any] | None:
-    """The summary of a run in which no stage would run; None if one would. No flow is started for this."""
-    with Rehearsal.of(scenario) as run, contextlib.suppress(WouldRun):
+def nothing_changed(scenario: str, epochs: int | None = None) -> dict[str, Any] | None:
+    """The summary of a run in which no stage would run; None if one would. No flow is started for this.
+
+    Args:
+        epochs: as the flow `training`.
+    """
+    with Rehearsal.of(scenario, train={"epochs": epochs}) as run, contextlib.suppress(WouldRun):
         return stages_in_order(run)
     return None

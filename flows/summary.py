@@ -75,6 +75,7 @@ def conclude(
         "intensity_source": f"{grid.source}, {grid.year}",
         "seconds": sum(outcome.seconds for outcome in run.outcomes),
         "stages": stages_of(run),
+        "requested": run.requested | ({"force": True} if run.force else {}),
     }
     if any(outcome.state == "ran" for outcome in run.outcomes):
         replace_file(run.workspace.record(run.scenario.name) / "summary.json", json.dumps(summary, indent=1).encode())
@@ -199,6 +200,8 @@ def facts(summary: dict[str, Any]) -> dict[str, str]:
         found["saved by waiting"] = figures.carbon(summary["carbon_gco2e_saved_by_waiting"])
     if summary.get("energy_wh_saved_by_warm_start") is not None:
         found["saved by fine-tuning"] = figures.energy(summary["energy_wh_saved_by_warm_start"])
+    if summary.get("requested"):
+        found["requested for this run"] = ", ".join(f"{name} {value}" for name, value in summary["requested"].items())
     return found | {"model version": str(summary["model_version"]), "data version": summary["data_version"]}
 
 

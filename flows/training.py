@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
 from evergreen.scenario import Name
 from flows.attempt import attempt
@@ -20,15 +21,19 @@ log = logging.getLogger("evergreen")
 
 @flow(name="training", flow_run_name="training-{scenario}", persist_result=False)
 @attempt
-def training(scenario: Name) -> dict[str, Any]:
+def training(
+    scenario: Name, force: bool = False, epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+) -> dict[str, Any]:
     """Collect, check and version a scenario's images, train and evaluate a model on them, and promote it if it is better.
 
     Args:
-        scenario: the name of a file in scenarios/, without its ending.
+        scenario: which scenario: the name of a file in scenarios/, without its ending.
+        force: run every stage, even if nothing has changed since the last run.
+        epochs: train for so many epochs, in this run alone; None for as many as the scenario says.
     """
     with failure_shown(scenario):
-        with progress_shown(scenario), Run.of(scenario) as run:
-            expected = planned(run)
+        with progress_shown(scenario), Run.of(scenario, force=force, train={"epochs": epochs}) as run:
+            expected = planned(run, "any")
             summary = stages_in_order(run) | estimated(expected)
         publish(run.workspace, summary)
     return summary | {"links": run_links(summary)}

@@ -10,6 +10,9 @@ from typing import Any
 log = logging.getLogger("evergreen")
 
 
+REASON_FOUND_AT = "evergreen.reason-found-at"  # a label of the run that has waited
+
+
 def can_wait() -> bool:
     """Whether this run is of a deployment on a server, which can start it again later."""
     return _deployment_id() is not None and "PREFECT_API_URL" in os.environ
@@ -34,7 +37,8 @@ def start_later(scenario: str, when: datetime, reason_found_at: datetime, reason
         with get_client(sync_client=True) as client:
             run = client.create_flow_run_from_deployment(
                 deployment_id,
-                parameters={"scenario": scenario, "reason_found_at": reason_found_at.isoformat()},
+                parameters={"scenario": scenario},
+                labels={REASON_FOUND_AT: reason_found_at.isoformat()},  # no parameter: it is nothing that a person would set
                 state=Scheduled(scheduled_time=when, message=reason),
                 name=f"retraining-{scenario}-waits",
                 idempotency_key=f"{scenario}-{when.isoformat(timespec='minutes')}",  # a retry schedules no second one
@@ -43,6 +47,15 @@ def start_later(scenario: str, when: datetime, reason_found_at: datetime, reason
         log.warning("The start could not be put off (%s): it starts now.", error)
         return None
     return str(run.name)
+
+
+def reason_found_at() -> datetime | None:
+    """When the reason was found for which this run has waited; None for a run that has not waited."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    found = context.flow_run.labels.get(REASON_FOUND_AT) if context and context.flow_run else None
+    return datetime.fromisoformat(str(found)) if found else None
 
 
 def _deployment_id() -> Any:

@@ -12,7 +12,7 @@ from evergreen.estimate import expected, training_kind
 from evergreen.ledger import device, read
 from evergreen.records import record_metrics
 from evergreen.registry import connect
-from evergreen.warm import NotPossible, WarmStart, warm_start
+from evergreen.warm import NotPossible, Start, warm_start
 from flows.stages import data_stages, model_stages, planned
 from flows.summary import conclude
 from tasks.stage import Run
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 
-def starts(run: Run, champion: int | None) -> tuple[WarmStart | None, ...]:
+def starts(run: Run, champion: int | None) -> tuple[Start, ...]:
     """What trainings may begin with, the cheaper one first."""
     if champion is None or run.scenario.retraining.start_from == "scratch":
-        return (None,)
+        return ("scratch",)
     try:
-        return warm_start(run.scenario, run.workspace, champion), None
+        return warm_start(run.scenario, run.workspace, champion), "scratch"
     except NotPossible as why:
         log.info("Training is from scratch: %s", why)
-        return (None,)
+        return ("scratch",)
 
 
-def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str, Any]:
+def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
     """Train from each start in turn until the gate lets one in; the summary of the last, with all `tries` and what a warm start saved
     (`energy_wh_saved_by_warm_start`; below 0 where it was in vain; None where none was tried or nobody can tell)."""
     data_version = data_stages(run)
@@ -42,7 +42,7 @@ def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str
     spent: list[Energy] = []
     for start in ways:
         if tries and (why := _over_budget(run, start)):
-            tries.append({"start": _told(start), "version": None, "promoted": False, "reason": why})
+            tries.append({"start": str(start), "version": None, "promoted": False, "reason": why})
             break
         before = len(run.outcomes)
         found = model_stages(run, data_version, start, tries=len(ways))
@@ -50,7 +50,7 @@ def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str
         spent.append(sum((outcome.energy for outcome in run.outcomes[before:]), start=Energy.nothing()))
         tries.append(
             {
-                "start": _told(start),
+                "start": str(start),
                 "version": registration.model_version,
                 "promoted": promotion.promoted,
                 "reason": promotion.reason,
@@ -61,7 +61,7 @@ def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str
             break
     summary = conclude(run, *found)
     saved = None
-    if ways[0] is not None:
+    if ways[0] != "scratch":
         saved = _saved_wh(run) if summary["promoted"] and len(spent) == 1 else _negative(spent[0].energy_wh)
     if saved is not None:
         with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
@@ -70,7 +70,7 @@ def train_until_promoted(run: Run, ways: Sequence[WarmStart | None]) -> dict[str
     return summary | {"tries": tries, "energy_wh_saved_by_warm_start": saved}
 
 
-def _over_budget(run: Run, start: WarmStart | None) -> str | None:
+def _over_budget(run: Run, start: Start) -> str | None:
     """Why there may be no more tries; None where there may."""
     try:
         planned(run, start)
@@ -99,7 +99,3 @@ def _saved_wh(run: Run) -> float | None:
 
 def _negative(energy_wh: float | None) -> float | None:
     return None if energy_wh is None else -energy_wh
-
-
-def _told(start: WarmStart | None) -> str:
-    return "scratch" if start is None else str(start)

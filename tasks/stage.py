@@ -11,11 +11,11 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from evergreen import progress
 from evergreen.energy import Energy, Meter
@@ -70,8 +70,12 @@ class Stage:
     def name(self) -> str:
         return self.function.__name__
 
-    def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any) -> Outcome:
-        """Run the stage as a Prefect task (within a flow), unless it is unchanged."""
+    def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any, force: bool = False) -> Outcome:
+        """Run the stage as a Prefect task (within a flow), unless it is unchanged.
+
+        Args:
+            force: run it even so.
+        """
         from prefect import Task
         from prefect.cache_policies import NO_CACHE
         from prefect.states import Completed
@@ -79,7 +83,7 @@ class Stage:
         def work() -> Any:
             try:
                 with stop_allowed():
-                    outcome = self.perform(scenario, workspace, *earlier)
+                    outcome = self.perform(scenario, workspace, *earlier, force=force)
             except BaseException:
                 if not stop_requested():
                     raise
@@ -114,22 +118,25 @@ class Stage:
         check()
         return state.result()
 
-    def perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False) -> Outcome:
+    def perform(
+        self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False, force: bool = False
+    ) -> Outcome:
         """The stage without Prefect: skipped where unchanged, measured, committed to `dvc.lock`, and remembered.
 
         Args:
             by_dvc: DVC has called: it has looked whether the stage is unchanged, and will commit it.
+            force: run it also where it is unchanged.
         """
         with room_for(f"for {self.name}"):
-            return self._perform(scenario, workspace, *earlier, by_dvc=by_dvc)
+            return self._perform(scenario, workspace, *earlier, by_dvc=by_dvc, force=force)
 
-    def _perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool) -> Outcome:
+    def _perform(self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool, force: bool) -> Outcome:
         meter, started = Meter(), time.monotonic()
         state: Literal["ran", "unchanged"] = "unchanged"
         result, outputs = None, ""
         try:
             with meter, progress.task(self.name):
-                result = None if by_dvc else self.recall(scenario, workspace, *earlier)
+                result = None if by_dvc or force else self.recall(scenario, workspace, *earlier)
                 if result is None:
                     state = "ran"
                     self._memory(scenario, workspace).unlink(missing_ok=True)
@@ -198,23 +205,39 @@ class Stage:
 
 @dataclass
 class Run:
-    """One pass of a flow over its stages: `run(stage, …)` performs one and gives its result."""
+    """One pass of a flow over its stages: `run(stage, …)` performs one and gives its result.
+
+    Attributes:
+        scenario: with the settings that were requested for this run in place of the file's.
+        requested: those settings, by their names (`train.epochs`); nothing of them is written into the scenario's file.
+        force: every stage runs, also one that is unchanged.
+    """
 
     scenario: Scenario
     workspace: Workspace
     outcomes: list[Outcome] = field(default_factory=list)
+    requested: dict[str, Any] = field(default_factory=dict)
+    force: bool = False
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, name: str) -> Iterator[Run]:
-        """Load the scenario and hold its lock: a second run of the same scenario waits."""
+    def of(cls, name: str, *, force: bool = False, **sections: Mapping[str, Any]) -> Iterator[Self]:
+        """Load the scenario and hold its lock: a second run of the same scenario waits.
+
+        Args:
+            sections: settings for this run alone, by section and name; None for what the file says.
+        """
         workspace = Workspace.find()
-        scenario = Scenario.load(workspace.scenarios, name)
+        scenario, requested = Scenario.load(workspace.scenarios, name), {}
+        for section, settings in sections.items():
+            given = {key: value for key, value in settings.items() if value is not None}
+            scenario = scenario.model_copy(update={section: getattr(scenario, section).model_copy(update=given)})
+            requested |= {f"{section}.{key}": value for key, value in given.items()}
         with workspace.lock(f"run-{name}"):
-            yield cls(scenario, workspace)
+            yield cls(scenario, workspace, requested=requested, force=force)
 
     def __call__(self, stage: Stage, *earlier: Any) -> Any:
-        outcome = stage(self.scenario, self.workspace, *earlier)
+        outcome = stage(self.scenario, self.workspace, *earlier, force=self.force)
         self.outcomes.append(outcome)
         return outcome.result
 
@@ -242,7 +265,7 @@ class Rehearsal(Run):
     def __call__(self, stage: Stage, *earlier: Any) -> Any:
         started = time.monotonic()
         with Meter() as meter:
-            result = stage.recall(self.scenario, self.workspace, *earlier)
+            result = None if self.force else stage.recall(self.scenario, self.workspace, *earlier)
         if result is None:
             raise WouldRun(stage.name)
         self.outcomes.append(Outcome(stage.name, "unchanged", time.monotonic() - started, meter.spent(), result))

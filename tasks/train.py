@@ -38,7 +38,7 @@ from evergreen.feed import Split, label_names, ordered_batches, pixel_range, ste
 from evergreen.kinds import kind_of
 from evergreen.progress import task
 from evergreen.scenario import Scenario, Train
-from evergreen.warm import WarmStart
+from evergreen.warm import Start, WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page
 from tasks.stage import Stage
@@ -88,11 +88,11 @@ class Progress:
     attempts: int = 1
 
 
-def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = None) -> Training:
+def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Training:
     """Fit the scenario's network to its training split, and keep the best weights.
 
     Args:
-        start: weights to begin with, and how much shorter it is then; None for random ones.
+        start: weights to begin with, and how much shorter it is then; random ones otherwise.
 
     Raises:
         EvergreenError: the splits are missing or empty, `start` is no longer there or does not fit, or an energy budget is set where
@@ -108,10 +108,11 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
     if not len(fit_on):
         raise EvergreenError("the train split is empty", fix="Collect more images, or lower val_share and test_share.")
 
-    scenario = start.of(scenario) if start else scenario
-    checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on, start))
+    warm = start if isinstance(start, WarmStart) else None
+    scenario = warm.of(scenario) if warm else scenario
+    checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on, warm))
     with Meter() as meter, tracking(Tracker(scenario, workspace)) as tracker:
-        weights = start.weights(workspace, scenario.name) if start else None
+        weights = warm.weights(workspace, scenario.name) if warm else None
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
         progress = fitting.progress
@@ -119,7 +120,7 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
             model = fitting.finished()
             save(model, folder)
             _write_json(folder / "history.json", progress.history)
-            _write_json(folder / "settings.json", fitting.settings() | more_settings(splits, start))
+            _write_json(folder / "settings.json", fitting.settings() | more_settings(splits, warm))
         progress.energy_wh = fitting.energy_wh()
         record = {key: value for key, value in asdict(progress).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())
@@ -138,7 +139,7 @@ def train(scenario: Scenario, workspace: Workspace, start: WarmStart | None = No
         val_accuracy=kept.get("val_accuracy"),
         run_id=progress.run_id,
         history=progress.history,
-        start=start,
+        start=warm,
     )
 
 
@@ -575,10 +576,14 @@ def work(scenario: Scenario, training: Training) -> tuple[float, str]:
     return float(training.epochs * training.train_items), training_kind(scenario)
 
 
-def unchanged(scenario: Scenario, workspace: Workspace, *wanted_and_last: Any) -> bool:
-    """Whether the model began as is wanted; a run that wants no beginning in particular takes the one that it had."""
-    *wanted, last = wanted_and_last
-    return not wanted or wanted == [last.start]
+def unchanged(scenario: Scenario, workspace: Workspace, start: Start, last: Training) -> bool:
+    """Whether the model that is there began as requested and was trained by the settings of this run: DVC knows those of the file alone, and
+    an earlier run may have been given others."""
+    if start != "any" and last.start != (start if isinstance(start, WarmStart) else None):
+        return False
+    requested = (last.start.of(scenario) if last.start else scenario).train.model_dump(mode="json")
+    trained: dict[str, Any] = json.loads((workspace.model(scenario.name) / "settings.json").read_text())["train"]
+    return all(requested.get(key) == value for key, value in trained.items())
 
 
 stage = Stage(train, Training, in_dvc=True, unchanged=unchanged, page=page, work=work)

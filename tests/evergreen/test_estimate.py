@@ -224,8 +224,8 @@ def test_a_training_over_budget_does_not_start(spender: Tiny) -> None:
     from tasks.stage import Run
 
     run = Run(spender.scenario, spender.workspace)
-    assert planned(run) is None  # without a budget nobody waits for a trial
+    assert planned(run, "any") is None  # without a budget nobody waits for a trial
     change(spender.workspace, "budget", month={"wh": 3.0001})
     with pytest.raises(OverBudget, match="would pass the month's budget"):
-        planned(Run(spender.scenario, spender.workspace))
+        planned(Run(spender.scenario, spender.workspace), "any")
     assert run.outcomes == []

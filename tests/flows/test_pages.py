@@ -139,12 +139,29 @@ def test_mlflow_shows_the_registered_model_and_its_champion(up: Up, run_summary:
     shows(page, f"{up.mlflow_url}/#/models/evergreen-quickstart", "champion", "Version")
 
 
-def test_a_run_started_from_the_deployment_is_done_by_the_worker(up: Up, run_summary: Any) -> None:
+def test_a_run_started_from_the_deployment_is_done_by_the_worker_and_has_our_log(up: Up, run_summary: Any, page: Any) -> None:
     done = up.checkout.run(
-        "prefect", "deployment", "run", "training/quickstart", "--watch", PREFECT_API_URL=f"{up.prefect_url}/api", timeout=300
-    )
+        "prefect", "deployment", "run", "training/quickstart", "--watch", "--param", "epochs=2", PREFECT_API_URL=f"{up.prefect_url}/api",
+        timeout=300,
+    )  # fmt: skip
     assert done.status == 0, done.out + done.err
     assert "Completed" in done.out
+    run = flow_run_id(up)
+    logs = up.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+    lines = [line["message"] for line in logs if line["name"] == "evergreen"]
+    for line in (*run_summary["stages"], "epoch 1/2", "epoch 2/2", "estimated"):  # as on the command line
+        assert any(one.startswith(line) for one in lines), lines
+    summary = artifacts(up)["quickstart-summary"]["data"]
+    assert "train.epochs 2" in summary  # what was requested for this run is on its page
+    opened_form(page, up)
+
+
+def opened_form(page: Any, up: Up) -> None:
+    """What a person may set is on the form of the deployment, in words, and nothing else."""
+    for flow, fields in (("training", ("scenario", "force", "epochs")), ("retraining", ("scenario", "force", "start"))):
+        deployment = up.ask(f"deployments/name/{flow}/quickstart")
+        assert set(deployment["parameter_openapi_schema"]["properties"]) == set(fields)
+        shows(page, f"{up.prefect_url}/deployments/deployment/{deployment['id']}/run", *fields, "which scenario")
 
 
 def test_a_taken_port_is_named_with_the_way_out(up: Up) -> None:

@@ -68,6 +68,18 @@ def test_nothing_new_is_nothing_to_do(crowned: Tiny, events: list[dict[str, Any]
     assert "0 new and 0 corrected items" in summary["against"][0]
 
 
+def test_what_a_person_asks_for_is_trained_without_a_reason(crowned: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        pass
+
+    def reached(run: Run, ways: Any) -> None:
+        raise Reached(run.force)
+
+    monkeypatch.setattr("flows.retraining.train_until_promoted", reached)
+    with pytest.raises(Reached, match="True"):
+        retrain_where_due(Unseen(crowned.scenario, crowned.workspace, force=True))
+
+
 def test_new_digits_are_learned_once(crowned: Tiny) -> None:
     drop(crowned.workspace, range(500, 570))
     correct(crowned.workspace, f"{id_of(3)},{other(3)},")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from flows.waiting import REASON_FOUND_AT, reason_found_at
 from tests.flows.conftest import Up
 
 CODE = """if True:
@@ -29,8 +32,22 @@ def test_a_start_that_is_put_off_is_one_scheduled_run_of_the_same_deployment(up:
     (run,) = found
     assert run["state"]["type"] == "SCHEDULED" and run["deployment_id"] == deployment["id"]
     assert run["expected_start_time"].startswith("2036-01-01T12:00")
-    assert run["parameters"]["reason_found_at"] == "2035-12-31T12:00:00+00:00"
+    assert run["parameters"] == {"scenario": "quickstart"}  # what only the project needs is no parameter that a person sees
+    assert run["labels"][REASON_FOUND_AT] == "2035-12-31T12:00:00+00:00"
     up.ask(f"flow_runs/{run['id']}", method="DELETE")
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [({}, None), ({REASON_FOUND_AT: "2035-12-31T12:00:00+00:00"}, datetime(2035, 12, 31, 12, tzinfo=UTC))]
+)
+def test_a_run_that_has_waited_knows_since_when(labels: dict[str, str], found: datetime | None) -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.context import FlowRunContext
+
+    assert reason_found_at() is None  # outside a flow
+    run = FlowRun.model_construct(labels=labels)
+    with FlowRunContext.model_construct(flow_run=run):
+        assert reason_found_at() == found
 
 
 @pytest.mark.servers

@@ -144,13 +144,25 @@ def test_a_killed_fine_tuning_goes_on_and_is_not_mixed_up_with_one_from_scratch(
 def test_an_ordinary_run_takes_the_fine_tuned_model_that_stands_there(crowned: Tiny) -> None:
     run = run_of(crowned)
     (start, scratch) = starts(run, 1)
-    assert start is not None and scratch is None
+    assert isinstance(start, WarmStart) and scratch == "scratch"
     train_file.stage.perform(crowned.scenario, crowned.workspace, start)
-    last = train_file.stage.recall(crowned.scenario, crowned.workspace)
+    last = train_file.stage.recall(crowned.scenario, crowned.workspace, "any")
     assert last.start == start
     assert train_file.stage.recall(crowned.scenario, crowned.workspace, start) == last
-    assert train_file.stage.recall(crowned.scenario, crowned.workspace, None) is None  # from scratch is another one
-    assert first_to_run(run, None) in ("collect", "train")
+    assert train_file.stage.recall(crowned.scenario, crowned.workspace, "scratch") is None  # from scratch is another one
+    assert first_to_run(run, "scratch") in ("collect", "train")
+
+
+def test_epochs_for_one_run_are_not_taken_for_the_scenarios_own(crowned: Tiny) -> None:
+    """DVC knows the settings of the file alone; the run after it comes back to them."""
+    own = crowned.scenario
+    shorter = own.model_copy(update={"train": own.train.model_copy(update={"epochs": 1})})
+    train_file.stage.perform(shorter, crowned.workspace, "any")
+    assert train_file.stage.recall(shorter, crowned.workspace, "any").epochs == 1
+    assert train_file.stage.recall(own, crowned.workspace, "any") is None
+    back = train_file.stage.perform(own, crowned.workspace, "any")
+    assert (back.state, back.result.epochs) == ("ran", own.train.epochs)
+    assert train_file.stage.perform(own, crowned.workspace, "any").state == "unchanged"
 
 
 @pytest.mark.parametrize(
@@ -165,13 +177,13 @@ def test_another_network_is_not_fine_tuned(crowned: Tiny, section: str, settings
     change(crowned.workspace, section, **settings)
     with pytest.raises(NotPossible, match=told):
         warm_start(crowned.scenario, crowned.workspace, 1)
-    assert starts(run_of(crowned), 1) == (None,)
+    assert starts(run_of(crowned), 1) == ("scratch",)
 
 
 def test_from_scratch_where_it_is_asked_or_there_is_no_champion(crowned: Tiny) -> None:
-    assert starts(run_of(crowned), None) == (None,)
+    assert starts(run_of(crowned), None) == ("scratch",)
     change(crowned.workspace, "retraining", start_from="scratch")
-    assert starts(run_of(crowned), 1) == (None,)
+    assert starts(run_of(crowned), 1) == ("scratch",)
 
 
 def test_a_champion_without_its_keras_file_is_not_fine_tuned(crowned: Tiny) -> None:

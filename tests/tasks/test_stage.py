@@ -117,6 +117,22 @@ def test_what_dvc_calls_for_runs_though_it_seems_unchanged(workspace: Workspace,
     assert STAGE.perform(quickstart, workspace, by_dvc=True).result.times == 2
 
 
+def test_a_forced_stage_runs_though_it_is_unchanged(workspace: Workspace, quickstart: Scenario) -> None:
+    STAGE.perform(quickstart, workspace, "x")
+    assert STAGE.perform(quickstart, workspace, "x", force=True).result.times == 2
+    with pytest.raises(WouldRun):
+        Rehearsal(quickstart, workspace, force=True)(STAGE, "x")
+
+
+def test_settings_for_one_run_are_its_own(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_ROOT", str(workspace.root))
+    own = Scenario.load(workspace.scenarios, "quickstart")
+    with Run.of("quickstart", train={"epochs": 3}, retraining={"start_from": None}) as run:
+        assert run.scenario.train == own.train.model_copy(update={"epochs": 3}) and run.scenario.retraining == own.retraining
+        assert run.requested == {"train.epochs": 3} and not run.force
+    assert Scenario.load(workspace.scenarios, "quickstart") == own
+
+
 def test_two_scenarios_have_memories_of_their_own(workspace: Workspace, quickstart: Scenario) -> None:
     STAGE.perform(quickstart, workspace)
     assert STAGE.perform(Scenario.load(workspace.scenarios, "cifar10"), workspace).state == "ran"

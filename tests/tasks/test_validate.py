@@ -301,7 +301,7 @@ def test_the_page_links_the_data_docs_and_lists_every_expectation(workspace: Wor
     staged_batch(workspace, {"cat": 20, "dog": 20})
     validation = validate(scenario(), workspace, collection())
     shown = page(scenario(), workspace, validation)
-    assert shown.links["Data Docs"] == workspace.data_docs("quickstart") / "index.html"
+    assert shown.links["Data Docs"] == workspace.data_docs(scenario().name) / "index.html"
     rows = shown.tables["Expectations, all met"]
     assert len(rows) == len(validation.checks)
     assert {"about": 'label "cat"', "expected": "at least 10", "observed": "20 items"} in rows
