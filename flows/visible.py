@@ -19,6 +19,7 @@ from tasks.page import key, plain
 log = logging.getLogger("evergreen")
 
 EVERY_SECONDS = 3.0
+LAST_WORDS_SECONDS = 2.0  # so long the end of the work waits for a server that is slow
 SHOWN_AFTER_SECONDS = 3.0  # work that is done sooner has no progress to show
 
 
@@ -42,7 +43,7 @@ def progress_shown(name: str) -> Iterator[None]:
             yield
     finally:
         reporter.news.put(None)
-        thread.join(1)  # what is told later is told by the thread, as long as the process lives
+        thread.join(LAST_WORDS_SECONDS)
 
 
 @dataclass(frozen=True)

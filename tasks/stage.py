@@ -228,7 +228,8 @@ class Run:
             sections: settings for this run alone, by section and name; None for what the file says.
         """
         workspace = Workspace.find()
-        scenario, requested = Scenario.load(workspace.scenarios, name), {}
+        scenario = Scenario.load(workspace.scenarios, name)
+        requested: dict[str, Any] = {}
         for section, settings in sections.items():
             given = {key: value for key, value in settings.items() if value is not None}
             scenario = scenario.model_copy(update={section: getattr(scenario, section).model_copy(update=given)})

@@ -18,6 +18,12 @@ from tests.tasks.test_stage import prefect_storage as prefect_storage
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("prefect_storage")]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is told is waited for."""
+    monkeypatch.setattr("flows.visible.LAST_WORDS_SECONDS", 120.0)
+
+
 def artifacts_of(body: Any) -> tuple[Any, dict[str, Any]]:
     """What a flow leaves: its state, and its artifacts by key."""
     from prefect import flow
