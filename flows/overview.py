@@ -196,7 +196,7 @@ def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, s
     log = logging.getLogger("evergreen")
     before, log.disabled = log.disabled, True
     try:
-        stage = first_to_run(Run(scenario, workspace))
+        stage = first_to_run(Run(scenario, workspace), "any")
     except EvergreenError as error:
         return "collect", str(error)
     finally:

@@ -67,7 +67,9 @@ def planned(run: Run, start: Start) -> Estimate | None:
     if not isinstance(start, str):
         scenario = start.of(scenario)
     try:
-        expected = estimate(scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, start) or "promote")
+        expected = estimate(
+            scenario, run.workspace, trial if limited else no_trial, first=first_to_run(run, start) or "promote"
+        )
     except NothingKnown:
         return None
     if limited:

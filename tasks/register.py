@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
+TRAINING_VIEW = "?workflowType=machine_learning"  # MLflow's page opens in its view of GenAI otherwise
 MAX_DIFFERENCE = 1e-4
 OF_THE_MODEL = (
     "test_items",
@@ -405,8 +406,8 @@ def seen_in_mlflow(workspace: Workspace, run_id: str, name: str, version: int) -
         return {}
     experiment = connect(workspace).MlflowClient().get_run(run_id).info.experiment_id
     return {
-        "MLflow: the run": f"{uri}/#/experiments/{experiment}/runs/{run_id}",
-        f"MLflow: {model_name(name)} version {version}": f"{uri}/#/models/{model_name(name)}/versions/{version}",
+        "MLflow: the run": f"{uri}/#/experiments/{experiment}/runs/{run_id}{TRAINING_VIEW}",
+        f"MLflow: {model_name(name)} version {version}": f"{uri}/#/models/{model_name(name)}/versions/{version}{TRAINING_VIEW}",
     }
 
 
