@@ -22,6 +22,7 @@ GRACE_SECONDS = 2.6
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _requested = 0  # the signal by which this process was asked to stop
+_supervised = False
 _allowed = True  # whether `Stopped` may be raised where the process is now
 _last_actions: list[Callable[[], object]] = []
 
@@ -83,6 +84,11 @@ def supervise(work: Callable[[], int], stopped: Callable[[int], int], *, grace_s
         _explain_death(-status)
         status = 128 - status
     return status
+
+
+def supervised() -> bool:
+    """Whether this process works for `supervise`: SIGTERM ends it as it should."""
+    return _supervised
 
 
 def stop_requested() -> bool:
@@ -155,7 +161,8 @@ def _obey(orders: int, grace_seconds: float) -> None:
                 action()
         os._exit(128 + _requested)
 
-    main = threading.get_ident()
+    global _supervised
+    main, _supervised = threading.get_ident(), True
     signal.signal(signal.SIGUSR1, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=listen, name="listen-to-parent", daemon=True).start()

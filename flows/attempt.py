@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from evergreen.environment import configure
-from evergreen.stopping import before_killed, check, stop_allowed, stop_postponed, stop_requested
+from evergreen.stopping import before_killed, check, stop_allowed, stop_postponed, stop_requested, supervised
 from evergreen.workspace import Workspace
 from tasks.stage import cancelled
 
@@ -24,6 +24,7 @@ R = TypeVar("R")
 log = logging.getLogger("evergreen")
 
 GRACE_SECONDS = 30.0
+ASK_SECONDS = 5.0  # between two questions whether a run was cancelled
 
 
 def attempt(body: Callable[P, R]) -> Callable[P, R]:
@@ -36,6 +37,8 @@ def attempt(body: Callable[P, R]) -> Callable[P, R]:
 
         begin()
         before_killed(_cancel(flow_run.id))
+        if supervised() and "PREFECT_API_URL" in os.environ:
+            threading.Thread(target=_end_where_cancelled, args=(flow_run.id,), name="end-where-cancelled", daemon=True).start()
         try:
             with stop_allowed():
                 return body(*args, **kwargs)
@@ -72,6 +75,20 @@ def _cancel(run: str) -> Callable[[], None]:
             client.set_flow_run_state(UUID(run), cancelled(), force=True)
 
     return cancel
+
+
+def _end_where_cancelled(run: str) -> None:
+    """Wait until the run is cancelled on Prefect's page, then end this process: no worker does that for a command."""
+    from prefect import get_client
+
+    while True:
+        time.sleep(ASK_SECONDS)
+        with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(run)).state
+            if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                log.warning("The run was cancelled on Prefect's page.")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 def begin() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -168,3 +169,21 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
     assert any("they are darker" in told["text"] and told["resource"] == "evergreen.scenario.quickstart" for told in texts)
     assert any("training-quickstart: Crashed" in told["text"] for told in texts)
     until(lambda: any("they are darker" in mail for mail in receivers.received.mails))
+
+
+def test_a_run_of_the_command_line_that_is_cancelled_on_the_page_ends_as_cancelled(up: Up) -> None:
+    with epochs(up, 10_000):
+        began = time.time()
+        command = [sys.executable, "-m", "flows.cli", "run"]
+        process = psutil.Popen(command, cwd=up.checkout.root, env=up.checkout.environment, stderr=subprocess.PIPE)
+        until(lambda: learns(up, began))
+        run = up.ask(
+            "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+        )[0]["id"]
+        family = process.children(recursive=True)
+        assert up.ask(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})["status"] == "ACCEPT"
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 143 and b"cancelled on Prefect's page" in said and b"Traceback" not in said
+        assert state(up, run) == "CANCELLED" and lock_is_free(up)
+        assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert up.checkout.evergreen("run", "--epochs", "1").status == 0
