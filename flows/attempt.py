@@ -95,8 +95,8 @@ def begin() -> None:
     """What a flow does first. The environment is as the `evergreen` command sets it, also where a worker was started by hand; and
     if a worker started this process, it ends with the worker: Prefect starts it in a session of its own, where it would go on
     unseen, and in the way of the next run, when the worker is killed."""
-    configure(Workspace.find())
     speak()
+    configure(Workspace.find())
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         worker = os.getppid()
         told = end_with_parent() and not _is_orphaned(worker)

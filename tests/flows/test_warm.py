@@ -50,7 +50,7 @@ def beginner(tiny: Tiny) -> Tiny:
     """A champion that has learned for one epoch; the scenario asks for twenty."""
     change(tiny.workspace, "train", epochs=1)
     run = run_of(tiny)
-    train_file.stage.perform(run.scenario, run.workspace)
+    train_file.stage.perform(run.scenario, run.workspace, "any")
     evaluated = evaluate.stage.perform(run.scenario, run.workspace).result
     register(run.scenario, run.workspace, tiny.data_version, evaluated)
     tiny.promote()
