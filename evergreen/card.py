@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from evergreen.names import markdown
 from evergreen.registry import connect, model_name
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
@@ -41,10 +42,10 @@ def model_card(
     lines = [
         f"# evergreen-{scenario.name}",
         "",
-        scenario.description or "A classifier of images.",
+        markdown(scenario.description) or "A classifier of images.",
         "",
         f"- Takes one encoded image (it is brought to {width}×{height}, {'grey' if channels == 1 else 'colour'}); gives one of "
-        f"{len(training['labels'])} labels with its probability: {', '.join(training['labels'])}.",
+        f"{len(training['labels'])} labels with its probability: {', '.join(map(markdown, training['labels']))}.",
         f"- Data version `{data_version}`, git commit `{git_commit or 'none'}`, seed {training['seed']}, best epoch "
         f"{training['best_epoch']}, {training['precision']}, trained from {trained_from(training)}.",
         f"- {splits['splits']['train']:,} training, {splits['splits']['val']:,} validation and {splits['splits']['test']:,} test items; "
@@ -59,7 +60,7 @@ def model_card(
         "| label | items | precision (95 %) | recall (95 %) | F1 |",
         "|---|---|---|---|---|",
         *(
-            f"| {row['label']} | {row['items']:,} | {_range(row, 'precision')} | {_range(row, 'recall')} | {_number(row['f1'])} |"
+            f"| {markdown(row['label'])} | {row['items']:,} | {_range(row, 'precision')} | {_range(row, 'recall')} | {_number(row['f1'])} |"
             for row in by_label
         ),
         "",
@@ -90,7 +91,7 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
         slices: of `evergreen.gate.Slice`.
     """
     rows = [
-        f"| {row['column']} {row['value']} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
+        f"| {row['column']} {markdown(str(row['value']))} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
         f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else format(row['p_value_worse'], '.3g')} |"
         for row in slices
     ]
@@ -98,7 +99,7 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
         [
             f"{AGAINST} {champion}, the champion on {datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC",
             "",
-            f"It was {reason}.",
+            f"It was {markdown(reason)}.",
             "",
             "| items | number | champion's accuracy (95 %) | this model's | gained | lost | p that it is no worse |",
             "|---|---|---|---|---|---|---|",

@@ -2,29 +2,31 @@
 
 inbox/NAME/LABEL/…           images, a folder a label
 inbox/NAME/*.zip .tar(.gz)   archives of such folders
-inbox/NAME/*.csv             corrections: columns `id` and `label`, and `by` (who says so) if you like
+inbox/NAME/*.csv             corrections: columns `id` (or `source`: a path or a file name) and `label`, and `by` (who says so) if you like
 inbox/NAME/taken/…           what was taken in; nothing reads it, and it can be emptied at any time
 
 A file is moved to `taken` when its items are in the data set or in quarantine, and not before: whoever is killed in between
 finds it in the inbox again, and its items known. Files that may still be on their way (changed within the last seconds, hidden, or
-called `.part`, `.tmp` or the like) are left for the next time. The label `taken` can only come in an archive.
+called `.part`, `.tmp` or the like) are left for the next time, and so are those whose label the scenario doesn't know. The label `taken` can only come in an archive.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen.errors import DataRefused, WrongUse
-from evergreen.names import UNIX, Decoder, readable_name
+from evergreen.names import UNIX, WINDOWS, Decoder, guess_encoding, readable_name, tidy
 from evergreen.scenario import Scenario
 from evergreen.sources import Found, archive_kind, read_file, stream, walk
 from evergreen.workspace import Workspace
@@ -32,6 +34,7 @@ from evergreen.workspace import Workspace
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
 TAKEN = "taken"
 ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
+ITEM_COLUMNS = ("id", "source", "path", "file", "filename")  # of a file of corrections, that may name the item
 MAX_CSV_BYTES = 64 * 2**20
 
 
@@ -73,6 +76,7 @@ class Inbox:
         folder: its path.
         images, archives, corrections: its files.
         left: the files that are left for the next time, and why, by name; reading archives may add to it.
+        unknown: items of each label that the scenario doesn't know ("" where there is none); their files stay.
     """
 
     folder: Path
@@ -80,6 +84,9 @@ class Inbox:
     archives: list[Entry] = field(default_factory=list)
     corrections: list[Entry] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    _staying: set[str] = field(default_factory=set)
+    _current: Entry | None = None  # whose item `stream` gave last
 
     @classmethod
     def look_into(cls, folder: Path, settle_seconds: float) -> Inbox:
@@ -139,12 +146,20 @@ class Inbox:
         """
         decode = Decoder(lambda: (entry.raw for entry in self.images), encoding, UNIX)
         for entry in self.images:
+            self._current = entry
             yield replace(read_file(decode(entry.raw), entry.path), encoding=decode.assumed)
         for entry in self.archives:
+            self._current = entry
             try:
                 yield from stream(Path(os.fsdecode(entry.path)), encoding=encoding)
             except (DataRefused, WrongUse) as error:
                 self.left[entry.name] = str(error)
+
+    def leave(self, label: str) -> None:
+        """The item that `stream` gave last has a label that the scenario doesn't know: the file that it came in stays in the inbox."""
+        assert self._current is not None
+        self.unknown[label] += 1
+        self._staying.add(self._current.name)
 
     def put_away(self) -> int:
         """Move what was taken in to `taken/`; returns how many files. The folders stay: somebody may be about to use them.
@@ -153,7 +168,7 @@ class Inbox:
         """
         moved = 0
         for entry in (*self.images, *self.archives, *self.corrections):
-            if entry.name in self.left:
+            if entry.name in self.left or entry.name in self._staying:
                 continue
             if not entry.untouched():
                 self.left[entry.name] = "it was changed while it was being read"
@@ -172,7 +187,15 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a file of corrections. `problem` is None, or what is wrong with the line."""
+    """A line of a file of corrections.
+
+    Attributes:
+        line: its number.
+        id: what it says of the item: its sha256 (hex) or the first digits of that, its path or its file name.
+        label: what it is to be.
+        by: who says so.
+        problem: None, or what is wrong with the line.
+    """
 
     line: int
     id: str
@@ -185,30 +208,46 @@ def read_corrections(content: bytes) -> list[Row] | str:
     """The lines of a CSV file of corrections, or why it is none."""
     if len(content) > MAX_CSV_BYTES:
         return f"{len(content):,} bytes; at most {MAX_CSV_BYTES:,} are read"
+    text = _text(content)
+    if text is None:
+        return "it is not a text file in UTF-8, in UTF-16 or in an encoding that can be guessed"
     try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
         names = [(name or "").strip().lower() for name in reader.fieldnames or []]
-        if "id" not in names or "label" not in names:
-            return f"no columns id and label in its first line ({', '.join(names)[:200] or 'nothing'})"
+        items = [name for name in ITEM_COLUMNS if name in names]
+        if not items or "label" not in names:
+            return f"no columns id (or source) and label in its first line ({', '.join(names)[:200] or 'nothing'})"
         reader.fieldnames = names
-        rows = [
-            Row(
-                reader.line_num,
-                (row["id"] or "").strip().lower(),
-                (row["label"] or "").strip(),
-                (row.get("by") or "").strip() or None,
-                None,
-            )
-            for row in reader
-        ]
-    except UnicodeDecodeError:
-        return "it is not a text file in UTF-8"
+        rows = []
+        for line in reader:
+            item = next((value for name in items if (value := (line[name] or "").strip())), "")
+            item = item.lower() if re.fullmatch(r"[0-9a-fA-F]{8,64}", item) else item
+            rows.append(Row(reader.line_num, item, tidy(line["label"] or ""), (line.get("by") or "").strip() or None, None))
     except csv.Error as error:
         return f"it is not CSV: {error}"
     said: dict[str, set[str]] = {}
     for row in rows:
         said.setdefault(row.id, set()).add(row.label)
     return [_judged(row, said[row.id]) for row in rows]
+
+
+def _text(content: bytes) -> str | None:
+    """A text file as Excel and others write it, with or without a byte order mark."""
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((encoding for mark, encoding in marks.items() if content.startswith(mark)), None)
+    if encoding is None:
+        encoding = guess_encoding(content.splitlines(), WINDOWS[::-1])
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def _delimiter(text: str) -> str:
+    """Comma, semicolon (where a comma divides decimals) or tab: whichever the first line has most of."""
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
 
 
 def said_at(entry: Entry) -> str:
@@ -218,8 +257,8 @@ def said_at(entry: Entry) -> str:
 
 def _judged(row: Row, labels: set[str]) -> Row:
     problem = None
-    if not re.fullmatch(r"[0-9a-f]{64}", row.id):
-        problem = "its id is not the sha256 (64 hex digits) of an item"
+    if not row.id:
+        problem = "it names no item, by its id (sha256) or its path"
     elif len(labels) > 1:
         problem = f"the same file gives it several labels: {', '.join(sorted(labels))}"
     return Row(row.line, row.id, row.label, row.by, problem)

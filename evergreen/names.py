@@ -6,7 +6,9 @@ apart here is how common the characters are that the bytes would be, so each can
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
@@ -77,6 +79,20 @@ def alike(label: str) -> str:
     """The same for labels that differ in case, spacing, hyphens or width only: such as "Cat" and "cat", "no_dog" and "No-Dog"."""
     folded = unicodedata.normalize("NFKC", label).casefold()
     return "".join(letter for letter in folded if letter.isalnum()) or folded
+
+
+def markdown(text: str) -> str:
+    """A text that people chose, such as a label, as Markdown that shows it as it stands, also in the cell of a table and where HTML is let
+    through."""
+    escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def near(label: str, known: Iterable[str]) -> str | None:
+    """The known label that this one was probably meant to be; None where none is near."""
+    by_form = {alike(one): one for one in known}
+    found = difflib.get_close_matches(alike(label), by_form, n=1, cutoff=0.75)
+    return by_form[found[0]] if found else None
 
 
 def guess_encoding(names: Iterable[bytes], usual: tuple[str, ...] = UNIX) -> str:

@@ -14,10 +14,11 @@ WIDEST = 120  # columns: longer lines are hard to read
 
 
 def console(out: IO[str]) -> Console:
-    """For tables and text: in colour where `out` is a terminal and NO_COLOR isn't set, and never wider than it."""
+    """For tables and text: in colour where `out` is a terminal and NO_COLOR isn't set, and never wider than it. What looks like markup (a
+    label may be called "[bold]") is shown as it stands."""
     from rich.console import Console
 
-    return Console(file=out, highlight=False)
+    return Console(file=out, highlight=False, markup=False)
 
 
 def wrapped(text: str, out: IO[str], indent: str = "  ") -> str:

@@ -187,8 +187,8 @@ def collect(scenario: Scenario, workspace: Workspace) -> Collection:
 
 
 def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Collection:
-    """Collect what is new among the images and archives of an inbox. A label that the scenario doesn't know is a reason for
-    quarantine, and however much is bad, the rest is taken.
+    """Collect what is new among the images and archives of an inbox. Files whose label the scenario
+    doesn't know stay there, and however much is bad, the rest is taken.
 
     Raises:
         EvergreenError: the disk is full.
@@ -449,6 +449,9 @@ class _Collecting:
                 self.example = self.example or found.name
                 return None
             self.skipped.take(found.name)
+        elif self.settings.rename.get(label, label) not in self.scenario.validation.labels:
+            self.source.leave(label)
+            return None
         if split is not None:
             split = split_of(split)
             if split not in ("train", "val", "test"):
@@ -573,10 +576,6 @@ class _Collecting:
             self._refuse(sighting, found.problem, found.detail)
         elif id in self.bad:
             self._refuse(sighting, *self.bad[id])
-        elif isinstance(self.source, Inbox) and sighting.label not in self.scenario.validation.labels:
-            self._refuse(
-                sighting, "unknown-label", f"{sighting.label!r} is not in validate.labels" if sighting.label else "no label"
-            )
         elif id in self.conflicting:
             self._refuse(sighting, "label-conflict", "the same image has several labels")
         elif id in self.labels:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
-from evergreen.dataset import batches, iter_images
+from evergreen.dataset import batches, iter_images, iter_parts
 from evergreen.energy import Energy, Meter
 from evergreen.errors import EvergreenError
 from evergreen.estimate import network_kind
@@ -105,7 +105,9 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     pictures = kind.draw(labels, probabilities, names)
     pictures["learning_curve.png"] = kind.learning_curve(json.loads((folder / "history.json").read_text()))
     with replace_folder(workspace.evaluation(name)) as writing:
-        _write_predictions(writing / "predictions.parquet", ids, labels, probabilities, names)
+        sources = _sources(workspace, name, ids)
+        _write_predictions(writing / "predictions.parquet", ids, sources, labels, probabilities, names)
+        (writing / "mistakes.csv").write_bytes(_mistakes(ids, sources, labels, probabilities, names))
         (writing / "per_class.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
         for file, figure in pictures.items():
             figure.savefig(writing / file, dpi=100, metadata={"Software": None})
@@ -174,7 +176,33 @@ def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
     )
 
 
-def _write_predictions(path: Path, ids: list[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> None:
+def _sources(workspace: Workspace, name: str, ids: Sequence[str]) -> list[str]:
+    """Where each item came from: its path in its source."""
+    known = dict.fromkeys(ids, "")
+    for rows in iter_parts(batches(workspace, name), ["id", "source"]):
+        for id, source in zip(rows["id"].to_pylist(), rows["source"].to_pylist(), strict=True):
+            if id in known:
+                known[id] = source
+    return [known[id] for id in ids]
+
+
+def _mistakes(
+    ids: Sequence[str], sources: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> bytes:
+    """The test items that the model gets wrong, those first that it is surest of, as a CSV file. With the right label in the column
+    `label` it is a file of corrections for the inbox."""
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "source", "label", "predicted", "probability"])
+    for at in sorted((predicted != labels).nonzero()[0].tolist(), key=lambda at: (-sure[at], ids[at])):
+        writer.writerow([ids[at], sources[at], names[labels[at]], names[predicted[at]], f"{sure[at]:.3f}"])
+    return text.getvalue().encode("utf-8-sig")  # the mark tells Excel that it is UTF-8
+
+
+def _write_predictions(
+    path: Path, ids: list[str], sources: list[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> None:
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -182,6 +210,7 @@ def _write_predictions(path: Path, ids: list[str], labels: np.ndarray, probabili
     known = np.array(names, dtype=object)
     columns: dict[str, Any] = {
         "id": ids,
+        "source": sources,
         "label": known[labels],
         "predicted": known[probabilities.argmax(axis=1)],
         "probability": probabilities.max(axis=1),

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw,
 from evergreen.errors import EvergreenError
 from evergreen.images import PixelRange
 from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
+from evergreen.names import near
 from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin
 from evergreen.scenario import Scenario
 from evergreen.versions import fetch_data
@@ -61,6 +63,8 @@ class Taken:
         corrections_known: corrections that say what is so already.
         corrections_refused: lines (or files) for each reason; they are in quarantine.
         left: files that stay for the next time, and why.
+        unknown: items of each label that the scenario doesn't know, which stay too; under "" those in no label's folder.
+        meant: the known label that an unknown one is near to.
     """
 
     added: int = 0
@@ -70,6 +74,8 @@ class Taken:
     corrections_known: int = 0
     corrections_refused: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    meant: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         refused = Counter(self.quarantined) + Counter(self.corrections_refused)
@@ -77,7 +83,18 @@ class Taken:
             "new items": self.added, "known": self.known, "corrected": self.corrected, "corrections known": self.corrections_known,
             **{f"in quarantine as {reason}": count for reason, count in sorted(refused.items())}, "left for next time": len(self.left),
         }  # fmt: skip
-        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing came"
+        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        unknown = "; ".join(self._of_unknown(label, count) for label, count in self.unknown.items())
+        return (
+            ", ".join(filter(None, [told, f"left because validate.labels lacks their label: {unknown}" if unknown else ""]))
+            or "nothing came"
+        )
+
+    def _of_unknown(self, label: str, count: int) -> str:
+        files = f"{count:,} {'file' if count == 1 else 'files'}"
+        if not label:
+            return f"{files} in no label's folder"
+        return f"{label!r}, {files}" + (f" (did you mean {self.meant[label]!r}?)" if label in self.meant else "")
 
 
 @dataclass(frozen=True)
@@ -166,7 +183,13 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
     return Taken(
         collection.added, collection.known + collection.duplicates, collection.quarantined, correcting.count["corrected"],
         correcting.count["known"], dict(sorted(correcting.refused.items())), inbox.left,
+        dict(inbox.unknown.most_common()), _meant(inbox.unknown, scenario.validation.labels),
     )  # fmt: skip
+
+
+def _meant(unknown: Iterable[str], labels: list[str]) -> dict[str, str]:
+    found = {label: near(label, labels) for label in unknown if label}
+    return {label: meant for label, meant in found.items() if meant is not None}
 
 
 class _Correcting:
@@ -179,6 +202,8 @@ class _Correcting:
         self.new: list[Correction] = []
         self.count: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # id and source, by what a line says of an item
+        self.labels: dict[str, str] = {}  # of those items
 
     def stage(self, entries: list[Entry]) -> None:
         """Stage a batch of those that change a label; later files have the last word."""
@@ -188,7 +213,7 @@ class _Correcting:
             (entry, Path(os.fsdecode(entry.path)).read_bytes()) for entry in sorted(entries, key=lambda e: (said_at(e), e.name))
         ]
         read = [(entry, content, read_corrections(content)) for entry, content in files]
-        labels = self._labels_of({row.id for _, _, rows in read if isinstance(rows, list) for row in rows})
+        self._find({row.id for _, _, rows in read if isinstance(rows, list) for row in rows if not row.problem})
         with Quarantine(self.workspace, self.scenario.name) as quarantine:
             for entry, content, rows in read:
                 if isinstance(rows, str):
@@ -198,40 +223,79 @@ class _Correcting:
                         size_bytes=len(content), collected_at=datetime.now(UTC),
                     )  # fmt: skip
                     continue
+                said: defaultdict[str, set[str]] = defaultdict(set)  # the same item may be named in two ways
+                for row in rows:
+                    if len(found := self.found.get(row.id, [])) == 1:
+                        said[found[0][0]].add(row.label)
                 for row in dict.fromkeys(rows):
-                    self._note(entry, row, labels, quarantine)
+                    self._note(entry, row, said, quarantine)
         stage_records(self.workspace.staging(self.scenario.name), len(self.folders), self.new)
 
-    def _labels_of(self, ids: set[str]) -> dict[str, str]:
-        labels = {}
-        for rows in iter_parts(self.folders, ["id", "label"], Records(records(self.folders).labels)):
-            for id, label in zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True):
-                if id in ids:
-                    labels[id] = label
-        return labels
+    def _find(self, references: set[str]) -> None:
+        """Find the items that ids, the beginnings of ids, paths and file names refer to, and their labels."""
+        by_start: defaultdict[str, set[str]] = defaultdict(set)
+        by_name: defaultdict[str, set[str]] = defaultdict(set)
+        for one in references:
+            by_name[_plain(one).rsplit("/", 1)[-1]].add(one)
+            if re.fullmatch(r"[0-9a-f]{8,64}", one):
+                by_start[one[:8]].add(one)
+        columns = ["id", "label", "source"]
+        for rows in iter_parts(self.folders, columns, Records(records(self.folders).labels)):
+            ids, labels, sources = (rows[column].to_pylist() for column in columns)
+            for id, label, source in zip(ids, labels, sources, strict=True):
+                meant = {one for one in by_start.get(id[:8], ()) if id.startswith(one)}
+                meant |= {one for one in by_name.get(source.rsplit("/", 1)[-1], ()) if _names(_plain(one), source)}
+                for one in meant:
+                    self.found[one].append((id, source))
+                    self.labels[id] = label
+        for one, found in self.found.items():  # a whole path is meant before the end of a longer one
+            if exact := [(id, source) for id, source in found if source == _plain(one)]:
+                self.found[one] = exact
 
-    def _note(self, entry: Entry, row: Row, labels: dict[str, str], quarantine: Quarantine) -> None:
+    def _note(self, entry: Entry, row: Row, said: dict[str, set[str]], quarantine: Quarantine) -> None:
         label = self.scenario.collect.rename.get(row.label, row.label)
-        problem = ("correction-unreadable", row.problem) if row.problem else self._unknown(row.id, label, labels)
+        problem = ("correction-unreadable", row.problem) if row.problem else self._problem(row.id, label, said)
         if problem:
             self.refused[problem[0]] += 1
             quarantine.add(
-                f"{entry.name}, line {row.line}", *problem, id=row.id or None, data=None, label=row.label, size_bytes=0,
-                collected_at=datetime.now(UTC),
+                f"{entry.name}, line {row.line}", *problem, id=row.id if len(row.id) == 64 else None, data=None, label=row.label,
+                size_bytes=0, collected_at=datetime.now(UTC),
             )  # fmt: skip
-        elif labels[row.id] == label or (row.id, label, said_at(entry), entry.name) in self.said:
+            return
+        [(id, _)] = self.found[row.id]
+        if self.labels[id] == label or (id, label, said_at(entry), entry.name) in self.said:
             self.count["known"] += 1
         else:
             self.count["corrected"] += 1
-            self.new.append(Correction(row.id, label, labels[row.id], row.by, said_at(entry), entry.name))
-            labels[row.id] = label
+            self.new.append(Correction(id, label, self.labels[id], row.by, said_at(entry), entry.name))
+            self.labels[id] = label
 
-    def _unknown(self, id: str, label: str, labels: dict[str, str]) -> tuple[str, str] | None:
-        if id not in labels:
-            return "correction-unknown-id", "the data set has no such item"
+    def _problem(self, reference: str, label: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
+        found = self.found.get(reference, [])
+        if not found:
+            return "correction-unknown-id", f"the data set has no item {reference[:200]}"
+        if len(found) > 1:
+            shown = ", ".join(f"{source} ({id[:12]})" for id, source in found[:5])
+            more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+            return "correction-ambiguous", f"{reference[:200]} could be {shown}{more}: give more of the path, or the id"
+        if len(labels := said[found[0][0]]) > 1:
+            return "correction-unreadable", f"the same file gives it several labels: {', '.join(sorted(labels))}"
         if label not in self.scenario.validation.labels:
-            return "correction-unknown-label", f"{label!r} is not in validate.labels"
+            meant = near(label, self.scenario.validation.labels)
+            return "correction-unknown-label", f"{label!r} is not in validate.labels" + (
+                f"; did you mean {meant!r}?" if meant else ""
+            )
         return None
+
+
+def _plain(reference: str) -> str:
+    """A path as sources write it, from one that a person or Windows wrote."""
+    return reference.replace("\\", "/").removeprefix("./")
+
+
+def _names(path: str, source: str) -> bool:
+    """Whether a path is that of an item: its own, its end, or one that goes on above the source."""
+    return source == path or source.endswith(f"/{path}") or path.endswith(f"/{source}")
 
 
 def attempt_file(workspace: Workspace, name: str) -> Path:
@@ -320,8 +384,17 @@ def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
         for one in (seen.drift.features if seen.drift else ())
     ]
     left = [{"file": file, "because": why} for file, why in seen.taken.left.items()]
+    unknown: Rows = [
+        {"label": label, "files": count, "did you mean": seen.taken.meant.get(label, "")}
+        for label, count in seen.taken.unknown.items()
+    ]
     picture = {"Drift": drift_picture(workspace, seen.name)} if seen.drift else {}
-    return Page(texts=texts, tables={"Drift by feature": drift, "Left in the inbox": left}, links=picture, pictures=picture)
+    return Page(
+        texts=texts,
+        tables={"Drift by feature": drift, "Unknown labels, left in the inbox": unknown, "Left in the inbox": left},
+        links=picture,
+        pictures=picture,
+    )
 
 
 stage = Stage(look, Look, page=page)

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
+RESULT_FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["id", "source"]}  # examples name their items
 FEW = 10  # new items: the median of fewer says nothing about drift
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation and what was observed, in words."""
+    """One expectation and what was observed, in words; `examples`: some items that are not as expected, with id and path."""
 
     about: str
     expected: str
     observed: str
     passed: bool
+    examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.about}: {self.observed}, expected {self.expected}"
@@ -156,7 +158,7 @@ def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> Expectati
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     asset = context.data_sources.add_pandas("items").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
-    result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
+    result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format=RESULT_FORMAT)
     order = {expectation.description: number for number, expectation in enumerate(expectations)}
     result.results.sort(key=lambda one: order[one.expectation_config.description] if one.expectation_config else 0)
     return result
@@ -165,7 +167,7 @@ def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> Expectati
 def _in_words(one: ExpectationValidationResult) -> Check:
     assert one.expectation_config is not None
     meta, found = one.expectation_config.meta or {}, one.result
-    return Check(meta["about"], meta["expected"], _observed(found, meta["unit"]), bool(one.success))
+    return Check(meta["about"], meta["expected"], _observed(found, meta["unit"]), bool(one.success), _examples(found))
 
 
 def _observed(found: dict[str, Any], unit: str) -> str:
@@ -185,6 +187,15 @@ def _observed(found: dict[str, Any], unit: str) -> str:
     return {"items": f"{value:,} items", "share": f"{100 * value:.4g} %"}.get(unit, f"{value:.4g}")
 
 
+def _examples(found: dict[str, Any]) -> tuple[str, ...]:
+    """Some of the items that are not as expected: the value, the item's id and its path in the source."""
+    items = [item for item in found.get("partial_unexpected_index_list") or () if "id" in item and "source" in item]
+    values = found.get("partial_unexpected_list", [])
+    return tuple(
+        f"{value!r:.80} is {item['source']!s:.200}, id {item['id']}" for value, item in zip(values[:5], items[:5], strict=False)
+    )
+
+
 def _write_docs(
     workspace: Workspace, validation: Validation, result: ExpectationSuiteValidationResult, failures: list[str]
 ) -> None:
@@ -202,7 +213,8 @@ def _write_docs(
         "batches": f"{len(validation.batches):,}",
         "expectations met": f"{len(validation.checks) - len(failures)} of {len(validation.checks)}",
     }
-    page = render(result, title=f"Data of {validation.name}", sentence=sentence, failures=failures, facts=facts)
+    told = [sentence for check in validation.checks if not check.passed for sentence in (str(check), *check.examples)]
+    page = render(result, title=f"Data of {validation.name}", sentence=sentence, failures=told, facts=facts)
     replace_file(_docs(workspace, validation.name), page.encode())
 
 

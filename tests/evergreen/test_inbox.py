@@ -91,7 +91,37 @@ def test_two_labels_for_one_item_in_one_file_are_no_correction() -> None:
     rows = read_corrections(f"id,label\n{A},cat\n{A},dog\n{B},dog\nshort,cat\n".encode())
     assert isinstance(rows, list)
     assert ["several labels" in (row.problem or "") for row in rows] == [True, True, False, False]
-    assert "sha256" in (rows[3].problem or "")
+    assert rows[3].id == "short" and rows[3].problem is None  # a path, perhaps
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_corrections_are_read_as_spreadsheets_write_them(encoding: str, delimiter: str) -> None:
+    lines = [["Source", "Label", "by"], ["Äpfel/größe 1.png", "Birnen ", "Jörg"], [A, "Äpfel", ""]]
+    content = "\r\n".join(delimiter.join(line) for line in lines).encode(encoding)
+    assert read_corrections(content) == [Row(2, "Äpfel/größe 1.png", "Birnen", "Jörg", None), Row(3, A, "Äpfel", None, None)]
+
+
+def test_the_id_of_a_line_is_before_its_path() -> None:
+    assert read_corrections(f"source,id,label\ncat/1.png,{A},dog\ncat/2.png,,dog\n,,dog\n".encode()) == [
+        Row(2, A, "dog", None, None), Row(3, "cat/2.png", "dog", None, None),
+        Row(4, "", "dog", None, "it names no item, by its id (sha256) or its path"),
+    ]  # fmt: skip
+
+
+def test_files_whose_label_is_not_known_stay_and_are_counted(tmp_path: Path) -> None:
+    put(tmp_path, "Cat/a.png")
+    put(tmp_path, "cat/b.png")
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("wolf/c.png", b"y")
+        archive.writestr("wolf/d.png", b"z")
+    inbox = Inbox.look_into(tmp_path, 0)
+    for found in inbox.stream():
+        if (label := found.name.split("/")[0]) != "cat":
+            inbox.leave(label)
+    assert inbox.unknown == {"Cat": 1, "wolf": 2} and inbox.put_away() == 1
+    again = Inbox.look_into(tmp_path, 0)
+    assert [entry.name for entry in again.images + again.archives] == ["Cat/a.png", "more.zip"]
 
 
 @given(st.binary(max_size=200))

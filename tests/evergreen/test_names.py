@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.names import UNIX, WINDOWS, Decoder, alike, guess_encoding, tidy
+from evergreen.names import UNIX, WINDOWS, Decoder, alike, guess_encoding, markdown, near, tidy
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,29 @@ def test_forms_that_look_the_same_are_one_label(label: str) -> None:
 def test_labels_that_differ_in_case_spacing_or_width_only_are_alike() -> None:
     assert alike("Cat") == alike("cat") == alike("ｃａｔ") and alike("no_dog") == alike("No-Dog") == alike("no dog")
     assert alike("cat") != alike("cats") and alike("+") != alike("-")
+
+
+def test_an_unknown_label_is_near_the_one_that_was_meant() -> None:
+    labels = ["cat", "dog", "Black rot"]
+    assert [near(label, labels) for label in ("Cat", "dogs", "black_rot", "wolf", "")] == [
+        "cat",
+        "dog",
+        "Black rot",
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("*x*_y_", r"\*x\*\_y\_"),
+        ("<script>", "&lt;script&gt;"),
+        ("[a](b)", r"\[a\](b)"),
+        ("a\n# b", "a # b"),
+        ("$5", r"\$5"),
+    ],
+)
+def test_a_label_in_markdown_is_shown_as_it_stands(label: str, shown: str) -> None:
+    assert markdown(label) == shown

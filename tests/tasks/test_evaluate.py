@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from evergreen.dataset import batches
+from evergreen.dataset import table as items_of
 from evergreen.errors import EvergreenError
+from evergreen.inbox import read_corrections
 from evergreen.scoring import Model
 from tasks.evaluate import Evaluation, evaluate, page, stage
 from tests.tiny import NAME, Tiny
@@ -36,7 +39,14 @@ def test_the_outputs_are_the_same_bytes_when_it_is_repeated(tiny: Tiny) -> None:
         "plots/confusion.csv",
         *(
             f"evaluation/{file}"
-            for file in ("predictions.parquet", "per_class.json", "confusion.png", "reliability.png", "learning_curve.png")
+            for file in (
+                "predictions.parquet",
+                "mistakes.csv",
+                "per_class.json",
+                "confusion.png",
+                "reliability.png",
+                "learning_curve.png",
+            )
         ),
     }
     evaluate(tiny.scenario, tiny.workspace)
@@ -53,6 +63,20 @@ def test_what_differs_from_run_to_run_is_kept_from_dvc(tiny: Tiny) -> None:
     assert set(tiny.evaluation.metrics) > MEASURED
 
 
+def test_the_mistakes_are_listed_so_that_they_can_be_corrected(tiny: Tiny) -> None:
+    content = (tiny.workspace.evaluation(NAME) / "mistakes.csv").read_bytes()
+    rows = list(csv.DictReader(content.decode("utf-8-sig").splitlines()))
+    predictions = {row["id"]: row for row in pq.read_table(tiny.workspace.evaluation(NAME) / "predictions.parquet").to_pylist()}
+    wrong = {id for id, row in predictions.items() if row["label"] != row["predicted"]}
+    assert {row["id"] for row in rows} == wrong and len(rows) == len(wrong) > 0
+    assert all(
+        row["source"] == predictions[row["id"]]["source"] and row["label"] == predictions[row["id"]]["label"] for row in rows
+    )
+    assert [row["probability"] for row in rows] == sorted((row["probability"] for row in rows), reverse=True)
+    corrections = read_corrections(content)  # as the inbox reads it
+    assert isinstance(corrections, list) and [row.id for row in corrections] == [row["id"] for row in rows]
+
+
 def test_the_figures_are_those_of_the_predictions(tiny: Tiny) -> None:
     evaluation, folder = tiny.evaluation, tiny.workspace.evaluation(NAME)
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
@@ -63,6 +87,8 @@ def test_the_figures_are_those_of_the_predictions(tiny: Tiny) -> None:
         of_labels = {label: row[f"p_{label}"] for label in "0123456789"}
         assert row["predicted"] == max(of_labels, key=lambda label: of_labels[label])
         assert row["probability"] == max(of_labels.values()) and sum(of_labels.values()) == pytest.approx(1, abs=1e-5)
+    known = items_of(batches(tiny.workspace, NAME), ["id", "source"]).to_pylist()
+    assert {row["id"]: row["source"] for row in rows}.items() <= {row["id"]: row["source"] for row in known}.items()
     metrics = json.loads((tiny.workspace.outputs(NAME) / "metrics.json").read_text())
     assert metrics["accuracy"] == evaluation.metrics["accuracy"] and metrics["test_items"] == len(rows)
     with open(tiny.workspace.outputs(NAME) / "plots/confusion.csv") as file:

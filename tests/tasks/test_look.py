@@ -92,16 +92,27 @@ def test_new_images_become_a_part_of_a_new_data_version_and_leave_the_inbox(smal
     assert data_unchanged(small, NAME) and waiting(small) == []
 
 
-def test_an_unknown_label_goes_to_quarantine_and_nothing_is_in_the_way_of_the_rest(small: Workspace) -> None:
+def test_files_of_an_unknown_label_stay_and_are_taken_once_the_label_is_known(small: Workspace) -> None:
     drop(small, range(200, 203))
     drop(small, range(203, 209), label="owl")
     (small.root / "inbox" / NAME / "loose.png").write_bytes(digit(210)[0])
     (small.root / "inbox" / NAME / "3" / "torn.png").parent.mkdir(exist_ok=True)
     (small.root / "inbox" / NAME / "3" / "torn.png").write_bytes(digit(211)[0][:50])
     result = taken(small)
-    assert result.added == 3 and result.quarantined["unknown-label"] == 7 and sum(result.quarantined.values()) == 8
-    assert {record["label"] for record in read_quarantine(small, NAME) if record["reason"] == "unknown-label"} == {"owl", ""}
-    assert waiting(small) == []
+    assert result.added == 3 and result.unknown == {"owl": 6, "": 1} and sum(result.quarantined.values()) == 1
+    assert "left because validate.labels lacks their label: 'owl', 6 files; 1 file in no label's folder" in str(result)
+    assert waiting(small) == [*(f"{number}.png" for number in range(203, 209)), "loose.png"]
+    text = (small.scenarios / f"{NAME}.yaml").read_text().replace("collect:", "collect:\n  rename: {owl: '9'}")
+    (small.scenarios / f"{NAME}.yaml").write_text(text)
+    assert taken(small).added == 6 and waiting(small) == ["loose.png"]
+
+
+def test_a_label_in_another_form_is_taken_or_named_with_the_one_that_was_meant(small: Workspace) -> None:
+    drop(small, range(200, 202), label=" 3 ")
+    drop(small, range(202, 204), label="\uff13")  # a wide 3
+    result = taken(small)
+    assert (result.added, result.unknown, result.meant) == (2, {"\uff13": 2}, {"\uff13": "3"})
+    assert "2 files (did you mean '3'?)" in str(result)
 
 
 def test_a_half_copied_file_is_taken_the_next_time(small: Workspace) -> None:
@@ -137,7 +148,7 @@ def test_the_same_correction_twice_changes_nothing_the_second_time(small: Worksp
 
 
 def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(small: Workspace) -> None:
-    correct(small, f"{id_of(999)},3,", f"{id_of(7)},owl,", "nonsense,3,", f"{id_of(8)},1,", f"{id_of(8)},2,")
+    correct(small, f"{id_of(999)},3,", f"{id_of(7)},owl,", ",3,", f"{id_of(8)},1,", f"{id_of(8)},2,")
     correct(small, f"{id_of(9)},{other(9)},", file="good.csv")
     (small.root / "inbox" / NAME / "torn.csv").write_bytes(b"\xff\xfe\x00")
     result = taken(small)
@@ -145,6 +156,33 @@ def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(sma
         "correction-unknown-id": 1, "correction-unknown-label": 1, "correction-unreadable": 3, "corrections-unreadable": 1,
     }  # fmt: skip
     assert waiting(small) == [] and len(read_quarantine(small, NAME)) == 6
+
+
+def test_a_correction_may_name_the_item_by_its_path_or_the_beginning_of_its_id(small: Workspace) -> None:
+    sources = table(batches(small, NAME), ["id", "source"]).to_pylist()
+    source = {row["id"]: row["source"] for row in sources}
+    correct(
+        small,
+        f"{source[id_of(7)]},{other(7)},",
+        f"C:\\pictures\\{source[id_of(8)]},{other(8)},",
+        f"{id_of(9)[:12]},{other(9)},",
+    )
+    assert taken(small).corrected == 3
+    assert [label_of(small, number) for number in (7, 8, 9)] == [other(number) for number in (7, 8, 9)]
+
+
+def test_a_name_that_several_items_have_is_refused_with_them(small: Workspace) -> None:
+    for label in ("3", "4"):
+        path = small.root / "inbox" / NAME / label / "same.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(digit(300 + int(label))[0])
+    taken(small)
+    correct(small, "same.png,5,", "3/same.png,5,", "nowhere.png,5,", f"{id_of(303)[:10]},6,")
+    result = taken(small)
+    assert result.corrections_refused == {"correction-ambiguous": 1, "correction-unknown-id": 1, "correction-unreadable": 2}
+    details = {record["reason"]: record["detail"] for record in read_quarantine(small, NAME)}
+    assert "3/same.png" in details["correction-ambiguous"] and id_of(304)[:12] in details["correction-ambiguous"]
+    assert "several labels: 5, 6" in details["correction-unreadable"]
 
 
 def test_an_item_and_its_correction_may_come_together(small: Workspace) -> None:

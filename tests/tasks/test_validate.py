@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from evergreen.dataset import Item, PartWriter, schema
+from evergreen.dataset import Item, PartWriter, schema, staged, table
 from evergreen.errors import DataRefused
 from evergreen.images import Header, Inspection
 from evergreen.scenario import Scenario
@@ -240,6 +241,15 @@ def test_labels_may_be_any_names_that_folders_have(workspace: Workspace) -> None
     assert words.startswith("1 of 27 expectations failed: label: 1 of 111 items have another")
     docs = (workspace.data_docs("pets") / "index.html").read_text()
     assert "<img" not in docs and "&lt;b&gt;bold&lt;/b&gt;" in docs and "&lt;img src=" in docs and "$dollar" in docs
+
+
+def test_data_docs_name_the_items_that_are_not_as_expected(workspace: Workspace) -> None:
+    staged_batch(workspace, {"cat": 30, "dog": 30, "cow": 1})
+    refusal(workspace, scenario())
+    rows = table(staged(workspace, "pets"), ["id", "source", "label"]).to_pylist()
+    [cow] = [row for row in rows if row["label"] == "cow"]
+    docs = html.unescape((workspace.data_docs("pets") / "index.html").read_text())
+    assert f"'cow' is {cow['source']}, id {cow['id']}" in docs
 
 
 def test_a_validation_survives_the_way_through_json(workspace: Workspace) -> None:
