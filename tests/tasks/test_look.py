@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from evergreen.dataset import batches, corrections, known_ids, read_quarantine, table
+from evergreen.dataset import Records, batches, corrections, known_ids, read_quarantine, table
 from evergreen.drift import FEATURES
 from evergreen.errors import DataRefused
 from evergreen.origin import ORIGIN, Origin
@@ -134,7 +134,7 @@ def test_a_correction_changes_the_label_and_keeps_the_old_one_on_record(small: W
     (one,) = corrections(batches(small, NAME))
     assert (one.old_label, one.by, one.source) == (digit(7)[1], "Ada", "fixes.csv")
     assert part.read_bytes() == before and data_unchanged(small, NAME)
-    assert table(batches(small, NAME), ["label"], ())["label"].to_pylist()[7] == digit(7)[1]
+    assert table(batches(small, NAME), ["label"], Records())["label"].to_pylist()[7] == digit(7)[1]
 
 
 def test_the_same_correction_twice_changes_nothing_the_second_time(small: Workspace) -> None:
