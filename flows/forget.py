@@ -15,6 +15,7 @@ from typing import Any
 from evergreen import progress
 from evergreen.dataset import Withdrawal, batches, records, stage_records
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.figures import count
 from evergreen.forgetting import (
     Asked,
     Plan,
@@ -63,14 +64,14 @@ class Forgotten:
 
     def __str__(self) -> str:
         told = [
-            f"Forgotten: {self.items:,} items of the data set {self.scenario}, {self.quarantined:,} in quarantine, {self.objects:,} objects of "
-            f"DVC's cache and remotes. Data version: {self.data_version or 'none'}."
+            f"Forgotten: {count(self.items, 'item')} of the data set {self.scenario}, {self.quarantined:,} in quarantine, "
+            f"{count(self.objects, 'object')} of DVC's cache and remotes. Data version: {self.data_version or 'none'}."
         ]
         if self.models:
             versions = ", ".join(map(str, self.models))
             told.append(
-                f"Model versions {versions} had them in their data and are marked (tag forgotten_items){', the champion too' * self.champion}: "
-                f"train anew with evergreen run {self.scenario}. These versions' data can no longer be checked out whole."
+                f"Model versions whose data held them, marked by the tag forgotten_items{', the champion among them' * self.champion}: "
+                f"{versions}. Train anew with: evergreen run {self.scenario}. These versions' data can no longer be checked out whole."
             )
         told += [f"Still there, and yours to delete: {one}." for one in self.left]
         return "\n".join(told)
@@ -111,7 +112,7 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
     with _alone(workspace, name):
         plan = Plan.load(workspace, name)
         if plan is not None:
-            log.info("What was begun is brought to its end: %s items.", f"{len(plan.ids):,}")
+            log.info("What was begun is brought to its end: %s.", count(len(plan.ids), "item"))
         else:
             with progress.task("Looking for what holds them"):
                 fetch_data(workspace, name)
@@ -178,13 +179,13 @@ def in_words(plan: Plan) -> str:
     labels = ", ".join(f"{count:,} {label}" for label, count in plan.labels.items())
     lines = [
         f"To be forgotten for good, in scenario {plan.scenario}:",
-        f"  {len(plan.ids):,} items ({', '.join(plan.examples)}{', …' if len(plan.ids) > len(plan.examples) else ''})",
+        f"  {count(len(plan.ids), 'item')} ({', '.join(plan.examples)}{', …' if len(plan.ids) > len(plan.examples) else ''})",
         f"  in the data set: {labels or 'none'}; in quarantine: {plan.quarantined:,}",
-        f"  {len(plan.objects):,} objects of DVC's cache and remotes, in which older data versions, splits and predictions hold them",
+        f"  {count(len(plan.objects), 'object')} of DVC's cache and remotes, in which older data versions, splits and predictions hold them",
         f"  outputs/{plan.scenario}: splits, evaluation, Data Docs and report, which the next run makes anew",
     ]
     if plan.models:
-        lines.append(f"  models that had them: versions {', '.join(map(str, plan.models))}; they stay, and are marked")
+        lines.append(f"  model versions whose data held them: {', '.join(map(str, plan.models))}; they stay, and are marked")
     if plan.shared_with:
         lines.append(f"  not in: {', '.join(plan.shared_with)}, whose data are the same files; forget them there too")
     lines.append("  The source itself is not changed; what is forgotten is not collected again.")
@@ -199,7 +200,7 @@ class Reinstated:
     items: int
 
     def __str__(self) -> str:
-        return f"{self.items:,} items of {self.scenario} are in use again, and the source no longer withdraws them. Next: evergreen run {self.scenario}"
+        return f"In use again: {count(self.items, 'item')} of {self.scenario}; the source no longer withdraws them. Next: evergreen run {self.scenario}"
 
 
 def reinstate(workspace: Workspace, name: str, asked: Asked) -> Reinstated:

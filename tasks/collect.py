@@ -149,17 +149,17 @@ class Collection:
 
         mirrored, told = bool(self.settings.get("mirror")), ""
         if self.gone:
-            then = "withdrawn from the data set" if mirrored else "they stay in the data set"
-            told += f" {self.gone:,} that the source had are gone from it{some('gone')}: {then}."
+            then = "withdrawn from the data set" if mirrored else "kept in the data set"
+            told += f" No longer in the source: {self.gone:,}{some('gone')}, {then}."
         if self.relabelled:
-            then = "relabelled in the data set too" if mirrored else "they keep their label"
-            told += f" {self.relabelled:,} have another label in the source now{some('relabelled')}: {then}."
+            then = "and now in the data set too" if mirrored else "not in the data set"
+            told += f" With another label in the source: {self.relabelled:,}{some('relabelled')}, {then}."
         if (self.gone or self.relabelled) and not mirrored:
             told += " collect.mirror: true follows the source in both."
         if self.reinstated:
-            told += f" {self.reinstated:,} withdrawn items came back{some('reinstated')} and are in use again."
+            told += f" Withdrawn, and back in the source and in use: {self.reinstated:,}{some('reinstated')}."
         if self.forgotten:
-            told += f" {self.forgotten:,} that were forgotten are still in the source: they are not taken."
+            told += f" Forgotten, and not taken again: {self.forgotten:,}."
         return told
 
     def _depth(self) -> str:

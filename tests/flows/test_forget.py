@@ -119,7 +119,7 @@ def test_nothing_that_is_left_holds_what_was_forgotten_and_all_else_is_there(eve
     others, named = traces(workspace, (4, 502)), [folder.name for folder in batches(workspace, NAME)]
     shown: list[str] = []
     assert forget(workspace, NAME, Asked(ids=(id_of(3),)), lambda words: bool(shown.append(words))) is None
-    assert traces(workspace) == before and "versions 1" in shown[0] and "digits/" not in shown[0]
+    assert traces(workspace) == before and "data held them: 1;" in shown[0] and "digits/" not in shown[0]
 
     done = forgotten(workspace)
 
@@ -169,7 +169,7 @@ def test_what_is_forgotten_is_not_collected_again(everywhere: Tiny) -> None:
         (workspace.root.parent / "source" / label / f"{number}.png").write_bytes(image)
     section = everywhere.scenario.collect.model_copy(update={"builtin": None, "path": "../source"})
     collection = collect(everywhere.scenario.model_copy(update={"collect": section}), workspace)
-    assert collection.forgotten == 2 and "2 that were forgotten are still in the source" in str(collection)
+    assert collection.forgotten == 2 and "Forgotten, and not taken again: 2." in str(collection)
     assert (collection.seen, collection.known, collection.added) == (1, 1, 0) and not traces(workspace)
 
 
@@ -195,7 +195,7 @@ def test_items_are_named_by_path_and_group_and_a_wrong_name_is_said(everywhere: 
     path = next(row["source"] for row in found if row["id"] == id_of(3))
     shown: list[str] = []
     forget(workspace, NAME, Asked(sources=(path,)), lambda words: bool(shown.append(words)))
-    assert "1 items" in shown[0] and path in shown[0]
+    assert "1 item (" in shown[0] and path in shown[0]
     with pytest.raises(WrongUse, match="no such item"):
         forget(workspace, NAME, Asked(groups=("nobody",)), lambda _: True)
     for words in (["abc"], None):

@@ -327,8 +327,8 @@ def test_what_a_source_takes_away_or_labels_otherwise_is_said_and_stays(workspac
     assert (collection.seen, collection.known, collection.gone, collection.relabelled) == (9, 9, 1, 1)
     assert collection.quarantined == {} and collection.conflicts == 1 and balanced(collection)
     words = str(collection)
-    assert "1 that the source had are gone from it (cat/001.png): they stay in the data set." in words
-    assert "1 have another label in the source now (dog/003.png: cat → dog): they keep their label." in words
+    assert "No longer in the source: 1 (cat/001.png), kept in the data set." in words
+    assert "With another label in the source: 1 (dog/003.png: cat → dog), not in the data set." in words
     assert "collect.mirror: true follows the source in both" in words
     shown = page(scenario(), workspace, collection)
     assert [(row["items"], row["count"]) for row in shown.tables["Source against data set"]] == [
@@ -347,7 +347,7 @@ def test_a_mirrored_source_withdraws_and_relabels_and_what_comes_back_is_in_use_
     parts_before = {name: data for name, data in tree(workspace.data("pets")).items() if name.endswith(".parquet")}
     collection = follow(workspace, mirror=True)
     assert (collection.gone, collection.relabelled, collection.conflicts) == (1, 1, 0)
-    assert "withdrawn from the data set" in str(collection) and "relabelled in the data set too" in str(collection)
+    assert "withdrawn from the data set" in str(collection) and "and now in the data set too" in str(collection)
     expected = {name: name[:3] for name in pets() if name != "cat/001.png"} | {"cat/003.png": "dog"}
     assert in_use(workspace) == expected
     assert {name: data for name, data in tree(workspace.data("pets")).items() if name.endswith(".parquet")} == parts_before
@@ -357,7 +357,11 @@ def test_a_mirrored_source_withdraws_and_relabels_and_what_comes_back_is_in_use_
     fill(workspace, {"dog/back.png": encoded(1), "cat/003.png": encoded(3)})
     (workspace.root / "pets/dog/003.png").unlink()
     back = follow(workspace, mirror=True)
-    assert (back.added, back.reinstated, back.relabelled) == (0, 1, 2) and "came back (cat/001.png)" in str(back)
+    assert (back.added, back.reinstated, back.relabelled) == (
+        0,
+        1,
+        2,
+    ) and "back in the source and in use: 1 (cat/001.png)" in str(back)
     assert in_use(workspace) == {name: name[:3] for name in pets()} | {"cat/001.png": "dog"}
 
 
