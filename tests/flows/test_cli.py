@@ -47,6 +47,8 @@ def test_help_lists_every_command_and_the_exit_statuses(trained: tuple[Checkout,
         (("checkout", "quickstart@77"), "77"),
         (("promote", "quickstart", "--version", "77"), "77"),
         (("rollback", "quickstart"), "previous"),
+        (("forget", "quickstart"), "--id"),
+        (("forget", "quickstart", "--source", "digits/0/*"), "--yes"),
         (("new", "mine", "--images", "nowhere"), "nowhere"),
     ],
 )
