@@ -8,10 +8,17 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from evergreen.environment import pages_url
+
 
 def run_links(summary: dict[str, Any]) -> dict[str, str]:
-    """Where the run is seen in Prefect and MLflow, by name; nothing for a server that isn't there."""
-    found = {"Prefect": flow_run_url(), "MLflow": mlflow_run_url(summary.get("run_id"))}
+    """Where the run is seen in Prefect and MLflow, and its reports and pictures, by name; nothing for a server that isn't there."""
+    pages = pages_url()
+    found = {
+        "Prefect": flow_run_url(),
+        "MLflow": mlflow_run_url(summary.get("run_id")),
+        "Pages": f"{pages}/{summary['scenario']}/" if pages else None,
+    }
     return {name: url for name, url in found.items() if url}
 
 

@@ -64,7 +64,7 @@ def samples() -> Path:
 @pytest.fixture(autouse=True)
 def own_servers() -> Iterator[None]:
     """No test hears of the MLflow that another one, or the machine's owner, has named (MLflow keeps it in the environment)."""
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL")
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "EVERGREEN_PAGES_URL")
     for name in names:
         os.environ.pop(name, None)
     yield

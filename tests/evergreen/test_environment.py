@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.environment import _FOREIGN, Servers, configure, ignored, pin
+from evergreen.environment import _FOREIGN, Servers, configure, ignored, pages_url, pin
 from evergreen.workspace import Workspace
 from tests.conftest import ROOT
 
-TOLD = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT", "EVERGREEN_IGNORED")
+TOLD = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT", "EVERGREEN_IGNORED", "EVERGREEN_PAGES_URL")
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,18 @@ def test_servers_that_answer_are_used(workspace: Workspace, answering: str) -> N
     Servers(1, answering, answering).write(workspace)
     assert configure(workspace) == Servers(1, answering, answering)
     assert os.environ["PREFECT_API_URL"] == f"{answering}/api" and os.environ["MLFLOW_TRACKING_URI"] == answering
+
+
+def test_the_page_server_is_known_where_it_answers_and_an_up_of_before_had_none(workspace: Workspace, answering: str) -> None:
+    before = {"pid": 1, "prefect_url": answering, "mlflow_url": answering}
+    workspace.private.mkdir(parents=True)
+    (workspace.private / "up.json").write_text(json.dumps(before))
+    assert configure(workspace) == Servers(1, answering, answering) and pages_url() is None
+    for address, found in ((answering, answering), ("http://127.0.0.1:9", None)):
+        os.environ.pop("EVERGREEN_PAGES_URL")
+        Servers(1, answering, answering, address).write(workspace)
+        configure(workspace)
+        assert pages_url() == found
 
 
 def test_a_users_own_mlflow_goes_before_the_checkouts(workspace: Workspace, answering: str) -> None:

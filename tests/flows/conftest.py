@@ -25,7 +25,7 @@ from tests.support.once import made_once
 from tests.support.shipped import copy_project
 
 BIN = Path(sys.executable).parent
-HIDDEN = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
+HIDDEN = ("EVERGREEN_PAGES_URL", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
 
 
 @dataclass(frozen=True)
