@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from evergreen import figures
 from evergreen.carbon import intensity
 from evergreen.errors import EvergreenError
 from evergreen.estimate import Estimate
@@ -89,12 +90,15 @@ def _refuse_where_over(
     fix += ", or wait for the next month." if span == "month" else "."
     if ahead is None:
         raise OverBudget(
-            f"the {span}'s budget of {limit:g} {unit} cannot be kept: what the run takes of it can't be known here", fix=fix
+            f"the {span}'s budget of {figures.plain(limit)} {unit} cannot be kept: what the run takes of it can't be known here",
+            fix=fix,
         )
     if spent + ahead > limit:
         since = {"run": "already", "month": "this month"}[span]
-        before = f"{spent:.3g} {unit} are spent {since}{unknown}, and " if spent or unknown or span == "month" else ""
+        before = (
+            f"{figures.short(spent)} {unit} are spent {since}{unknown}, and " if spent or unknown or span == "month" else ""
+        )
         raise OverBudget(
-            f"the run would pass the {span}'s budget of {limit:g} {unit}: {before}it is estimated to take {ahead:.3g} {unit}",
+            f"the run would pass the {span}'s budget of {figures.plain(limit)} {unit}: {before}it is estimated to take {figures.short(ahead)} {unit}",
             fix=fix,
         )

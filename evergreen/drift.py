@@ -264,14 +264,12 @@ def compare(known: Observations, new: Observations, *, alpha: float, seed: int =
     together = holm([one.p_value for one in found])
     features = tuple(_judge(one, p_value, alpha) for one, p_value in zip(found, together, strict=True))
     moved = [feature.name for feature in features if feature.drifted]
-    compared = (
-        f"{len(new):,} new items against {len(known):,} held-out ones, at a level of {alpha:g} over all features together"
-    )
+    compared = f"{len(new):,} new items against {len(known):,} held-out ones, at a level of {figures.plain(alpha)} over all features together"
     if moved:
         reason = f"drift: {_listed(moved)} moved by more than chance ({compared})"
     else:
         surest = min(features, key=lambda feature: feature.p_value_together)
-        reason = f"no drift: nothing moved by more than chance ({compared}; the surest is {surest.name}, p = {surest.p_value_together:.2g})"
+        reason = f"no drift: nothing moved by more than chance ({compared}; the surest is {surest.name}, {figures.probability(surest.p_value_together)})"
     return Drift(bool(moved), alpha, len(new), len(known), reason, features)
 
 
@@ -352,8 +350,8 @@ def _check(known: Observations, new: Observations, alpha: float) -> None:
     if possible > alpha / len(FEATURES):
         raise EvergreenError(
             f"{len(new):,} new items against a reference of {len(known):,} can't show drift",
-            expected=f"enough for a p-value of {alpha / len(FEATURES):.2g}, which finds drift at a level of {alpha:g}",
-            received=f"{possible:.2g} at the least",
+            expected=f"enough for a p-value of {figures.short(alpha / len(FEATURES), 2)}, which finds drift at a level of {figures.plain(alpha)}",
+            received=f"{figures.short(possible, 2)} at the least",
             fix="Wait for more items.",
         )
 
@@ -452,7 +450,7 @@ def _compare_labels(known: Observations, new: Observations, relabellings: int, s
 
 def _judge(found: _Found, p_value_together: float, alpha: float) -> Feature:
     drifted = p_value_together <= alpha
-    reason = f"{found.told} (p = {found.p_value:.2g}, with all features in view {p_value_together:.2g}: {'drift' if drifted else 'none'})"
+    reason = f"{found.told} ({figures.probability(found.p_value)}, with all features in view {figures.probability(p_value_together)}: {'drift' if drifted else 'none'})"
     return Feature(
         found.name,
         drifted,
@@ -471,7 +469,7 @@ def _positive(p_value: float) -> float:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else figures.short(value)
 
 
 def _listed(names: Sequence[str]) -> str:

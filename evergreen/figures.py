@@ -150,6 +150,12 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
     return _at(value, min(0, _digits_place(value, digits))) if abs(value) >= SMALLEST else "0"
 
 
+def short(value: float | None, digits: int = 3) -> str:
+    """A number in at most so many significant digits, without zeros at its end: "0.0012", "2", "12.5", "1,234"."""
+    text = number(value, digits=digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def plain(value: float | None) -> str:
     """A setting that a person wrote, with all its digits: "0.003", "0.00001", "2000"."""
     if not _known(value):

@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from evergreen import figures
 from evergreen.environment import Servers, answers, ignored
 from evergreen.workspace import Workspace, replace_file
 
@@ -214,7 +215,7 @@ def _idle(workspace: Workspace) -> Iterator[Finding]:
         )
         return
     replace_file(idle_watts_file(workspace), f"{watts:.4g}".encode())
-    yield Finding("fine", "idle power", f"{watts:.3g} W, measured now and used from now on")
+    yield Finding("fine", "idle power", f"{figures.power(watts)}, measured now and used from now on")
 
 
 def _servers(workspace: Workspace) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from evergreen.energy import Meter
 from evergreen.errors import EvergreenError
 from evergreen.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
 from evergreen.kinds import kind_of
-from evergreen.scenario import Scenario
+from evergreen.scenario import Collect, Scenario
 from evergreen.sources import Source, locate, readable_name, stream, walk
 from evergreen.workspace import Workspace
 
@@ -80,7 +80,7 @@ def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
             raise NothingKnown(f"nobody knows how many items {scenario.name} has: {error.happened}", fix=error.fix) from None
         pattern, items, seen, share = re.compile(scenario.collect.pattern, re.DOTALL), 0, 0, 1.0
         until = time.monotonic() + COUNT_SECONDS
-        for name, place in _names(source):
+        for name, place in _names(source, scenario.collect):
             match = pattern.fullmatch(name)
             items += bool(match and match.groupdict().get("label"))
             seen += 1
@@ -98,10 +98,10 @@ def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
     return items, f"{figures.count(items, 'item')} counted in the source"
 
 
-def _names(source: Source) -> Iterator[tuple[str, float | None]]:
+def _names(source: Source, settings: Collect) -> Iterator[tuple[str, float | None]]:
     """The name of each entry, and which share of the source is read with it, where that is known."""
     if isinstance(source, Path) and source.is_dir():
-        for _, name in walk(source):
+        for _, name in walk(source, "all" if settings.follow_links else "inside"):
             yield readable_name(name), None
     else:
         for found in stream(source):

@@ -87,7 +87,7 @@ class Tuning:
             found = (
                 f"the best is trial {self.winner}, {self.metric} {self.best.quality:.2%} on val against {self.own.quality:.2%}"
             )
-        return f"trials: {counts}, for {self.energy_wh:.3g} Wh; {found}."
+        return f"trials: {counts}, for {figures.energy(self.energy_wh)}; {found}."
 
 
 def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int) -> Tuning:
@@ -200,7 +200,10 @@ class Sitting:
             )
             ratio = told["energy_wh_per_1000"] / reference["energy_wh_per_1000"]
             self.study.tell(trial, score(told["quality"], ratio, self.scenario))
-            words = f"{told['quality']:.2%} on val, {told['energy_wh_per_1000']:.3g} Wh per 1,000 predictions"
+            words = (
+                f"{figures.percent(told['quality'], items=len(self.check_on))} on val, "
+                f"{figures.energy(told['energy_wh_per_1000'])} per 1,000 predictions"
+            )
         elif told == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
             words = "pruned, as the others stood better"
@@ -209,7 +212,12 @@ class Sitting:
             self._again(trial.params, own=own)
             words = "the budget ended; with a larger one it goes on"
         log.info(
-            "trial %d: %s; %.3g of %.3g Wh spent (%s)", trial.number, words, self.spent_wh(), self.budget_wh, _shown(settings)
+            "trial %d: %s; %s of %s spent (%s)",
+            trial.number,
+            words,
+            figures.energy(self.spent_wh()),
+            figures.energy(self.budget_wh),
+            _shown(settings),
         )
 
     def _again(self, settings: dict[str, Any], *, own: bool) -> None:
@@ -222,8 +230,8 @@ class Sitting:
         own = next((one for one in finished if one.own), None)
         if own is None:
             raise EvergreenError(
-                f"the budget of {self.budget_wh:g} Wh is spent before the scenario's own settings were through",
-                received=f"{self.spent_wh():.3g} Wh spent", fix="Raise --budget-wh: what was begun goes on.",
+                f"the budget of {figures.plain(self.budget_wh)} Wh is spent before the scenario's own settings were through",
+                received=f"{figures.short(self.spent_wh())} Wh spent", fix="Raise --budget-wh: what was begun goes on.",
             )  # fmt: skip
         winner = max(finished, key=lambda one: one.score or 0.0)
         rivals = sum(one.state != "unfinished" for one in trials) - 1
@@ -334,7 +342,7 @@ def _plain(one: Range, value: float) -> float:
 
 
 def _shown(settings: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    return ", ".join(f"{name} {figures.plain(value)}" for name, value in settings.items())
 
 
 def page(scenario: Scenario, workspace: Workspace, tuning: Tuning) -> Page:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen import progress
+from evergreen import figures, progress
 from evergreen.dataset import batches, iter_parts, records, schema, staged
 from evergreen.errors import DataRefused
 from evergreen.kinds import kind_of
@@ -184,7 +184,7 @@ def _observed(found: dict[str, Any], unit: str) -> str:
         return value
     if value is None:
         return "cannot be known"
-    return {"items": f"{value:,} items", "share": f"{100 * value:.4g} %"}.get(unit, f"{value:.4g}")
+    return {"items": f"{value:,} items", "share": f"{figures.short(100 * value, 4)} %"}.get(unit, figures.short(value, 4))
 
 
 def _examples(found: dict[str, Any]) -> tuple[str, ...]:

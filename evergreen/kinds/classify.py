@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evergreen import figures
 from evergreen.dataset import schema
 from evergreen.scenario import Train, Validate
 
@@ -80,7 +81,14 @@ def expectations(settings: Validate, accepted: Looks | None) -> list[Any]:
         ("conflict_share", "items under two labels", settings.max_conflict_share),
     ):
         suite.append(
-            expect(gx.ExpectColumnMaxToBeBetween, about, f"at most {100 * most:.4g} %", "share", column=column, max_value=most)
+            expect(
+                gx.ExpectColumnMaxToBeBetween,
+                about,
+                f"at most {figures.short(100 * most, 4)} %",
+                "share",
+                column=column,
+                max_value=most,
+            )
         )
     suite.append(
         expect(
@@ -94,7 +102,10 @@ def expectations(settings: Validate, accepted: Looks | None) -> list[Any]:
         )
     )
     for look, (least_look, most_look) in _accepted_ranges(settings, accepted).items():
-        expected = f"{least_look:.4g} to {most_look:.4g} (it is {getattr(accepted, look):.4g} in the last accepted version)"
+        expected = (
+            f"{figures.short(least_look, 4)} to {figures.short(most_look, 4)} "
+            f"(it is {figures.short(getattr(accepted, look), 4)} in the last accepted version)"
+        )
         suite.append(
             expect(
                 gx.ExpectColumnMedianToBeBetween, f"median {look} of the new items", expected,

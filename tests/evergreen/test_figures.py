@@ -50,6 +50,9 @@ shares = st.floats(min_value=0, max_value=1)
         (figures.plain(0.00001), "0.00001"),
         (figures.plain(2000.0), "2000"),
         (figures.number(12_345.6), "12,346"),
+        (figures.short(2.0), "2"),
+        (figures.short(0.00012), "0.00012"),
+        (figures.short(1234.5), "1,234"),
     ],
 )
 def test_figures_read_as_people_write_them(said: str, expected: str) -> None:
@@ -68,7 +71,7 @@ def test_no_figure_is_in_scientific_notation(value: float, uncertainty: float | 
     for text in (
         figures.energy(value, uncertainty), figures.carbon(value, uncertainty), figures.power(value, uncertainty),
         figures.money(value, "EUR", uncertainty), figures.number(value, uncertainty), figures.plain(value),
-        figures.duration(value), figures.percent(value), figures.size(abs(value)), figures.ratio(value), figures.change(value),
+        figures.short(value), figures.duration(value), figures.percent(value), figures.size(abs(value)), figures.ratio(value), figures.change(value),
     ):  # fmt: skip
         assert not re.search(r"\de[+-]?\d", text, re.IGNORECASE)
         assert "nan" not in text and "inf" not in text
