@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from evergreen import figures
 from evergreen.names import markdown
 from evergreen.registry import connect, model_name
 from evergreen.scenario import Scenario
@@ -28,6 +29,7 @@ def model_card(
     git_commit: str | None,
     training: dict[str, Any],
     costs: Sequence[tuple[str, str, str, str, str]],
+    gap: str | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -36,7 +38,8 @@ def model_card(
         by_label: quality by label, as there.
         splits: the summary that `preprocess` wrote.
         training: `settings.json` of the model.
-        costs: stage (or 1,000 predictions), seconds, energy, carbon, and carbon with the machine's making (SCI), as text.
+        costs: stage (or 1,000 predictions), time, energy, carbon, and carbon with the machine's making (SCI), as text.
+        gap: that it did otherwise on val than on test, in words; None where that may be chance.
     """
     height, width, channels = training["shape"]
     lines = [
@@ -57,6 +60,7 @@ def model_card(
         "|---|---|",
         *(f"| {name} | {_number(value)} |" for name, value in metrics.items()),
         "",
+        *([f"**{gap}**", ""] if gap else []),
         "| label | items | precision (95 %) | recall (95 %) | F1 |",
         "|---|---|---|---|---|",
         *(
@@ -66,7 +70,7 @@ def model_card(
         "",
         "## What it took",
         "",
-        "| what | seconds | energy | carbon | with the machine's making (SCI) |",
+        "| what | time | energy | carbon | with the machine's making (SCI) |",
         "|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in costs),
         "",
@@ -92,7 +96,7 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
     """
     rows = [
         f"| {row['column']} {markdown(str(row['value']))} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
-        f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else format(row['p_value_worse'], '.3g')} |"
+        f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else figures.short(row['p_value_worse'])} |"
         for row in slices
     ]
     return "\n".join(
@@ -129,7 +133,7 @@ def trained_from(training: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+    return "unknown" if value is None else figures.short(value, 4) if isinstance(value, float) else f"{value:,}"
 
 
 def _range(row: dict[str, Any], name: str) -> str:

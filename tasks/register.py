@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import evergreen
+from evergreen import figures
 from evergreen.card import CARD, model_card, trained_from
 from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, Unreachable
@@ -84,7 +85,7 @@ class Registration:
     def __str__(self) -> str:
         return (
             f"{self.model} version {self.model_version}; both forms agree on every test item (probabilities within "
-            f"{self.largest_difference:.1g})."
+            f"{figures.short(self.largest_difference, 1)})."
         )
 
 
@@ -157,7 +158,7 @@ def check_parity(workspace: Workspace, name: str) -> float:
     if disagreements or not largest < MAX_DIFFERENCE:
         raise EvergreenError(
             f"the model that would run differs from the trained one on {disagreements:,} of {len(test):,} test items",
-            expected=f"none, and probabilities within {MAX_DIFFERENCE:g}", received=largest,
+            expected=f"none, and probabilities within {figures.plain(MAX_DIFFERENCE)}", received=largest,
             fix="Report it with the scenario: the conversion to ONNX is at fault. The champion is as it was.",
         )  # fmt: skip
     return largest
@@ -221,6 +222,7 @@ def _complete_run(
             git_commit=commit,
             training=json.loads(settings.read_text()),
             costs=_costs(scenario, workspace, evaluation),
+            gap=(evaluation.gap or {}).get("sentence"),
         ),
         CARD,
     )
@@ -384,10 +386,10 @@ def _row(name: str, scenario: Scenario, energy: Energy) -> tuple[str, str, str, 
     methods = f" ({', '.join(energy.methods)})" if energy.methods else ""
     return (
         name,
-        f"{energy.seconds:.3g}",
-        "unknown" if cost.energy_wh is None else f"{cost.energy_wh:.3g} ± {cost.energy_uncertainty_wh:.1g} Wh{methods}",
-        "unknown" if cost.carbon_gco2e is None else f"{cost.carbon_gco2e:.3g} ± {cost.carbon_uncertainty_gco2e:.1g} gCO2e",
-        "unknown" if cost.sci_gco2e is None else f"{cost.sci_gco2e:.3g} gCO2e",
+        figures.duration(energy.seconds),
+        f"{figures.energy(cost.energy_wh, cost.energy_uncertainty_wh)}{methods}",
+        figures.carbon(cost.carbon_gco2e, cost.carbon_uncertainty_gco2e),
+        figures.carbon(cost.sci_gco2e),
     )
 
 
