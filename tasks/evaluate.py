@@ -102,15 +102,16 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     quality = kind.measure(labels, probabilities)
     table = [asdict(entry) for entry in by_label(labels, probabilities, names)]
     fixed = {**quality, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
-    pictures = kind.draw(labels, probabilities, names)
-    pictures["learning_curve.png"] = kind.learning_curve(json.loads((folder / "history.json").read_text()))
+    pictures = kind.draw(labels, probabilities, names, test.images, ids)
+    pictures["learning_curve.png"] = kind.learning_curve(json.loads((folder / "history.json").read_text())), []
     with replace_folder(workspace.evaluation(name)) as writing:
         sources = _sources(workspace, name, ids)
         _write_predictions(writing / "predictions.parquet", ids, sources, labels, probabilities, names)
         (writing / "mistakes.csv").write_bytes(_mistakes(ids, sources, labels, probabilities, names))
         (writing / "per_class.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        for file, figure in pictures.items():
-            figure.savefig(writing / file, dpi=100, metadata={"Software": None})
+        for file, (figure, seen) in pictures.items():
+            # The ids let `evergreen forget` find what shows an item.
+            figure.savefig(writing / file, dpi=100, metadata={"Software": None} | ({"Items": " ".join(seen)} if seen else {}))
     replace_file(workspace.outputs(name) / "plots/confusion.csv", _confusion_csv(labels, probabilities, names))
     replace_file(workspace.outputs(name) / "metrics.json", (json.dumps(fixed, indent=1) + "\n").encode())
 

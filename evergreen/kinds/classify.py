@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evergreen.images import PixelRange
-    from evergreen.metrics import Calibration
 
 
 @dataclass(frozen=True)
@@ -205,22 +204,10 @@ def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, ste
 
 
 def learning_curve(history: list[dict[str, float]]) -> Figure:
-    """Loss and accuracy by epoch, on train and, where there is one, on val.
+    """As `evergreen.pictures.learning_curve`."""
+    from evergreen.pictures import learning_curve
 
-    Args:
-        history: one entry an epoch, as in `outputs/NAME/model/history.json`.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    epochs = range(1, len(history) + 1)
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for key, text in ((metric, "train"), (f"val_{metric}", "val")):
-            if history and key in history[0]:
-                axes.plot(epochs, [entry[key] for entry in history], marker="." if len(history) < 40 else "", label=text)
-        axes.set(xlabel="epoch", ylabel=metric)
-        axes.legend()
-    return figure
+    return learning_curve(history)
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -230,54 +217,22 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     return quality(labels, probabilities)
 
 
-def draw(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Figure]:
-    """The pictures of an evaluation, by file name. Arguments as `evergreen.metrics.by_label`."""
-    from evergreen.metrics import calibration, confusion
+def draw(
+    labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], images: np.ndarray, ids: Sequence[str]
+) -> dict[str, tuple[Figure, list[str]]]:
+    """The pictures of an evaluation, by file name, each with the ids of the items that are seen on it.
 
+    Args:
+        labels, probabilities, names: as `evergreen.metrics.by_label`.
+        images, ids: as `evergreen.pictures.commonest_mistakes`.
+    """
+    from evergreen import pictures
+    from evergreen.metrics import calibration, confusion, label_quality
+
+    matrix = confusion(labels, probabilities)
     return {
-        "confusion.png": _draw_confusion(confusion(labels, probabilities), names),
-        "reliability.png": _draw_reliability(calibration(labels, probabilities)),
+        "confusion.png": (pictures.confusion_matrix(matrix, names), []),
+        "by_label.png": (pictures.quality_by_label(label_quality(matrix, names)), []),
+        "reliability.png": (pictures.reliability(calibration(labels, probabilities)), []),
+        "mistakes.png": pictures.commonest_mistakes(labels, probabilities, names, images, ids),
     }
-
-
-def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
-    from matplotlib.figure import Figure
-
-    from evergreen.lettering import drawable
-
-    side = min(12.0, 2.5 + 0.55 * len(names))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(1)
-    image = axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="share of the label's items", shrink=0.8)
-    texts, style = drawable(names)
-    axes.set_xticks(range(len(names)), texts, rotation=45, ha="right", rotation_mode="anchor", **style)
-    axes.set_yticks(range(len(names)), texts, **style)
-    axes.set(xlabel="predicted", ylabel="actual", title="Test items by actual and predicted label")
-    if len(names) <= 20:
-        for row, column in zip(*matrix.nonzero(), strict=True):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
-    return figure
-
-
-def _draw_reliability(table: Sequence[Calibration]) -> Figure:
-    from matplotlib.figure import Figure
-
-    from evergreen.metrics import calibration_error
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    middles, widths = [(entry.low + entry.high) / 2 for entry in table], [entry.high - entry.low for entry in table]
-    above.bar(
-        middles, [entry.accuracy for entry in table], width=widths, color="tab:green", edgecolor="white", label="were right"
-    )
-    above.plot([0, 1], [0, 1], color="gray", linestyle="--", label="as sure as right")
-    above.set(
-        ylabel="share that was right", xlim=(0, 1), ylim=(0, 1), title=f"Calibration error {calibration_error(table):.3f}"
-    )
-    above.legend(loc="upper left")
-    below.bar(middles, [entry.items for entry in table], width=widths, color="tab:gray", edgecolor="white")
-    below.set(xlabel="probability of the predicted label", ylabel="items", yscale="log")
-    return figure

@@ -44,7 +44,9 @@ def test_the_outputs_are_the_same_bytes_when_it_is_repeated(tiny: Tiny) -> None:
                 "mistakes.csv",
                 "per_class.json",
                 "confusion.png",
+                "by_label.png",
                 "reliability.png",
+                "mistakes.png",
                 "learning_curve.png",
             )
         ),
@@ -102,6 +104,15 @@ def test_the_model_predicts_from_encoded_images_what_was_measured_on_pixels(tiny
     predicted = Model.open(tiny.workspace.model(NAME)).predict(tiny.images)
     assert [row["id"] for row in rows] == [hashlib.sha256(image).hexdigest() for image in tiny.images]
     assert [prediction.label for prediction in predicted] == [row["predicted"] for row in rows]
+
+
+def test_the_sheet_of_mistakes_names_the_items_that_it_shows(tiny: Tiny) -> None:
+    from evergreen.versions import holds
+
+    folder = tiny.workspace.evaluation(NAME)
+    wrong = {row["id"] for row in pq.read_table(folder / "predictions.parquet").to_pylist() if row["label"] != row["predicted"]}
+    right = {row["id"] for row in pq.read_table(folder / "predictions.parquet").to_pylist()} - wrong
+    assert wrong and holds(folder / "mistakes.png", wrong) and not holds(folder / "mistakes.png", right)
 
 
 def test_an_empty_test_split_is_refused(tiny: Tiny) -> None:
