@@ -16,6 +16,7 @@ from evergreen.errors import EvergreenError, WrongUse
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.events import RETRAINING
+from flows.schedules import SLUG, put_schedules
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 ENTRYPOINTS = {"training": "flows/training.py:training", "retraining": "flows/retraining.py:retraining"}
 PURPOSES = {
     "training": "Collect, check and version the images, train and evaluate a model on them, and promote it if it is better.",
-    "retraining": "Train again if there is a reason to, and promote the new model if it is better.",
+    "retraining": "Train again if there is a reason to, and promote the new model if it is better. By schedule only once the scenario has been run.",
 }
 POOLS = {"cpu": "Runs on the processors of the worker's machine.", "gpu": "Runs on the graphics card of the worker's machine."}
-SCHEDULE = "cron"  # its slug: by it, a schedule that was paused on Prefect's page stays paused when it is deployed again
 HEARTBEAT_SECONDS = 30  # Prefect allows no less
 HEADER = """\
 # Written from scenarios/ by `evergreen deploy` (and `evergreen new`, `evergreen up`): change the scenarios, not this file. Only
@@ -73,7 +73,7 @@ def deployment(scenario: Scenario, flow: str) -> dict[str, Any]:
                 }
             },
         },
-        "schedules": [{"slug": SCHEDULE, "cron": cron, "timezone": scenario.retraining.timezone}] if cron else [],
+        "schedules": [{"slug": SLUG, "cron": cron, "timezone": scenario.retraining.timezone}] if cron else [],
     }
     if flow == "retraining":
         entry["triggers"] = [
@@ -141,23 +141,54 @@ def deploy(workspace: Workspace) -> list[str]:
     told = declare(workspace)
     found, _ = scenarios(workspace)
     with get_client(sync_client=True) as client:
-        for name, description in POOLS.items():
-            client.create_work_pool(WorkPoolCreate(name=name, type="process", description=description), overwrite=True)
-        _prefect_deploy(workspace)
-        _limit_queues(client, found)
-        _end_schedules(client, found)
+        for name in sorted({scenario.pool for scenario in found}):
+            pool = WorkPoolCreate(name=name, type="process", description=POOLS[name])
+            client.create_work_pool(pool, overwrite=True)
+        refused = _prefect_deploy(workspace)
+        told += refused.values()
+        deployed = [scenario for scenario in found if scenario.name not in refused]
+        _limit_queues(client, deployed)
+        told += put_schedules(client, workspace, deployed)
         told += create_automations(client)
     return told
 
 
-def _prefect_deploy(workspace: Workspace) -> None:
+def _prefect_deploy(workspace: Workspace) -> dict[str, str]:
+    """Deploy all that `prefect.yaml` declares; the scenarios' schedules are put by `flows.schedules`. Where something is refused, each by itself, so
+    that one that is wrong keeps no other one from running.
+
+    Returns:
+        By name, a sentence on what Prefect has refused.
+
+    Raises:
+        EvergreenError: it has refused everything.
+    """
+    from ruamel.yaml import YAML
+
+    document = YAML(typ="safe").load((workspace.root / "prefect.yaml").read_bytes())
+    entries = [
+        {**entry, "schedules": []} if entry["entrypoint"] in ENTRYPOINTS.values() else entry
+        for entry in document["deployments"]
+    ]
+    if _refusal(workspace, document | {"deployments": entries}) is None:
+        return {}
+    refusals = {entry["name"]: why for entry in entries if (why := _refusal(workspace, document | {"deployments": [entry]}))}
+    if len(refusals) == len({entry["name"] for entry in entries}):
+        raise EvergreenError(
+            f"prefect deploy --all failed: {next(iter(refusals.values()))}", fix="Run it by hand to see all that it says."
+        )
+    return {name: f"Not deployed: {name}, which Prefect refuses ({why})." for name, why in refusals.items()}
+
+
+def _refusal(workspace: Workspace, document: dict[str, Any]) -> str | None:
+    """Deploy what the document declares; what Prefect says where it refuses."""
+    path = workspace.private / "prefect.yaml"
+    replace_file(path, _as_yaml(document))
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)],
         cwd=workspace.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
-    if done.returncode:
-        last = " ".join(" ".join(done.stdout.split())[-500:].split())
-        raise EvergreenError(f"prefect deploy --all failed: {last}", fix="Run it by hand to see all that it says.")
+    return " ".join(done.stdout.split())[-300:] or "it says nothing" if done.returncode else None
 
 
 def _limit_queues(client: SyncPrefectClient, found: list[Scenario]) -> None:
@@ -166,16 +197,6 @@ def _limit_queues(client: SyncPrefectClient, found: list[Scenario]) -> None:
         queue = client.read_work_queue_by_name(scenario.name, work_pool_name=scenario.pool)
         if queue.concurrency_limit != 1:
             client.update_work_queue(queue.id, concurrency_limit=1)
-
-
-def _end_schedules(client: SyncPrefectClient, found: list[Scenario]) -> None:
-    """Prefect leaves a schedule where it was when none is declared any more."""
-    for scenario in found:
-        if scenario.retraining.cron is None:
-            there = client.read_deployment_by_name(f"retraining/{scenario.name}")
-            for schedule in there.schedules:
-                if schedule.slug == SCHEDULE:
-                    client.delete_deployment_schedule(there.id, schedule.id)
 
 
 def _as_yaml(document: dict[str, Any]) -> bytes:

@@ -214,17 +214,17 @@ def _ask(urls: Servers, path: str, question: dict[str, Any]) -> Any:
 
 
 def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
-    """The work pools that this machine can serve: `cpu`, and `gpu` where a scenario asks for it and there is a graphics card."""
+    """The work pools that scenarios ask for and this machine can serve: `cpu`, and `gpu` where there is a graphics card."""
     from evergreen.energy import available_methods
     from flows.deploy import scenarios
 
-    wanting = [scenario.name for scenario in scenarios(workspace)[0] if scenario.pool == "gpu"]
-    if not wanting:
-        return ["cpu"]
-    if "nvml" in available_methods():
-        return ["cpu", "gpu"]
-    say(f"No graphics card here: runs of {', '.join(wanting)} wait for a worker of the pool gpu on another machine.")
-    return ["cpu"]
+    found = scenarios(workspace)[0]
+    pools: list[str] = sorted({scenario.pool for scenario in found})
+    if "gpu" in pools and "nvml" not in available_methods():
+        waiting = ", ".join(scenario.name for scenario in found if scenario.pool == "gpu")
+        say(f"No graphics card here: runs of {waiting} wait for a worker of the pool gpu on another machine.")
+        pools.remove("gpu")
+    return pools
 
 
 def serving_options(workspace: Workspace) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from evergreen.scenario import Name
 from flows.attempt import attempt
 from flows.links import run_links
+from flows.schedules import activate_schedule
 from flows.stages import planned, stages_in_order
 from flows.summary import estimated, failure_shown, publish
 from flows.visible import progress_shown
@@ -36,6 +37,7 @@ def training(
             expected = planned(run, "any")
             summary = stages_in_order(run) | estimated(expected)
         publish(run.workspace, summary)
+    activate_schedule(run.workspace, scenario)
     return summary | {"links": run_links(summary)}
 
 

@@ -120,7 +120,7 @@ class Up:
     pages_url: str
     told: dict[str, str] = field(default_factory=dict)  # what its environment said besides
 
-    def ask(self, path: str, question: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    def ask(self, path: str, question: Any = None, method: str | None = None) -> Any:
         """What Prefect's server answers: to a GET, or to a POST (or another method) of the question."""
         request = urllib.request.Request(
             f"{self.prefect_url}/api/{path}",

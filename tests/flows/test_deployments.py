@@ -108,6 +108,69 @@ def test_the_deployments_are_there_with_their_schedules_queues_and_forms(up: Up)
         assert up.ask(f"work_queues/{there['work_queue_id']}")["concurrency_limit"] == 1
 
 
+def schedules(up: Up, name: str) -> list[tuple[str, bool]]:
+    """Cron and whether it is active, of a retraining."""
+    there = up.ask(f"deployments/name/retraining/{name}")
+    return sorted((one["schedule"]["cron"], one["active"]) for one in there["schedules"])
+
+
+def test_only_what_has_been_run_once_is_retrained_by_schedule(up: Up) -> None:
+    assert [active for _, active in schedules(up, "quickstart")] == [True]
+    assert [active for _, active in schedules(up, "inspection")] == [False]
+    there = up.ask("deployments/name/retraining/inspection")
+    assert "once the scenario has been run" in there["description"]
+    assert {pool["name"] for pool in up.ask("work_pools/filter", {})} == {"cpu"}  # no scenario asks for another one
+    summary = up.checkout.workspace.record("inspection") / "summary.json"
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    summary.touch()
+    try:
+        done = up.checkout.evergreen("deploy", "--json", **up.told)
+        assert done.status == 0 and not any("inspection" in sentence for sentence in done.json["told"]), done.err
+        assert any("cifar10" in sentence and "first run" in sentence for sentence in done.json["told"])
+        assert [active for _, active in schedules(up, "inspection")] == [True]
+    finally:
+        summary.unlink()
+
+
+def test_a_schedule_changed_on_the_page_stays_until_the_scenario_says_another(up: Up) -> None:
+    there = up.ask("deployments/name/retraining/cifar10")
+    own = there["schedules"][0]
+    page = {"cron": "1 2 * * *", "timezone": "Europe/Berlin"}
+    up.ask(f"deployments/{there['id']}/schedules/{own['id']}", {"schedule": page, "active": False}, "PATCH")
+    up.ask(f"deployments/{there['id']}/schedules", [{"schedule": {"cron": "3 4 * * *"}, "active": True}])
+    assert up.checkout.evergreen("deploy", **up.told).status == 0
+    assert schedules(up, "cifar10") == [("1 2 * * *", False), ("3 4 * * *", True)]
+    scenario = up.checkout.root / "scenarios" / "cifar10.yaml"
+    text = scenario.read_text()
+    try:
+        up.checkout.change("cifar10", "45 3 * * SUN", "7 7 * * SUN")
+        assert up.checkout.evergreen("deploy", **up.told).status == 0
+        assert schedules(up, "cifar10") == [("3 4 * * *", True), ("7 7 * * SUN", False)]
+    finally:
+        scenario.write_text(text)
+
+
+def test_what_prefect_refuses_keeps_nothing_else_from_being_deployed(up: Up) -> None:
+    bad = up.checkout.root / "scenarios" / "bad.yaml"
+    shipped = (up.checkout.root / "scenarios" / "quickstart.yaml").read_text()
+    bad.write_text(shipped.replace("quickstart", "bad").replace("15 3 * * *", "0 3 LW * *"))
+    declared = up.checkout.root / "prefect.yaml"
+    before = declared.read_bytes()
+    declared.write_text(
+        declared.read_text() + "  - name: theirs\n    entrypoint: nowhere.py:nothing\n    work_pool:\n      name: cpu\n"
+    )
+    there = up.ask("deployments/name/training/quickstart")
+    try:
+        done = up.checkout.evergreen("deploy", "--json", **up.told)
+        assert done.status == 0, done.err
+        assert any("bad.yaml" in sentence and "cron" in sentence for sentence in done.json["told"])
+        assert any("theirs" in sentence and "refuses" in sentence for sentence in done.json["told"])
+        assert up.ask("deployments/name/training/quickstart")["updated"] > there["updated"]
+    finally:
+        bad.unlink()
+        declared.write_bytes(before)
+
+
 def test_deploying_again_changes_nothing_and_keeps_what_was_paused_on_the_page(up: Up) -> None:
     there = up.ask("deployments/name/retraining/inspection")
     up.ask(f"deployments/{there['id']}/schedules/{there['schedules'][0]['id']}", {"active": False}, "PATCH")
