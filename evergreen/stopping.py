@@ -120,7 +120,7 @@ def stop_allowed() -> Iterator[None]:
     Raises:
         Stopped: this process was asked to stop meanwhile.
     """
-    with _allow(True):
+    with _allow(True), _own_handler():
         check()
         yield
 
@@ -140,14 +140,28 @@ def _allow(allowed: bool) -> Iterator[None]:
         _allowed = before
 
 
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """In this block SIGTERM is handled here also within a flow: Prefect's engine takes it over, and would show a crash."""
+    if not _supervised or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    if number == signal.SIGTERM:  # sent to this very process, as by `kill` with the number that a lock's holder has
+        _request(number)
+    if _allowed:
+        raise Stopped
+
+
 def _obey(orders: int, grace_seconds: float) -> None:
     """In the child: listen to the parent, and end with it."""
-
-    def interrupt(number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:  # sent to this very process, as by `kill` with the number that a lock's holder has
-            _request(number)
-        if _allowed:
-            raise Stopped
 
     def listen() -> None:
         order = os.read(orders, 1)
@@ -163,8 +177,8 @@ def _obey(orders: int, grace_seconds: float) -> None:
 
     global _supervised
     main, _supervised = threading.get_ident(), True
-    signal.signal(signal.SIGUSR1, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGUSR1, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=listen, name="listen-to-parent", daemon=True).start()
 
 

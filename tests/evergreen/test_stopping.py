@@ -142,6 +142,19 @@ def test_a_signal_to_the_process_that_works_is_obeyed_too(tmp_path: Path) -> Non
         assert process.returncode == 143
 
 
+def test_a_signal_to_the_process_that_works_is_obeyed_where_a_library_has_taken_it_over(tmp_path: Path) -> None:
+    work = (
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: Path('theirs').touch())\n    with stop_postponed(), stop_allowed(): "
+        + SLEEP
+    )
+    with running(tmp_path, work) as process:
+        (worker,) = psutil.Process(process.pid).children()
+        worker.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 143
+    assert not (tmp_path / "theirs").exists()
+
+
 def test_when_the_parent_is_killed_nothing_goes_on(tmp_path: Path) -> None:
     with running(tmp_path, f"subprocess.Popen(['sleep', '600']); {SLEEP}") as process:
         family = psutil.Process(process.pid).children(recursive=True)
