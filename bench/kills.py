@@ -60,7 +60,7 @@ class Server:
         return str(self.ask(f"flow_runs/{run}")["state"]["type"])
 
     def worker(self) -> psutil.Process:
-        return wait(lambda: [child for child in self.process.children() if "worker" in child.cmdline()], 60)[0]
+        return wait(lambda: [child for child in self.process.children(recursive=True) if "worker" in child.cmdline()], 60)[0]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
