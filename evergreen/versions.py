@@ -69,35 +69,38 @@ def commit_stage(workspace: Workspace, stage: str, name: str) -> str:
     Raises:
         EvergreenError: DVC couldn't.
     """
-    list_scenario(workspace, name)
-    with _repo(workspace) as repo, _explained(f"{stage} of {name} could not be committed to dvc.lock"):
-        repo.commit(target=f"{stage}@{name}", force=True)
+    explained = _explained(f"{stage} of {name} could not be committed to dvc.lock")
+    with workspace.lock("data"):
+        _list_scenario(workspace, name)
+        with _open(workspace) as repo, explained:
+            repo.commit(target=f"{stage}@{name}", force=True)
     return _locked_outputs(workspace, stage, name)
 
 
-def list_scenario(workspace: Workspace, name: str) -> None:
-    """Make sure that `dvc.yaml` lists a scenario, whose comments and order stay. It lists those that have been through a stage, so that
-    `dvc repro` and `dvc metrics show` of all have what they need, and a scenario file that was copied needs nothing but a run. Names whose
-    file is gone are dropped: DVC would fail at them for all."""
+def _list_scenario(workspace: Workspace, name: str) -> None:
+    """Make sure that `dvc.yaml` lists a scenario; its comments and order stay. It lists those that have been through a stage, so that
+    `dvc repro` and `dvc metrics show` of all have what they need, and a scenario file that was copied needs nothing but a run. Names without
+    an entry in `dvc.lock` or without a file are dropped: DVC would stop at them. Called with the lock `data` held."""
     import io
 
     from ruamel.yaml import YAML
 
     path, yaml = workspace.root / "dvc.yaml", YAML()
-    with workspace.lock("data"):
-        refuse_conflicts(workspace)
-        pipeline = yaml.load(path.read_bytes())
-        names = next(variables["names"] for variables in pipeline["vars"] if "names" in variables)
-        if name in names:
-            return
-        for gone in [other for other in names if not (workspace.scenarios / f"{other}.yaml").exists()]:
-            names.remove(gone)
-        names.insert(0, name)  # the blank line after the list belongs to its last name
-        yaml.indent(mapping=2, sequence=4, offset=2)
-        yaml.width = 1000
-        buffer = io.BytesIO()
-        yaml.dump(pipeline, buffer)
-        replace_file(path, buffer.getvalue())
+    refuse_conflicts(workspace)
+    pipeline = yaml.load(path.read_bytes())
+    names = next(variables["names"] for variables in pipeline["vars"] if "names" in variables)
+    if name in names:
+        return
+    run = {stage.partition("@")[2] for stage in _read_lock(workspace).get("stages", {})}
+    names.insert(0, name)  # the blank line after the list belongs to its last name
+    for other in [other for other in names if other != name]:
+        if other not in run or not (workspace.scenarios / f"{other}.yaml").exists():
+            names.remove(other)
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    buffer = io.BytesIO()
+    yaml.dump(pipeline, buffer)
+    replace_file(path, buffer.getvalue())
     log.info("%s is in dvc.yaml now: dvc repro evaluate@%s runs its stages too.", name, name)
 
 
@@ -499,7 +502,7 @@ def _require(repo: Repo, items: Any, outputs: Iterable[dict[str, Any]], name: st
     if missing:
         raise EvergreenError(
             f"the data could not be brought back: neither DVC's cache nor the remote has all of {', '.join(missing)}",
-            fix="Bring the files of the cache (.dvc/cache) or of the remote back. All is as it was.",
+            fix="Bring the files of the cache (.dvc/cache) or of the remote back; what was forgotten can't be. All is as it was.",
         )
 
 

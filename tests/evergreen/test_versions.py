@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from evergreen.errors import EvergreenError
 from evergreen.versions import (
@@ -46,8 +47,6 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def change(workspace: Workspace, section: str, **settings: Any) -> None:
     """Change the quickstart's file."""
-    from ruamel.yaml import YAML
-
     path = workspace.scenarios / "quickstart.yaml"
     document = YAML().load(path.read_text())
     document.setdefault(section, {}).update(settings)
@@ -406,8 +405,16 @@ def test_a_scenario_is_added_to_dvc_yaml_by_its_first_stage_and_dropped_where_it
         commit_stage(workspace, "preprocess", name)
         assert stage_status(workspace, "preprocess", name).unchanged
         (workspace.scenarios / "second.yaml").unlink(missing_ok=True)
+    # The second's file is gone, and the quickstart has never been run here: dvc repro would stop at either.
     told = (workspace.root / "dvc.yaml").read_text()
-    assert told.startswith("# The stages after") and "      - third\n      - quickstart\n\nstages:" in told, told
+    assert told.startswith("# The stages after") and YAML(typ="safe").load(told)["vars"] == [{"names": ["third"]}], told
+    text = (workspace.scenarios / "third.yaml").read_text().replace("name: third", "name: fourth")
+    (workspace.scenarios / "fourth.yaml").write_text(text)
+    put(workspace, "fourth", "one")
+    workspace.splits("fourth").mkdir(parents=True)
+    (workspace.splits("fourth") / "labels.json").write_text("[1]")
+    commit_stage(workspace, "preprocess", "fourth")
+    assert YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["vars"] == [{"names": ["fourth", "third"]}]
 
 
 def test_it_does_not_matter_from_which_folder_it_is_done(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
