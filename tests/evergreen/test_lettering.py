@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from evergreen import lettering
-from evergreen.kinds.classify import _draw_confusion
 from evergreen.lettering import drawable, fonts_for, remedy
+from evergreen.pictures import commonest_mistakes, confusion_matrix
 
 TRAPS = [
     ["$5", "$10"],
@@ -25,10 +25,14 @@ TRAPS = [
 
 @pytest.mark.parametrize("labels", TRAPS)
 def test_a_label_with_dollar_signs_is_drawn_as_it_stands(labels: list[str]) -> None:
-    figure = _draw_confusion(np.eye(len(labels), dtype=int), labels)
+    figure = confusion_matrix(np.eye(len(labels), dtype=int), labels)
     figure.savefig(io.BytesIO(), dpi=50)
     ticks = figure.axes[0].get_xticklabels() + figure.axes[0].get_yticklabels()
     assert [tick.get_text() for tick in ticks] == labels * 2 and not any(tick.get_parse_math() for tick in ticks)
+    images, wrong = np.zeros((2, 8, 8, 3), np.uint8), np.eye(2)[::-1]
+    mistakes, shown = commonest_mistakes(np.arange(2), wrong, labels, images, ["one", "two"])
+    mistakes.savefig(io.BytesIO(), dpi=50)
+    assert sorted(shown) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_a_label_with_dollar_signs_is_drawn_as_it_stands(labels: list[str]) -> N
 def test_no_label_is_drawn_as_empty_boxes(labels: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of each letter that its fonts do not have
-        _draw_confusion(np.eye(2, dtype=int), labels).savefig(io.BytesIO(), dpi=50)
+        confusion_matrix(np.eye(2, dtype=int), labels).savefig(io.BytesIO(), dpi=50)
 
 
 def test_letters_that_no_font_has_are_replaced_by_the_labels_number_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
