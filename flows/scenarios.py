@@ -24,13 +24,14 @@ def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
 
 def ask_for_labels(layout: Layout) -> int:
     """Ask at the terminal which level of folders is the labels; returns its number."""
-    import typer
-    from click import Choice
+    from rich.console import Console
+    from rich.prompt import IntPrompt
 
+    console = Console(stderr=True, highlight=False, markup=False)
     levels = sorted([layout.label, *layout.alternatives], key=lambda level: level.number)
-    typer.echo("The labels could be more than one level of folders:", err=True)
+    console.print("The labels could be more than one level of folders:")
     for level in levels:
         names = list(level.counts)
-        typer.echo(f"  {level.number}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({len(names):,})", err=True)
-    choice = Choice([str(level.number) for level in levels])
-    return int(typer.prompt("Which level is it?", default=str(layout.label.number), type=choice, err=True))
+        console.print(f"  {level.number}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({len(names):,})")
+    choices = [str(level.number) for level in levels]
+    return IntPrompt.ask("Which level is it?", choices=choices, default=layout.label.number, console=console)

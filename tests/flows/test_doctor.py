@@ -101,3 +101,14 @@ def test_a_merge_conflict_and_a_forgetting_that_was_killed_are_found(tmp_path: P
     broken = {finding.what: finding.fix for finding in _data(workspace) if finding.state == "broken"}
     assert broken.keys() == {"merge", "forget"}
     assert "git checkout --theirs data.dvc" in broken["merge"] and "evergreen forget pets" in broken["forget"]
+
+
+def test_letters_of_labels_that_no_font_has_are_found_with_the_package_that_has_them(workspace: Workspace) -> None:
+    assert list(doctor._fonts(workspace)) == []
+    path = workspace.scenarios / "quickstart.yaml"
+    text = path.read_text()
+    path.write_text(text.replace('"0",', '"größe",'))
+    assert [finding.state for finding in doctor._fonts(workspace)] == ["fine"]
+    path.write_text(text.replace('"0",', '"\U0010fffd",'))  # for private use: no font has it
+    (finding,) = doctor._fonts(workspace)
+    assert finding.state == "note" and "sudo apt install" in finding.fix
