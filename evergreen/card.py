@@ -16,7 +16,7 @@ from evergreen.workspace import Workspace
 log = logging.getLogger("evergreen")
 
 CARD = "model_card.md"  # of a model version's run in MLflow
-AGAINST = "## Against version"
+AGAINST = "## Against"
 
 
 def model_card(
@@ -86,14 +86,17 @@ def model_card(
     return "\n".join(lines)
 
 
-def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> str:
+def comparison(champion: int | None, reason: str, slices: Sequence[dict[str, Any]]) -> str:
     """A section of the card, added when the gate has compared: both models by label and by slice.
 
     Args:
-        champion: the version that the model was held against.
+        champion: the version that the model was held against; None where there was none.
         reason: the gate's, in a sentence.
         slices: of `evergreen.gate.Slice`.
     """
+    at = f"{datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC"
+    if champion is None:
+        return f"{AGAINST} no champion, on {at}\n\nAsked whether it may be the first one, the gate said: {reason}.\n"
     rows = [
         f"| {row['column']} {markdown(str(row['value']))} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
         f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else figures.short(row['p_value_worse'])} |"
@@ -101,7 +104,7 @@ def comparison(champion: int, reason: str, slices: Sequence[dict[str, Any]]) -> 
     ]
     return "\n".join(
         [
-            f"{AGAINST} {champion}, the champion on {datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC",
+            f"{AGAINST} version {champion}, the champion on {at}",
             "",
             f"It was {markdown(reason)}.",
             "",

@@ -1,5 +1,5 @@
-"""The gate that a challenger must pass to take the champion's place: better on the same items by more than chance, or as good for clearly less
-energy; worse for no label and no slice; and worth the energy.
+"""The gate: a challenger takes the champion's place if it is better on the same items by more than chance, or as good for clearly less energy;
+worse for no label and no slice; and worth the energy. Where there is no champion, a first model must be better than no model.
 
 **Better**: by accuracy, McNemar's exact one-sided test (1947): only items on which the two differ tell them apart, and if neither is better, each
 of those is as likely a gain as a loss. By macro F1, which no such test knows, the paired bootstrap (Efron and Tibshirani 1993; for classifiers on
@@ -9,9 +9,13 @@ is no better. Ties keep the champion.
 **Guards**: for no label, and for no value of the columns that the scenario slices by, may the champion be better by McNemar's test, at alpha over
 all these guards together (Holm).
 
-**Energy**: a challenger that takes more must gain `gain_per_doubling` for each doubling. One that takes `cheaper` times the champion's or less is
-promoted where it is not worse: where with a confidence of 1 - alpha it loses less than `margin` (non-inferiority, by the same bootstrap), and the champion
-is not better by McNemar's test.
+**Energy** decides only where the whole interval of its ratio does (`evergreen.energy_ratio`). A challenger that surely takes more must gain
+`gain_per_doubling` for each doubling, counted from the lower end: it pays for what is known, not for what may be noise. One whose upper end is
+`cheaper` or less is promoted where it is not worse: where with a confidence of 1 - alpha it loses less than `margin` (non-inferiority, by the same
+bootstrap), and the champion is not better by McNemar's test.
+
+**The first champion** (`decide_first`) is compared in the same way with always naming the test split's commonest label, which is the best that can
+be done without seeing an image (the no-information rate). It must have learned from items of every label, and reach `floor` if there is one.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from evergreen import figures
+from evergreen.energy_ratio import EnergyRatio
 from evergreen.metrics import interval
 from evergreen.multiple import holm
 from evergreen.scenario import Promote
@@ -108,42 +114,40 @@ class Slice:
     p_value_worse: float | None
 
 
-def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, seed: int = 0, tries: int = 1) -> Verdict:
+def decide(paired: Paired, settings: Promote, energy: EnergyRatio | None, *, seed: int = 0, tries: int = 1) -> Verdict:
     """Compare two models on the same items, as the head of this file says.
 
     Args:
         settings: the scenario's section `promote`.
-        energy_ratio: of a prediction, challenger to champion; None where it couldn't be measured, and doesn't count.
+        energy: of a prediction, challenger to champion; None where it isn't known, and doesn't count.
         seed: of the bootstrap's draws.
         tries: challengers that a retraining may send against the same champion. The chance `alpha` of promoting one that is no better is
             shared out among them (Bonferroni).
     """
     alpha = settings.alpha / tries
     champion, challenger, items = paired.champion_right, paired.challenger_right, len(paired.labels)
-    gained, lost = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
     gains = bootstrap(paired, seed)
     by_f1 = settings.metric == "f1_macro"
-    p_value = float((1 + (gains.f1_macro <= 0).sum()) / (1 + DRAWS)) if by_f1 else chance(gained, lost)
+    gained, lost, p_value = _better(paired, gains, settings)
     of_labels = [
         _slice("label", name, paired.labels == place, champion, challenger, 1) for place, name in enumerate(paired.names)
     ]
     guards = _together(of_labels + _slices(paired.columns, champion, challenger, settings.min_slice_items))
 
     def verdict(promote: bool, reason: str) -> Verdict:
-        f1_low, f1_high = (float(edge) for edge in np.quantile(gains.f1_macro, [0.025, 0.975]))
-        return Verdict(promote, reason, gained, lost, p_value, gains.f1_gain, f1_low, f1_high, tuple(guards))
+        return _verdict(promote, reason, gained, lost, p_value, gains, guards)
 
     gain = gains.f1_gain if by_f1 else (gained - lost) / items
-    told = f"{gained} of {items:,} test items gained, {lost} lost, p = {p_value:.3g}"
+    told = f"{gained:,} of {items:,} test items gained, {lost:,} lost, {figures.probability(p_value)}"
     if by_f1:
-        told = f"macro F1 {100 * gain:+.2f} points, {told}"
+        told = f"macro F1 {figures.points(gain)}, {told}"
     is_better = p_value <= alpha
-    is_cheaper = energy_ratio is not None and settings.cheaper is not None and energy_ratio <= settings.cheaper
+    is_cheaper = energy is not None and settings.cheaper is not None and energy.high <= settings.cheaper
     loses_at_most = -float(np.quantile(gains.f1_macro if by_f1 else gains.accuracy, alpha))
     as_good = loses_at_most < settings.margin and chance(lost, gained) > settings.alpha
     if not is_better and not (is_cheaper and as_good):
-        also = f"; it takes {energy_ratio:.2g} times the energy, but may lose {loses_at_most:.2%}" if is_cheaper else ""
-        return verdict(False, f"not better than the champion by more than chance ({told}, needed {alpha:g}{also})")
+        also = f"; it takes {energy}, but may lose {figures.percent(loses_at_most)}" if is_cheaper else ""
+        return verdict(False, f"not better than the champion by more than chance ({told}, needed {figures.plain(alpha)}{also})")
     worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= settings.alpha]
     if worse:
         first = min(worse, key=lambda guard: guard.p_value_worse or 0.0)
@@ -154,17 +158,84 @@ def decide(paired: Paired, settings: Promote, energy_ratio: float | None, *, see
         )
     if not is_better:
         return verdict(
-            True,
-            f"as good as the champion ({told}; it loses less than {settings.margin:.2%}) at {energy_ratio:.2g} times the energy",
+            True, f"as good as the champion ({told}; it loses less than {figures.percent(settings.margin)}) at {energy}"
         )
-    needed = settings.gain_per_doubling * math.log2(energy_ratio) if energy_ratio is not None and energy_ratio > 1 else 0.0
+    needed = settings.gain_per_doubling * math.log2(energy.low) if energy is not None and energy.low > 1 else 0.0
     if gain < needed:
         return verdict(
             False,
-            f"better ({told}), but at {energy_ratio:.2g} times the energy a gain of {needed:.2%} is needed and it is {gain:.2%}",
+            f"better ({told}), but at {energy} a gain of {figures.points(needed)} is needed, and it is {figures.points(gain)}",
         )
-    energy = "" if energy_ratio is None else f", at {energy_ratio:.2g} times the energy"
-    return verdict(True, f"better than the champion by more than chance ({told}{energy})")
+    return verdict(True, f"better than the champion by more than chance ({told}{'' if energy is None else f', at {energy}'})")
+
+
+def decide_first(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    names: Sequence[str],
+    train_items: Sequence[int],
+    settings: Promote,
+    *,
+    seed: int = 0,
+) -> Verdict:
+    """Whether a model may be the first champion: whether it is better than none, as the head of this file says.
+
+    Args:
+        labels: int `(items,)`, the right ones' places in `names`.
+        predicted: int `(items,)`, the predicted ones' places; -1 for a label that is not in `names`.
+        train_items: of each label, how many the model learned from.
+        settings, seed: as `decide`.
+
+    Returns:
+        The verdict, with "always the commonest label" in the champion's place; no slices.
+    """
+    from sklearn.metrics import f1_score
+
+    commonest = int(np.bincount(labels, minlength=len(names)).argmax())
+    paired = Paired(labels, np.full_like(predicted, commonest), predicted, names)
+    gains = bootstrap(paired, seed)
+    gained, lost, p_value = _better(paired, gains, settings)
+    right, by_naming, items = int(paired.challenger_right.sum()), int(paired.champion_right.sum()), len(labels)
+    value = right / items
+    if settings.metric == "f1_macro":
+        value = float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0.0))
+    than = f'than always naming "{names[commonest]}" by more than chance'
+    told = (
+        f"{figures.percent(right / items, items=items)} of {items:,} test items are right, against "
+        f"{figures.percent(by_naming / items, items=items)}; {figures.probability(p_value)}"
+    )
+    failures = [
+        f'no item of the training split has the label "{name}"'
+        for name, count in zip(names, train_items, strict=True)
+        if not count
+    ]
+    if p_value > settings.alpha:
+        few = chance(items - by_naming, 0) > settings.alpha
+        also = "; with so few test items not even a perfect model would be" if few else ""
+        failures.append(f"it is not better {than} ({told}, needed {figures.plain(settings.alpha)}{also})")
+    if settings.floor is not None and value < settings.floor:
+        metric = "macro F1" if settings.metric == "f1_macro" else "accuracy"
+        failures.append(
+            f"its {metric} is {figures.percent(value, items=items)}, where promote.floor is {figures.percent(settings.floor)}"
+        )
+    reason = "; ".join(failures) or f"the first one, better {than} ({told})"
+    return _verdict(not failures, reason, gained, lost, p_value, gains, ())
+
+
+def _better(paired: Paired, gains: Gains, settings: Promote) -> tuple[int, int, float]:
+    """Items gained, items lost, and the chance of so large a gain if the challenger were no better, by the scenario's metric."""
+    gained = int((paired.challenger_right & ~paired.champion_right).sum())
+    lost = int((paired.champion_right & ~paired.challenger_right).sum())
+    if settings.metric == "f1_macro":
+        return gained, lost, float((1 + (gains.f1_macro <= 0).sum()) / (1 + DRAWS))
+    return gained, lost, chance(gained, lost)
+
+
+def _verdict(
+    promote: bool, reason: str, gained: int, lost: int, p_value: float, gains: Gains, guards: Sequence[Slice]
+) -> Verdict:
+    f1_low, f1_high = (float(edge) for edge in np.quantile(gains.f1_macro, [0.025, 0.975]))
+    return Verdict(promote, reason, gained, lost, p_value, gains.f1_gain, f1_low, f1_high, tuple(guards))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@ with, at any later time and on any machine."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evergreen.scenario import Scenario
 from evergreen.workspace import replace_file
 
 ORIGIN = "origin.json"
@@ -48,14 +50,16 @@ class Attempt:
     """The last retraining that ended, promoted or not: what it had is not new to the next one as long as the champion is the same.
 
     Attributes:
-        champion: the version in use when it ended.
+        champion: the version in use when it ended; None where there was none.
         batches: names of the batch folders that it had.
         ended_at: ISO 8601 in UTC.
+        settings: `settings_digest` of then; empty where it was not recorded.
     """
 
-    champion: int
+    champion: int | None
     batches: tuple[str, ...]
     ended_at: str
+    settings: str = ""
 
     def save(self, path: Path) -> None:
         replace_file(path, json.dumps(asdict(self), indent=1).encode())
@@ -68,3 +72,11 @@ class Attempt:
             return cls(**told | {"batches": tuple(told["batches"])})
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def settings_digest(scenario: Scenario) -> str:
+    """A name for all settings that a model, and the gate's decision on it, depend on."""
+    told = scenario.model_dump(
+        mode="json", by_alias=True, include={"kind": True, "seed": True, "validation": {"labels"}, "preprocess": True, "train": True, "promote": True}
+    )  # fmt: skip
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

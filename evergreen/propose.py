@@ -152,8 +152,14 @@ def propose(
         "preprocess": _input(chosen, reasons) | _range(chosen, seen.values, reasons),
     }  # fmt: skip
     document["train"] = _training(counts, document["preprocess"], reasons)
-    if layout.slice_pattern:
-        document["promote"] = {"slice_pattern": layout.slice_pattern}
+    promote = {"slice_pattern": layout.slice_pattern} if layout.slice_pattern else {}
+    if document["train"].get("class_weights") == "balanced":
+        promote["metric"] = "f1_macro"
+        reasons.append(
+            "Models are compared by macro F1, which counts every class alike: by accuracy the largest class alone decides."
+        )
+    if promote:
+        document["promote"] = promote
     document["retraining"] = {"cron": _schedule(name, reasons)}
     Scenario.model_validate(document)
     kinds = ", ".join(f"{count:,} {ending}" for ending, count in Counter(image.extension for image in chosen).most_common())

@@ -7,6 +7,7 @@ everything about its new version is stored.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,16 @@ ALIASES = ("champion", "challenger", "previous")
 NOTE = (
     "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
 )
+REFUSED = "refused-"  # and the moment: the gate kept the version from becoming the champion
+# What `look_up` asks a local store, in MLflow's tables. A test compares it with MLflow's own client.
+VERSION_AND_ALIASES = """
+SELECT '' AS alias, version, run_id, creation_time
+FROM model_versions JOIN model_version_tags USING (workspace, name, version)
+WHERE workspace = 'default' AND name = :name AND key = 'fingerprint' AND value = :fingerprint AND current_stage <> 'Deleted_Internal'
+UNION ALL
+SELECT alias, version, NULL, NULL FROM registered_model_aliases WHERE workspace = 'default' AND name = :name
+"""
+ANSWER_SECONDS = 10  # that a server may take; MLflow's client is asked then, which has more patience
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -64,9 +76,55 @@ class Rollback:
         )
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the store holds now.
+
+    Attributes:
+        version: that has the fingerprint asked for; None where none has.
+        run_id: of that version.
+        created_at_ms: when it was made (Unix time). With the fingerprint it names this very version: by whatever address the store is
+            reached, wherever the checkout was moved to, and also where another store, or a new one, has another model under the same number.
+        aliases: version by alias.
+    """
+
+    version: int | None
+    run_id: str | None
+    created_at_ms: int
+    aliases: dict[str, int]
+
+    @classmethod
+    def of(cls, versions: Iterable[tuple[int, str, int]], aliases: dict[str, int]) -> Held:
+        """The last made of several versions with one fingerprint: `(version, run_id, created_at_ms)` each."""
+        version, run_id, created_at_ms = max(versions, default=(None, None, 0))
+        return cls(version, run_id, created_at_ms, aliases)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """That the gate kept a version from becoming the champion.
+
+    Attributes:
+        at: when, UTC.
+        reason: in a sentence.
+        champion: that it was compared with; None where there was none.
+        settings: a digest of the scenario's settings (`evergreen.origin.settings_digest`).
+    """
+
+    at: datetime
+    reason: str
+    champion: int | None
+    settings: str
+
+
 def tracking_uri(workspace: Workspace) -> str:
     """The user's or `evergreen up`'s MLflow where there is one, else the checkout's own store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(workspace)}"
+
+
+def registry_uri(workspace: Workspace) -> str:
+    """Where models are registered: where runs are tracked, unless the user has named another place."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(workspace)
 
 
 def connect(workspace: Workspace) -> Any:
@@ -104,33 +162,60 @@ def model_name(name: str) -> str:
     return f"evergreen-{name}"
 
 
-def has_version(workspace: Workspace, name: str, version: int) -> bool:
-    """Whether a version is registered. Asked at every run that changes nothing, and so without importing MLflow (3 s) where the store
-    is the checkout's own or a server."""
-    uri = tracking_uri(workspace)
-    if uri == f"sqlite:///{database(workspace)}":
-        if not database(workspace).exists():
-            return False
-        with sqlite3.connect(f"file:{urllib.parse.quote(str(database(workspace)))}?mode=ro", uri=True) as store:
-            found = store.execute(
-                "SELECT 1 FROM model_versions WHERE name = ? AND version = ? AND current_stage <> 'Deleted_Internal'",
-                (model_name(name), version),
-            )
-            return found.fetchone() is not None
-    if uri.startswith(("http://", "https://")) and "MLFLOW_REGISTRY_URI" not in os.environ:
-        query = urllib.parse.urlencode({"name": model_name(name), "version": version})
-        try:
-            with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/model-versions/get?{query}", timeout=10) as response:
-                return "model_version" in json.load(response)
-        except (urllib.error.URLError, OSError, ValueError):
-            pass  # perhaps it wants credentials: MLflow knows where they are
-    from mlflow.exceptions import MlflowException
+def look_up(workspace: Workspace, name: str, fingerprint: str) -> Held:
+    """What the store holds now of a scenario's model: the version with a fingerprint, and all aliases. Asked at every run that changes nothing,
+    and so without importing MLflow (3 s) where the store is a SQLite file or a server that asks for no credentials.
 
+    Raises:
+        Unreachable: the store does not answer.
+    """
+    uri, model = registry_uri(workspace), model_name(name)
+    if uri.startswith("sqlite:///") and "?" not in uri:
+        with contextlib.suppress(sqlite3.Error):  # locked, or of another version of MLflow
+            return _from_file(Path(uri.removeprefix("sqlite:///")), model, fingerprint)
+    if uri.startswith(("http://", "https://")):
+        with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+            return _from_server(uri.rstrip("/"), model, fingerprint)
     try:
-        connect(workspace).MlflowClient().get_model_version(model_name(name), str(version))
-    except MlflowException:
-        return False
-    return True
+        found = connect(workspace).MlflowClient().search_model_versions(_filter(model, fingerprint))
+    except Exception as error:  # also SQLAlchemy's, of a file that is no database
+        raise unreachable(workspace, error) from None
+    versions = [(int(one.version), str(one.run_id), int(one.creation_timestamp)) for one in found]
+    return Held.of(versions, aliases(workspace, name))
+
+
+def _from_file(path: Path, model: str, fingerprint: str) -> Held:
+    if not path.exists():
+        return Held.of([], {})
+    with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro", uri=True)) as store:
+        rows = store.execute(VERSION_AND_ALIASES, {"name": model, "fingerprint": fingerprint}).fetchall()
+    aliases = {alias: int(version) for alias, version, *_ in rows if alias}
+    return Held.of([(int(version), run_id, created) for alias, version, run_id, created in rows if not alias], aliases)
+
+
+def _from_server(url: str, model: str, fingerprint: str) -> Held:
+    """Raises OSError, ValueError, KeyError or an HTTPException where there is no answer, or none that is understood; perhaps it wants
+    credentials, and MLflow's client knows where they are."""
+
+    def ask(method: str, **question: str) -> dict[str, Any]:
+        address = f"{url}/api/2.0/mlflow/{method}?{urllib.parse.urlencode(question)}"
+        try:
+            with urllib.request.urlopen(address, timeout=ANSWER_SECONDS) as response:
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            answer = json.load(error)
+            if answer.get("error_code") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        return answer
+
+    found = ask("model-versions/search", filter=_filter(model, fingerprint)).get("model_versions", [])
+    versions = [(int(one["version"]), one.get("run_id", ""), int(one["creation_timestamp"])) for one in found]
+    named = ask("registered-models/get", name=model).get("registered_model", {}).get("aliases", [])
+    return Held.of(versions, {one["alias"]: int(one["version"]) for one in named})
+
+
+def _filter(model: str, fingerprint: str) -> str:
+    return f"name = '{model}' AND tags.fingerprint = '{fingerprint}'"
 
 
 def find_version(workspace: Workspace, name: str, wanted: str) -> int:
@@ -148,9 +233,13 @@ def find_version(workspace: Workspace, name: str, wanted: str) -> int:
         return int(client.get_model_version_by_alias(model_name(name), wanted).version)
     except MlflowException as error:
         _raise_where_away(workspace, error)
+        if not _versions(client, name):
+            from evergreen.scenario import Scenario
+
+            Scenario.load(workspace.scenarios, name)  # which says so where there is no such scenario
         raise WrongUse(
             f"{model_name(name)} has no version {wanted}", expected=_there_are(client, name), received=wanted,
-            fix=f"Train one with: evergreen run {name}" if not _versions(client, name) else "Name one of these.",
+            fix=_how_to_get(client, name, wanted),
         ) from None  # fmt: skip
 
 
@@ -225,7 +314,8 @@ def rollback(workspace: Workspace, name: str) -> Rollback:
                 f"{model_name(name)} has no previous champion to go back to",
                 expected="a model that was promoted in another one's place",
                 received=current or None,
-                fix=f"To use a version of your choice: evergreen promote {name} --version N --force",
+                fix="To use a version of your choice: "
+                f"evergreen promote {name} --version {previous if champion is None and previous else 'N'} --force",
             )
         set_alias(workspace, name, "champion", previous)
         set_alias(workspace, name, "previous", champion)
@@ -235,23 +325,45 @@ def rollback(workspace: Workspace, name: str) -> Rollback:
 
 def champion_notes(tags: dict[str, str]) -> list[tuple[datetime, str, int | None]]:
     """When a version came into use (UTC), how (`promoted` or `rolled back to`), and in whose place; from its tags, oldest first."""
-    notes = []
+    return [(at, str(told["how"]), told["instead_of"]) for at, told in _records(tags, NOTE, "how", "instead_of")]
+
+
+def refuse(workspace: Workspace, name: str, version: int, reason: str, champion: int | None, settings: str) -> None:
+    """Record on a version that the gate has kept it from becoming the champion. Arguments as in `Refusal`."""
+    _record(workspace, name, version, REFUSED, {"reason": reason, "champion": champion, "settings": settings})
+
+
+def last_refusal(workspace: Workspace, name: str, version: int) -> Refusal | None:
+    """The gate's last refusal of a version; None where there is none."""
+    tags = connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags
+    found = _records(tags, REFUSED, "reason", "champion", "settings")
+    return Refusal(found[-1][0], **found[-1][1]) if found else None
+
+
+def _records(tags: dict[str, str], prefix: str, *keys: str) -> list[tuple[datetime, dict[str, Any]]]:
+    """What `_record` wrote, oldest first; only the given keys, and no record that lacks one."""
+    records = []
     for key, value in tags.items():
-        if key.startswith(NOTE):
+        if key.startswith(prefix):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 told = json.loads(value)
-                moment = datetime.strptime(key.removeprefix(NOTE), MOMENT).replace(tzinfo=UTC)
-                notes.append((moment, str(told["how"]), told["instead_of"]))
-    return sorted(notes, key=lambda note: note[0])
+                moment = datetime.strptime(key.removeprefix(prefix), MOMENT).replace(tzinfo=UTC)
+                records.append((moment, {wanted: told[wanted] for wanted in keys}))
+    return sorted(records, key=lambda record: record[0])
 
 
 def _note(workspace: Workspace, name: str, version: int, how: str, instead_of: int | None) -> None:
-    """Note a new champion on its version. The alias has moved by now, whatever becomes of the note."""
-    key, told = f"{NOTE}{datetime.now(UTC).strftime(MOMENT)}", json.dumps({"how": how, "instead_of": instead_of})
+    """Record a new champion on its version. The alias has moved by now, whatever becomes of the record."""
+    _record(workspace, name, version, NOTE, {"how": how, "instead_of": instead_of})
+
+
+def _record(workspace: Workspace, name: str, version: int, prefix: str, told: dict[str, Any]) -> None:
+    """Tag a version with what has happened to it now. It has happened, also where it cannot be recorded."""
+    key = f"{prefix}{datetime.now(UTC).strftime(MOMENT)}"
     try:
-        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, told)
+        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, json.dumps(told))
     except Exception as error:
-        log.warning("That version %s was %s could not be noted in MLflow (%s).", version, how, error)
+        log.warning("What became of version %s could not be recorded in MLflow: %s (%s).", version, told, error)
 
 
 def download(workspace: Workspace, name: str, wanted: str) -> Path:
@@ -311,6 +423,16 @@ def download_run_file(workspace: Workspace, name: str, version: int, path: str) 
 
 def _versions(client: MlflowClient, name: str) -> list[int]:
     return sorted(int(version.version) for version in client.search_model_versions(f"name='{model_name(name)}'"))
+
+
+def _how_to_get(client: MlflowClient, name: str, wanted: str) -> str:
+    """What to do where a version is asked for that isn't there."""
+    versions = _versions(client, name)
+    if not versions:
+        return f"Train one with: evergreen run {name}"
+    if wanted == "champion":  # versions, and none in use: the gate has refused the first one, or a person has removed the alias
+        return f"Train a better one, or use one as it is: evergreen promote {name} --version {versions[-1]} --force"
+    return "Name one of these."
 
 
 def _there_are(client: MlflowClient, name: str) -> str:

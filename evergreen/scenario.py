@@ -211,6 +211,11 @@ class Promote(Section):
         "accuracy", description="by which a challenger must be better; f1_macro counts every label alike, however rare"
     )
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="chance of promoting a model that is no better")
+    floor: Share | None = Field(
+        None,
+        description="of the metric: a first model below it is not promoted; a later one must beat the champion. A first model must be better "
+        "than always naming the commonest label in any case",
+    )
     gain_per_doubling: Share = Field(
         0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
     )

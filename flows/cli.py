@@ -303,7 +303,7 @@ def promote(
         from tasks.promote import promote_version
 
         promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
-        if promotion.promoted:
+        if promotion.changed:
             from flows.events import emit_promotion
 
             emit_promotion(scenario, promotion.model_version, promotion.reason)

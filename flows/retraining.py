@@ -18,7 +18,7 @@ from prefect import flow
 
 from evergreen.energy import Energy
 from evergreen.estimate import Estimate
-from evergreen.origin import Attempt
+from evergreen.origin import Attempt, settings_digest
 from evergreen.scenario import Name
 from evergreen.waiting import provider, when
 from evergreen.workspace import replace_file
@@ -34,6 +34,7 @@ from tasks import decide, look
 from tasks.decide import Decision
 from tasks.look import Look
 from tasks.stage import Run
+from tasks.train import Diverged
 
 log = logging.getLogger("evergreen")
 
@@ -78,7 +79,11 @@ def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> dict
     if waits is not None:
         return untrained(run, seen, replace(decision, against=(waits,)))
     whole = with_what_is_done(run, expected, ways[1:])
-    summary = train_until_promoted(run, ways) | estimated(whole)
+    try:
+        summary = train_until_promoted(run, ways) | estimated(whole)
+    except Diverged:  # the same items and settings would diverge again at every schedule
+        note(run)
+        raise
     note(run)
     saved = note_saving(run, summary, wanted_at, now)
     return {**summary, **_told(seen, decision), "retrained": True, "carbon_gco2e_saved_by_waiting": saved}
@@ -129,9 +134,10 @@ def note(run: Run) -> None:
     from evergreen.registry import aliases
 
     name = run.scenario.name
-    champion = aliases(run.workspace, name)["champion"]
+    champion = aliases(run.workspace, name).get("champion")
     had = tuple(folder.name for folder in batches(run.workspace, name))
-    Attempt(champion, had, datetime.now(UTC).isoformat(timespec="seconds")).save(look.attempt_file(run.workspace, name))
+    ended_at = datetime.now(UTC).isoformat(timespec="seconds")
+    Attempt(champion, had, ended_at, settings_digest(run.scenario)).save(look.attempt_file(run.workspace, name))
 
 
 def _told(seen: Look, decision: Decision) -> dict[str, Any]:

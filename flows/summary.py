@@ -58,6 +58,8 @@ def conclude(
         "model_version": registration.model_version,
         "promoted": promotion.promoted,
         "reason": promotion.reason,
+        "champion": promotion.champion,
+        "champion_changed": promotion.changed,
         "data_version": data_version.data_version,
         "metrics": evaluation.metrics,
         "validation_and_test": evaluation.gap,
@@ -117,7 +119,7 @@ def publish(workspace: Workspace, summary: dict[str, Any]) -> None:
 
     name = summary["scenario"]
     trained = summary.get("retrained", True)
-    if trained and summary["promoted"] and summary["stages"]["promote"]["state"] == "ran":
+    if trained and summary["champion_changed"]:
         emit_promotion(name, summary["model_version"], summary["reason"])
     report = try_to_write(workspace, name) if trained else None
     publish_page(workspace, name, "summary", headline(summary), lambda: page(workspace, summary, report))

@@ -16,9 +16,15 @@ from evergreen.warm import NotPossible, Start, warm_start
 from flows.stages import data_stages, model_stages, planned
 from flows.summary import conclude
 from tasks.stage import Run
+from tasks.train import Diverged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tasks.evaluate import Evaluation
+    from tasks.promote import Promotion
+    from tasks.register import Registration
+    from tasks.version import DataVersion
 
 log = logging.getLogger("evergreen")
 
@@ -36,8 +42,14 @@ def starts(run: Run, champion: int | None) -> tuple[Start, ...]:
 
 def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
     """Train from each start in turn until the gate lets one in; the summary of the last, with all `tries` and what a warm start saved
-    (`energy_wh_saved_by_warm_start`; below 0 where it was in vain; None where none was tried or nobody can tell)."""
+    (`energy_wh_saved_by_warm_start`; below 0 where it was in vain; None where none was tried or nobody can tell).
+
+    Raises:
+        Diverged: every training has.
+    """
     data_version = data_stages(run)
+    found: tuple[DataVersion, Evaluation, Registration, Promotion] | None = None
+    diverged: Diverged | None = None
     tries: list[dict[str, Any]] = []
     spent: list[Energy] = []
     for start in ways:
@@ -45,7 +57,13 @@ def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
             tries.append({"start": str(start), "version": None, "promoted": False, "reason": why})
             break
         before = len(run.outcomes)
-        found = model_stages(run, data_version, start, tries=len(ways))
+        try:
+            found = model_stages(run, data_version, start, tries=len(ways))
+        except Diverged as error:
+            log.warning("%s", error)
+            diverged = error
+            tries.append({"start": str(start), "version": None, "promoted": False, "reason": str(error)})
+            continue
         _, _, registration, promotion = found
         spent.append(sum((outcome.energy for outcome in run.outcomes[before:]), start=Energy.nothing()))
         tries.append(
@@ -59,9 +77,12 @@ def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
         )
         if promotion.promoted:
             break
+    if found is None:
+        assert diverged is not None
+        raise diverged
     summary = conclude(run, *found)
     saved = None
-    if ways[0] != "scratch":
+    if ways[0] != "scratch" and len(spent) == len(tries):
         saved = _saved_wh(run) if summary["promoted"] and len(spent) == 1 else _negative(spent[0].energy_wh)
     if saved is not None:
         with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run

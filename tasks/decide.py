@@ -43,7 +43,7 @@ class Decision:
 def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
     """Weigh what was seen against the scenario's settings."""
     settings = scenario.retraining
-    if seen.champion is None:
+    if seen.champion is None and not seen.tried:
         return Decision(scenario.name, ("there is no champion yet",), ())
     judged = [
         _enough(settings, seen),

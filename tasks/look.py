@@ -40,7 +40,7 @@ from evergreen.errors import EvergreenError
 from evergreen.images import PixelRange
 from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
 from evergreen.names import near
-from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin
+from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin, settings_digest
 from evergreen.scenario import Scenario
 from evergreen.versions import fetch_data
 from evergreen.workspace import Workspace
@@ -115,6 +115,8 @@ class Look:
         name: the scenario's.
         taken: what became of the inbox.
         champion: the version in use, or None.
+        tried: without a champion: whether a model was already trained by these settings, on all items but the new ones, and did not become the
+            champion.
         age_days: since it was registered, or since a later retraining that left it in its place; None where that isn't known.
         new_items, corrected_items (or withdrawn, or brought back): that neither the champion nor such a retraining had.
         quality, drift: of the new items (of many, the newest 4,000); None where they can't be told.
@@ -132,6 +134,7 @@ class Look:
     drift: Drift | None
     unknown: tuple[str, ...]
     batches: tuple[str, ...]
+    tried: bool = False
 
     def __str__(self) -> str:
         since = f"{self.new_items:,} new and {self.corrected_items:,} corrected items since the last training"
@@ -310,23 +313,51 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     names = tuple(folder.name for folder in folders)
     champion = aliases(workspace, name).get("champion")
     if champion is None:
-        items = table(folders, ["id"]).num_rows
-        return Look(name, taken, None, None, items, 0, None, None, ("there is no champion yet",), names)
+        return _without_champion(scenario, workspace, taken, folders)
     artifacts = download(workspace, name, str(champion)) / "artifacts"
     origin, attempt = Origin.load(artifacts / ORIGIN), Attempt.load(attempt_file(workspace, name))
     if attempt is not None and attempt.champion != champion:
         attempt = None
-    had = {*(origin.batches if origin else ()), *(attempt.batches if attempt else ())}
-    new = [folder for folder in folders if folder.name not in had]
-    rows = table(new, ["id", "label"], records(folders))
-    labels = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    changed = {one.id for one in corrections(new)} | {one.id for one in withdrawals(new)}
-    changed -= labels.keys()
+    new, labels, changed = _new_to(folders, origin, attempt)
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
     quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, recorded_range(folders))
     since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
+
+
+def _new_to(folders: list[Path], *had: Origin | Attempt | None) -> tuple[list[Path], dict[str, str], set[str]]:
+    """What none of the earlier trainings had: batch folders, the labels of their items by id, and ids of earlier items that they correct, withdraw
+    or bring back."""
+    known = {batch for one in had if one is not None for batch in one.batches}
+    new = [folder for folder in folders if folder.name not in known]
+    rows = table(new, ["id", "label"], records(folders))
+    labels = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    changed = {one.id for one in corrections(new)} | {one.id for one in withdrawals(new)}
+    return new, labels, changed - labels.keys()
+
+
+def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, folders: list[Path]) -> Look:
+    """What is new to the last model that did not become the first champion. It was refused by the gate, or its training has failed; with the same
+    items and settings the next one would be no better."""
+    from evergreen.registry import aliases, download, last_refusal
+
+    name, settings = scenario.name, settings_digest(scenario)
+    refused, attempt = None, Attempt.load(attempt_file(workspace, name))
+    if attempt is not None and (attempt.champion is not None or attempt.settings != settings):
+        attempt = None
+    why = ["there is no champion yet"]
+    challenger = aliases(workspace, name).get("challenger")
+    refusal = None if challenger is None else last_refusal(workspace, name, challenger)
+    if refusal is not None and refusal.champion is None and refusal.settings == settings:
+        refused = Origin.load(download(workspace, name, str(challenger)) / "artifacts" / ORIGIN)
+        why.append(f"version {challenger} was refused: {refusal.reason}")
+    elif attempt is not None:
+        why.append("the last training with these settings has left none")
+    _, labels, changed = _new_to(folders, refused, attempt)
+    tried = refused is not None or attempt is not None
+    names = tuple(folder.name for folder in folders)
+    return Look(name, taken, None, None, len(labels), len(changed), None, None, (": ".join(why),), names, tried)
 
 
 def _asked(

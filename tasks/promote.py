@@ -1,16 +1,19 @@
-"""promote: let the challenger take the champion's place, if it has earned it.
+"""promote: let the challenger take the champion's place, if it has earned it; a first model, if it is better than none.
 
-Reads   the registered models, today's test split, and its encoded images.
-Writes  what was found into the challenger's model card; the aliases `@champion` and `@previous`, each in one step.
+Reads   the registered models, today's test split, its encoded images, and how many items of each label were learned from.
+Writes  what was found into the challenger's model card; the aliases `@champion` and `@previous`, each in one step; a refusal on the version.
 
-Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.gate` decides.
+Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.gate` decides. A decision is remembered, and what it
+has led to never is: which version is the champion now is asked of MLflow every time (`Promotion.now`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,16 @@ import numpy as np
 from evergreen import figures
 from evergreen.card import comparison, complete_card
 from evergreen.dataset import batches, iter_images, table
+from evergreen.energy_ratio import EnergyRatio, energy_ratio
+from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
-from evergreen.gate import Paired, Verdict, decide
-from evergreen.registry import aliases, crown, download, find_version, model_name, moving_aliases
+from evergreen.gate import Paired, Verdict, decide, decide_first
+from evergreen.origin import settings_digest
+from evergreen.registry import aliases, crown, download, find_version, look_up, model_name, moving_aliases, refuse
 from evergreen.scenario import Scenario
 from evergreen.scoring import Model
 from evergreen.workspace import Workspace
-from tasks.evaluate import measure_serving, test_ids
+from tasks.evaluate import test_ids
 from tasks.page import Page
 from tasks.register import Registration
 from tasks.stage import Stage
@@ -39,26 +45,64 @@ class Promotion:
         model_version: that was considered.
         promoted: whether it is the champion now.
         reason: in a sentence.
-        champion: the version in use now.
+        champion: the version in use now; None where there is none.
         previous: the one that was; None where there was none, or it still is.
         settings: the scenario's section `promote`.
         slices: both models by label and by the scenario's slices (`evergreen.gate.Slice`); empty where nothing was compared.
         tries: among how many challengers of one retraining the chance of a wrong promotion was shared out.
+        energy: of a prediction, against the champion's (`evergreen.energy_ratio.EnergyRatio`); None where nothing was compared, or it isn't known.
+        fingerprint, created_at_ms: of the version (`evergreen.registry.Held`); empty where that isn't known.
+        changed: whether this very decision has made it the champion.
     """
 
     model: str
     model_version: int
     promoted: bool
     reason: str
-    champion: int
+    champion: int | None
     previous: int | None
     settings: dict[str, Any]
     slices: list[dict[str, Any]] = field(default_factory=list)
     tries: int = 1
+    energy: dict[str, Any] | None = None
+    fingerprint: str = ""
+    created_at_ms: int = 0
+    changed: bool = False
 
     def __str__(self) -> str:
-        done = f"version {self.model_version} is the champion" if self.promoted else f"version {self.champion} stays champion"
+        if self.promoted:
+            done = f"version {self.model_version} is the champion"
+        elif self.champion is None:
+            done = f"version {self.model_version} is not promoted, and there is no champion"
+        else:
+            done = f"version {self.champion} stays champion"
         return f"{done}: {self.reason}."
+
+    def now(self, champion: int | None) -> Promotion | None:
+        """The decision with what holds now: people and other checkouts move the alias, too, and what they did stays so.
+
+        Args:
+            champion: the version that has the alias in MLflow.
+
+        Returns:
+            None where there is to be a new decision: the champion that this version did not beat is gone, and there is no other.
+        """
+        own = self.model_version
+        if champion == own:
+            other = f"it was promoted by other means, after the gate had refused it ({self.reason})"
+            return replace(self, promoted=True, champion=own, reason=self.reason if self.promoted else other, changed=False)
+        if self.promoted and champion is None:
+            again = f"evergreen promote {self.model.removeprefix('evergreen-')} --version {own} --force sets it again"
+            reason = f"it was promoted ({self.reason}), and the alias @champion has been removed since; {again}"
+        elif self.promoted:
+            reason = f"version {own} was promoted ({self.reason}), and version {champion} has taken its place since"
+        elif champion == self.champion:
+            reason = self.reason
+        elif champion is None:
+            return None
+        else:
+            reason = f"version {own} was refused ({self.reason}), and version {champion} has become the champion since"
+        return replace(self, promoted=False, champion=champion, previous=None, reason=reason, changed=False)
 
 
 def promote(scenario: Scenario, workspace: Workspace, registration: Registration, tries: int = 1) -> Promotion:
@@ -70,7 +114,8 @@ def promote(scenario: Scenario, workspace: Workspace, registration: Registration
     Raises:
         EvergreenError: the champion's or the challenger's files can't be read. Then all is as it was.
     """
-    return promote_version(scenario, workspace, registration.model_version, tries=tries)
+    promotion = promote_version(scenario, workspace, registration.model_version, tries=tries)
+    return replace(promotion, fingerprint=registration.fingerprint, created_at_ms=registration.created_at_ms)
 
 
 def promote_version(
@@ -89,30 +134,36 @@ def promote_version(
     """
     name = scenario.name
     challenger = find_version(workspace, name, "challenger" if version is None else str(version))
+    promotion = Promotion(
+        model_name(name), challenger, promoted=True, reason="it is already", champion=challenger, previous=None,
+        settings=scenario.promote.model_dump(mode="json"), tries=tries,
+    )  # fmt: skip
     # Held all the while: what is promoted has beaten the very champion that it replaces.
     with moving_aliases(workspace, name):
         champion = aliases(workspace, name).get("champion")
-        passes, reason = True, "there was no champion yet"
-        slices: list[dict[str, Any]] = []
+        if champion == challenger:
+            return promotion
         if force:
-            reason = "it was asked for, whatever the gate says"
-        elif champion == challenger:
-            reason = "it is already"
-        elif champion is not None:
-            verdict = compare(scenario, workspace, champion, challenger, tries)
-            passes, reason, slices = verdict.promote, verdict.reason, [asdict(one) for one in verdict.slices]
-            complete_card(workspace, name, challenger, comparison(champion, reason, slices))
-        if passes:
             crown(workspace, name, challenger)
-    now = challenger if passes else champion
-    assert now is not None
-    previous = champion if passes and champion != challenger else None
-    settings = scenario.promote.model_dump(mode="json")
-    return Promotion(model_name(name), challenger, passes, reason, now, previous, settings, slices, tries)
+            return replace(promotion, reason="it was asked for, whatever the gate says", previous=champion, changed=True)
+        verdict, energy = compare(scenario, workspace, champion, challenger, tries)
+        slices = [asdict(one) for one in verdict.slices]
+        complete_card(workspace, name, challenger, comparison(champion, verdict.reason, slices))
+        promotion = replace(promotion, reason=verdict.reason, slices=slices, energy=asdict(energy) if energy else None)
+        if verdict.promote:
+            crown(workspace, name, challenger)
+            return replace(promotion, previous=champion, changed=True)
+        refuse(workspace, name, challenger, verdict.reason, champion, settings_digest(scenario))
+    return replace(promotion, promoted=False, champion=champion)
 
 
-def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger: int, tries: int = 1) -> Verdict:
-    """The gate's verdict on two versions, on today's test split.
+def compare(
+    scenario: Scenario, workspace: Workspace, champion: int | None, challenger: int, tries: int = 1
+) -> tuple[Verdict, EnergyRatio | None]:
+    """The gate's verdict on two versions, on today's test split, with the energy that it went by.
+
+    Args:
+        champion: None where there is none: a first model must be better than naming the commonest label.
 
     Raises:
         EvergreenError: as `promote_version`.
@@ -120,7 +171,8 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
     name = scenario.name
     names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
     place = {id: row for row, id in enumerate(test_ids(workspace, name))}
-    folders = [download(workspace, name, str(version)) / "artifacts" for version in (champion, challenger)]
+    versions = [version for version in (champion, challenger) if version is not None]
+    folders = [download(workspace, name, str(version)) / "artifacts" for version in versions]
     models = [Model.open(folder) for folder in folders]
     predicted = [np.full(len(test), -1) for _ in models]
     places = [np.array([names.index(label) if label in names else -1 for label in model.labels]) for model in models]
@@ -131,12 +183,24 @@ def compare(scenario: Scenario, workspace: Workspace, champion: int, challenger:
         for model, found, place_of in zip(models, predicted, places, strict=True):
             found[rows] = place_of[model.encoded_probabilities(images).argmax(axis=1)]
         sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
-    paired = Paired(test.labels.astype(int), predicted[0], predicted[1], names, _columns(scenario, workspace, place))
-    same = (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
-    ratio = (
-        1.0 if same else _energy_ratio(models, sample)
-    )  # a measurement would say that one and the same is cheaper, now and then
-    return decide(paired, scenario.promote, ratio, seed=scenario.seed, tries=tries)
+    if not sample:
+        raise EvergreenError(
+            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc"
+        )
+    labels = test.labels.astype(int)
+    if champion is None:
+        learned = np.bincount(Split.open(workspace.splits(name), "train").labels, minlength=len(names)).tolist()
+        return decide_first(labels, predicted[0], names, learned, scenario.promote, seed=scenario.seed), None
+    paired = Paired(labels, predicted[0], predicted[1], names, _columns(scenario, workspace, place))
+    turns = [partial(predict_one, model, cycle(sample)) for model in models]
+    energy = energy_ratio([folder / "model.onnx" for folder in folders], turns)
+    return decide(paired, scenario.promote, energy, seed=scenario.seed, tries=tries), energy
+
+
+def predict_one(model: Model, images: Iterator[bytes]) -> int:
+    """One prediction of one encoded image, as in use."""
+    model.predict([next(images)])
+    return 1
 
 
 def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
@@ -156,16 +220,19 @@ def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) ->
     return found
 
 
-def _energy_ratio(models: list[Model], images: list[bytes]) -> float | None:
-    """Energy of a prediction, challenger to champion; None where it can't be measured."""
-    champion, challenger = (measure_serving(model, images).energy_wh_per_1000 for model in models)
-    return challenger / champion if champion and challenger else None
-
-
-def unchanged(scenario: Scenario, workspace: Workspace, registration: Registration, *tries_and_last: Any) -> bool:
-    """A decision stands until there is another version or other settings: what a person rolled back stays so."""
+def recalled(scenario: Scenario, workspace: Workspace, registration: Registration, *tries_and_last: Any) -> Promotion | None:
+    """The last decision, with what MLflow holds now; None where there is to be a new one: about another version, by other settings, or as
+    `Promotion.now` says."""
     last: Promotion = tries_and_last[-1]
-    return last.model_version == registration.model_version and last.settings == scenario.promote.model_dump(mode="json")
+    if last.model_version != registration.model_version or last.settings != scenario.promote.model_dump(mode="json"):
+        return None
+    # A record of before these two were kept is taken to be of the version with that number.
+    of_this = (last.fingerprint, last.created_at_ms) == (registration.fingerprint, registration.created_at_ms)
+    if last.fingerprint and not of_this:
+        return None
+    held = look_up(workspace, scenario.name, registration.fingerprint)
+    found = last.now(held.aliases.get("champion"))
+    return found and replace(found, fingerprint=registration.fingerprint, created_at_ms=registration.created_at_ms)
 
 
 def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page:
@@ -184,4 +251,4 @@ def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page
     return Page(texts={"": decided}, tables={"Right answers of both models": compared})
 
 
-stage = Stage(promote, Promotion, unchanged=unchanged, page=page, retries=2)
+stage = Stage(promote, Promotion, recalled=recalled, page=page, retries=2)

@@ -17,7 +17,7 @@ import logging
 import subprocess
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, Unreachable
 from evergreen.feed import Split, label_names
 from evergreen.origin import ORIGIN, REFERENCE, Origin
-from evergreen.registry import connect, has_version, model_name, set_alias
+from evergreen.registry import connect, look_up, model_name, set_alias
 from evergreen.scenario import Scenario
 from evergreen.sci import footprint
 from evergreen.workspace import Workspace
@@ -74,6 +74,7 @@ class Registration:
         run_id: of the MLflow run.
         fingerprint: of the model's files and the data version.
         largest_difference: of a probability between the two forms of the model, on the test split.
+        created_at_ms: when the version was made in MLflow (`evergreen.registry.Held`); 0 where that isn't known.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Registration:
     run_id: str
     fingerprint: str
     largest_difference: float
+    created_at_ms: int = 0
 
     def __str__(self) -> str:
         return (
@@ -112,15 +114,20 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
             f"the model could not be registered in MLflow: {error}",
             fix="See that MLflow answers, and run the same again: nothing is trained twice.",
         ) from None
-    return Registration(model_name(scenario.name), version, run_id, mark, difference)
+    created_at_ms = look_up(workspace, scenario.name, mark).created_at_ms
+    return Registration(model_name(scenario.name), version, run_id, mark, difference, created_at_ms)
 
 
-def unchanged(
+def recalled(
     scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation, last: Registration
-) -> bool:
-    return last.fingerprint == fingerprint(scenario, workspace, data_version) and has_version(
-        workspace, scenario.name, last.model_version
-    )
+) -> Registration | None:
+    """The registration of this very model in the store that is asked now, whatever store the last one was in; None where it holds none."""
+    if last.fingerprint != fingerprint(scenario, workspace, data_version):
+        return None
+    held = look_up(workspace, scenario.name, last.fingerprint)
+    if held.version is None:
+        return None
+    return replace(last, model_version=held.version, run_id=held.run_id or last.run_id, created_at_ms=held.created_at_ms)
 
 
 def fingerprint(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> str:
@@ -413,4 +420,4 @@ def seen_in_mlflow(workspace: Workspace, run_id: str, name: str, version: int) -
     }
 
 
-stage = Stage(register, Registration, unchanged=unchanged, page=page, retries=2)
+stage = Stage(register, Registration, recalled=recalled, page=page, retries=2)

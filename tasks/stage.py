@@ -51,6 +51,8 @@ class Stage:
         in_dvc: DVC says whether it is unchanged, and gets its outputs committed.
         unchanged: the same arguments and the last result; True if running again would give that result. Without it, a stage that
             DVC owns is unchanged where DVC says so, and any other never is.
+        recalled: in place of `unchanged`, where part of the result is held by a store that others change too: the same arguments and the last
+            result; what running again would give by what the store holds now, or None if the stage must run.
         page: what there is to see of the result.
         work: how much work the result is, and of which kind (see `evergreen.ledger.Entry`); by it the next run's cost is estimated.
         retries: how often Prefect tries again; only for what talks to the outside world.
@@ -61,6 +63,7 @@ class Stage:
     result_type: type
     in_dvc: bool = False
     unchanged: Callable[..., bool] | None = None
+    recalled: Callable[..., Any] | None = None
     page: Callable[[Scenario, Workspace, Any], Page] = lambda *_: Page()
     work: Callable[[Scenario, Any], tuple[float, str]] = lambda *_: (1.0, "")
     retries: int = 0
@@ -170,6 +173,8 @@ class Stage:
             # The memory must be of these very outputs: DVC may have brought others back. It is of none where DVC ran the stage.
             if not status.unchanged or memory.get("outputs") not in ("", status.outputs):
                 return None
+        if self.recalled:
+            return self.recalled(scenario, workspace, *earlier, result)
         unchanged = self.unchanged or (lambda *_: self.in_dvc)
         return result if unchanged(scenario, workspace, *earlier, result) else None
 

@@ -4,6 +4,10 @@ Reads `outputs/NAME/splits`; writes `outputs/NAME/model` (`model.keras`, `model.
 bytes whenever the splits and settings are (on one machine). What differs from run to run goes to `outputs/NAME/record/train.json`
 and to MLflow. It ends early when the validation loss no longer falls, or when a budget (seconds, watt-hours) is spent.
 
+It fails where it diverges: where the loss of a step is no number any more, or an epoch's is `DIVERGED` times that of guessing. No model is made of the
+epochs before: by these settings learning does not work, and how far it came is luck. That it diverged is kept in the checkpoint, so that the
+same items and settings fail at once the next time.
+
 A training may begin with the champion's weights, and is shorter then (`evergreen.warm`).
 
 After every epoch all that is needed to go on is put into `.evergreen/checkpoints/NAME`. A training that was killed goes on from
@@ -18,6 +22,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import re
 import shutil
 import time
@@ -47,6 +52,12 @@ if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger("evergreen")
+
+DIVERGED = 20.0  # times the loss of naming every label alike, log(labels): no epoch of a training that learns is as bad
+
+
+class Diverged(EvergreenError):
+    """The training's loss has grown beyond all bounds: there is no model."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         start: weights to begin with, and how much shorter it is then; random ones otherwise.
 
     Raises:
+        Diverged: the loss has grown beyond all bounds; what stood in `outputs/NAME/model` is as it was.
         EvergreenError: the splits are missing or empty, `start` is no longer there or does not fit, or an energy budget is set where
             energy can't be measured.
     """
@@ -116,6 +128,8 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
         progress = fitting.progress
+        if progress.stopped == "diverged":
+            raise fitting.diverged()
         with task("Saving the model"), replace_folder(workspace.model(scenario.name)) as folder:
             model = fitting.finished()
             save(model, folder)
@@ -174,6 +188,7 @@ class Fitting:
         self.started, self.looked_at_energy = time.monotonic(), 0.0
         self.progress, self.best = Progress(), []  # type: Progress, list[np.ndarray]
         self.precision, self.limit_wh = precision(scenario.train), training_limit_wh(scenario)
+        self.found_diverged = False  # by an earlier attempt
 
     def run(self) -> None:
 
@@ -197,7 +212,8 @@ class Fitting:
                 "the energy budget cannot be kept: energy can't be measured here",
                 fix="Take train.max_wh and budget.run out; train.max_seconds works.",
             )
-        if self.progress.stopped:  # killed after its last epoch
+        if self.progress.stopped:  # killed after its last epoch, or diverged
+            self.found_diverged = self.progress.stopped == "diverged"
             return
         with task(self.doing, total=steps * settings.epochs, unit="steps", detail="preparing the network") as self.report:
             self._fit(steps)
@@ -234,6 +250,19 @@ class Fitting:
         model = self._build("float32", 1)
         _assign(model.weights, self.best)
         return model
+
+    def diverged(self) -> Diverged:
+        """The error, with what led to it."""
+        progress, last = self.progress, self.progress.history[-1]
+        before = [entry for entry in progress.history[:-1] if "val_accuracy" in entry]
+        best = max(before, key=lambda entry: entry["val_accuracy"], default=None)
+        came = f" (before that, val accuracy was {figures.percent(best['val_accuracy'])} at best)" if best else ""
+        again = ", as it did before with the same items and settings" if self.found_diverged else ""
+        return Diverged(
+            f"the training diverged in epoch {len(progress.history)}{again}: the loss is {_loss(last)}{came}; no model is made of it",
+            expected=f"at most {figures.number(self._largest_loss())}",
+            fix=f"Lower train.learning_rate (it is {figures.plain(self.scenario.train.learning_rate)}), and run again.",
+        )
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -297,6 +326,8 @@ class Fitting:
     def _step_ends(self, step: int, logs: Any) -> None:
         settings, now = self.scenario.train, time.monotonic()
         self.report(self.steps_before + step + 1)
+        if not math.isfinite(logs["loss"]):
+            self._stop("diverged")
         if settings.max_seconds is not None and self.seconds() >= settings.max_seconds:
             self._stop("seconds")
         if self.limit_wh is not None and now - self.looked_at_energy >= 1:
@@ -312,7 +343,10 @@ class Fitting:
         entry["learning_rate"] = float(self.model.optimizer.learning_rate)
         progress.history.append(entry)
         progress.epoch_seconds.append(time.monotonic() - self.epoch_started)
+        if not entry["loss"] <= self._largest_loss():
+            self._stop("diverged")
         best = progress.history[progress.best_epoch - 1].get("val_loss", np.inf) if progress.best_epoch else np.inf
+        best = best if math.isfinite(best) else np.inf
         if progress.best_epoch == 0 or "val_loss" not in entry or entry["val_loss"] < best:
             progress.best_epoch = epoch + 1
             self.best = _values(self.model.weights)
@@ -333,9 +367,17 @@ class Fitting:
         seconds = figures.duration(self.progress.epoch_seconds[-1])
         log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.scenario.train.epochs, told("loss", "accuracy"), checked, seconds)
 
+    def _largest_loss(self) -> float:
+        """Of an epoch that is not taken for diverged."""
+        return DIVERGED * math.log(max(2, len(self.labels)))
+
     def _stop(self, reason: str) -> None:
         self.model.stop_training = True
         self.progress.stopped = self.progress.stopped or reason
+
+
+def _loss(entry: dict[str, float]) -> str:
+    return figures.number(entry["loss"]) if math.isfinite(entry["loss"]) else "no number any more"
 
 
 def _assign(variables: list[Any], values: list[np.ndarray]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from evergreen import figures, progress
 from evergreen.budget import left_of_month_wh
 from evergreen.energy import Meter, available_methods
+from evergreen.energy_ratio import EnergyRatio
 from evergreen.errors import EvergreenError
 from evergreen.feed import Split, label_names
 from evergreen.gate import Paired, decide
@@ -204,9 +205,9 @@ class Sitting:
                 f"{figures.percent(told['quality'], items=len(self.check_on))} on val, "
                 f"{figures.energy(told['energy_wh_per_1000'])} per 1,000 predictions"
             )
-        elif told == "pruned":
+        elif told in ("pruned", "diverged"):
             self.study.tell(trial, state=TrialState.PRUNED)
-            words = "pruned, as the others stood better"
+            words = "pruned, as the others stood better" if told == "pruned" else "pruned, as its training diverged"
         else:
             self.study.tell(trial, state=TrialState.FAIL)
             self._again(trial.params, own=own)
@@ -265,11 +266,11 @@ class Sitting:
             fitting.run()
             if fitting.progress.stopped == "budget":
                 return "budget"
-            if fitting.progress.stopped != "pruned":
+            if fitting.progress.stopped not in ("pruned", "diverged"):
                 told = self._measure(fitting.finished(), trial.number, scenario.train.filters)
                 tracker.log(told, len(fitting.progress.history))
         checkpoint.remove()
-        return "pruned" if fitting.progress.stopped == "pruned" else told
+        return fitting.progress.stopped if fitting.progress.stopped in ("pruned", "diverged") else told
 
     def _measure(self, model: keras.Model, number: int, filters: int) -> dict[str, float]:
         """Quality on val, and the energy of predictions, which is that of the network's width: measured once for each. Keeps what was predicted."""
@@ -288,8 +289,9 @@ class Sitting:
         predicted = [np.frombuffer(self._predictions(one.number).read_bytes(), np.int64) for one in (own, winner)]
         names = label_names(self.workspace.splits(self.scenario.name))
         ratio = (winner.energy_wh_per_1000 or 0.0) / (own.energy_wh_per_1000 or 1.0)
+        energy = EnergyRatio(ratio, ratio, ratio)
         paired = Paired(self.check_on.labels.astype(int), predicted[0], predicted[1], names)
-        verdict = decide(paired, self.scenario.promote, ratio, seed=self.scenario.seed, tries=rivals)
+        verdict = decide(paired, self.scenario.promote, energy, seed=self.scenario.seed, tries=rivals)
         return verdict.promote, verdict.reason.replace("test items", "val items")
 
     def _predictions(self, number: int) -> Path:

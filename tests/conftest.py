@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from evergreen.environment import pin_keras
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tests.tiny import Tiny
 
 pin_keras()
+hypothesis.settings.register_profile("evergreen", deadline=None)  # no test depends on the machine's pace
+hypothesis.settings.load_profile("evergreen")
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no test asks the network for anything
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.gate import Paired, Verdict, bootstrap, chance, decide
+from evergreen.energy_ratio import EnergyRatio
+from evergreen.gate import Paired, Verdict, bootstrap, chance, decide, decide_first
 from evergreen.metrics import quality
 from evergreen.scenario import Promote
 
@@ -30,7 +32,8 @@ def compared(
     columns = told.pop("columns", {})
     predicted = [np.where(right, labels, (labels + 1) % len(names)) if len(names) > 1 else np.where(right, labels, -1)
                  for right in (champion, challenger)]  # fmt: skip
-    return decide(Paired(labels, *predicted, names, columns), settings(**told), energy_ratio)
+    energy = None if energy_ratio is None else EnergyRatio(energy_ratio, energy_ratio, energy_ratio)
+    return decide(Paired(labels, *predicted, names, columns), settings(**told), energy)
 
 
 def judged(*counts: tuple[int, int], items: int = 1000, alpha: float = 0.05, **settings: Any) -> Verdict:
@@ -98,20 +101,36 @@ def test_each_doubling_of_the_energy_must_be_earned(gained: int, ratio: float | 
     verdict = judged((gained, 0), energy_ratio=ratio, gain_per_doubling=0.01)
     assert verdict.promote is promoted
     if not promoted:
-        assert f"at {ratio:.2g} times the energy a gain of" in verdict.reason
+        assert f"at {ratio:.1f} times the energy a gain of" in verdict.reason
 
 
 def test_at_equal_quality_the_cheaper_one_wins_and_the_reason_says_so() -> None:
     verdict = judged((3, 3), energy_ratio=0.6, items=10_000)
-    assert verdict.promote and "as good as the champion" in verdict.reason and "at 0.6 times the energy" in verdict.reason
+    assert verdict.promote and "as good as the champion" in verdict.reason and "at 0.60 times the energy" in verdict.reason
     assert not judged((3, 3), energy_ratio=0.8, items=10_000).promote  # not clearly cheaper
     assert not judged((3, 3), energy_ratio=0.6, items=10_000, cheaper=None).promote
     assert not judged((3, 3), energy_ratio=None, items=10_000).promote
 
 
+def test_energy_decides_only_where_the_whole_interval_does() -> None:
+    def judged_at(gained: int, lost: int, low: float, high: float, **told: Any) -> Verdict:
+        labels, champion = np.zeros(10_000, int), np.zeros(10_000, int)
+        challenger = champion.copy()
+        champion[:gained], challenger[gained : gained + lost] = 1, 1
+        paired = Paired(labels, champion, challenger, ["a", "b"])
+        return decide(paired, settings(gain_per_doubling=0.01, **told), EnergyRatio(math.sqrt(low * high), low, high))
+
+    assert judged_at(3, 3, 0.5, 0.7).promote
+    assert not judged_at(3, 3, 0.3, 0.71).promote  # the best guess, 0.46, is far below 0.7
+    assert judged_at(20, 0, 0.9, 4).promote  # perhaps it takes no more
+    assert judged_at(100, 0, 2, 4).promote and not judged_at(99, 0, 2, 2).promote  # 1 % for the one doubling that is sure
+    refused = judged_at(99, 0, 2, 4)
+    assert "at 2.8 (2.0 to 4.0) times the energy a gain of +1.0 points is needed" in refused.reason
+
+
 def test_less_energy_makes_up_for_no_quality() -> None:
     few = judged((3, 3), energy_ratio=0.01, items=500)  # of so few it may lose more than half a percent
-    assert not few.promote and "it takes 0.01 times the energy, but may lose" in few.reason
+    assert not few.promote and "it takes 0.010 times the energy, but may lose" in few.reason
     assert not judged((0, 8), energy_ratio=0.01, items=10_000).promote  # little, but surely
     assert not judged((50, 50), (0, 9), energy_ratio=0.01, items=10_000, margin=0.1).promote  # worse for a label
 
@@ -202,3 +221,59 @@ def test_of_a_thousand_pairs_that_are_equally_good_no_more_than_alpha_are_promot
         one, other = (~hard | (random.random(500) < 0.5) for _ in range(2))
         promoted += compared(one, other, labels, ["x", "y"], alpha=alpha).promote
     assert 0 < promoted <= 1000 * alpha
+
+
+def first(labels: Any, predicted: Any, names: str = "abc", train: tuple[int, ...] = (9, 9, 9), **told: Any) -> Verdict:
+    return decide_first(np.array(labels), np.array(predicted), list(names), train[: len(names)], settings(**told))
+
+
+EVEN = [0, 1, 2] * 8
+
+
+def test_a_first_model_must_be_better_than_naming_the_commonest_label() -> None:
+    """8 of 24 are right by naming "a": all right gains 16 and loses none, 1/2**16."""
+    verdict = first(EVEN, EVEN)
+    assert verdict.promote and (verdict.gained, verdict.lost) == (16, 0) and verdict.p_value == pytest.approx(2**-16)
+    assert verdict.reason == (
+        'the first one, better than always naming "a" by more than chance (100 % of 24 test items are right, against 33 %; p < 0.001)'
+    )
+    for made in ([0] * 24, [2] * 24, [-1] * 24, [1, 2, 0] * 8):
+        assert not first(EVEN, made).promote
+
+
+def test_a_first_model_at_chance_is_refused_in_words() -> None:
+    labels, predicted = [0, 1] * 20, [0, 0, 1, 1] * 10
+    verdict = first(labels, predicted, "ab")
+    assert not verdict.promote and verdict.reason == (
+        'it is not better than always naming "a" by more than chance (50 % of 40 test items are right, against 50 %; p = 0.59, needed 0.05)'
+    )
+
+
+def test_where_one_label_is_nearly_all_naming_it_is_hard_to_beat_by_accuracy_and_not_by_macro_f1() -> None:
+    labels = [0] * 95 + [1] * 5
+    predicted = [0] * 92 + [1] * 8
+    assert not first(labels, predicted, "ab").promote
+    assert first(labels, predicted, "ab", metric="f1_macro").promote
+    assert not first(labels, [0] * 100, "ab", metric="f1_macro").promote
+
+
+def test_of_too_few_test_items_it_is_said_that_nothing_can_be_told() -> None:
+    verdict = first([0, 1, 2, 0], [0, 1, 2, 0])
+    assert not verdict.promote and "with so few test items not even a perfect model would be" in verdict.reason
+
+
+def test_a_floor_and_a_label_without_training_items_are_reasons_too() -> None:
+    predicted = [0, 1, 1] * 8
+    assert first(EVEN, predicted, floor=0.66).promote
+    low = first(EVEN, predicted, floor=0.67)
+    assert not low.promote and low.reason == "its accuracy is 67 %, where promote.floor is 67.0 %"
+    both = first(EVEN, predicted, train=(9, 9, 0), floor=0.9)
+    assert not both.promote and both.reason.startswith('no item of the training split has the label "c"; its accuracy is')
+
+
+@given(PAIRS)
+def test_naming_one_label_is_never_good_enough_for_the_first_champion(pair: Any) -> None:
+    _, _, labels = map(np.array, pair)
+    for label in range(3):
+        for metric in ("accuracy", "f1_macro"):
+            assert not first(labels, np.full(len(labels), label), metric=metric, alpha=0.499).promote

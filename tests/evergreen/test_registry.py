@@ -9,7 +9,20 @@ import pytest
 
 from evergreen import registry
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.registry import Rollback, aliases, connect, crown, download, find_version, has_version, rollback, set_alias
+from evergreen.registry import (
+    Held,
+    Rollback,
+    aliases,
+    connect,
+    crown,
+    download,
+    find_version,
+    last_refusal,
+    look_up,
+    refuse,
+    rollback,
+    set_alias,
+)
 from evergreen.scoring import load
 from evergreen.workspace import Workspace
 from tests.tiny import NAME, Tiny
@@ -26,10 +39,24 @@ def versions(registered: Tiny, more: int) -> Workspace:
 
 def test_without_a_model_there_are_no_aliases_and_it_is_said_how_to_train_one(tiny: Tiny) -> None:
     assert aliases(tiny.workspace, NAME) == {}
-    assert not has_version(tiny.workspace, NAME, 1)
+    assert look_up(tiny.workspace, NAME, "no such model") == Held(None, None, 0, {})
     for wanted in ("champion", "1"):
         with pytest.raises(WrongUse, match="there is none yet.*evergreen run quickstart"):
             find_version(tiny.workspace, NAME, wanted)
+
+
+def fingerprints(tiny: Tiny) -> dict[int, str]:
+    found = tiny.client().search_model_versions(f"name='evergreen-{NAME}'")
+    return {int(version.version): version.tags.get("fingerprint", "") for version in found}
+
+
+def mark(tiny: Tiny, version: int = 1) -> str:
+    return fingerprints(tiny)[version]
+
+
+def test_a_model_in_no_use_is_said_to_be_in_none_and_how_to_use_it(registered: Tiny) -> None:
+    with pytest.raises(WrongUse, match="no version champion.*evergreen promote quickstart --version 1 --force"):
+        load(registered.workspace, NAME)
 
 
 @pytest.mark.parametrize("wanted", ["2", "0", "champion", "no such thing", "-1", "1.0", "", "²"])
@@ -39,21 +66,74 @@ def test_a_wrong_version_is_a_wrong_use_that_lists_what_there_is(registered: Tin
     assert "expected one of 1, or an alias: challenger" in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["nope", "../quickstart", "Quick start", ""])
+def test_a_scenario_that_is_not_there_is_said_to_be_none(registered: Tiny, name: str) -> None:
+    with pytest.raises(WrongUse, match="there is no such scenario; expected one of .*quickstart"):
+        find_version(registered.workspace, name, "1")
+
+
 def test_a_version_is_found_by_number_and_by_alias(registered: Tiny) -> None:
     assert find_version(registered.workspace, NAME, "1") == find_version(registered.workspace, NAME, "challenger") == 1
 
 
-def test_whether_a_version_is_there_is_known_with_and_without_mlflow(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = versions(registered, more=1)
-    for _ in ("as the store tells", "as MLflow tells"):
-        assert [has_version(workspace, NAME, number) for number in (1, 2, 3)] == [True, True, False]
-        assert not has_version(workspace, "cifar10", 1)
-        uri = f"sqlite:////{workspace.mlruns / 'mlflow.db'}"  # another way to write it, which goes by MLflow
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    registered.client().delete_model_version("evergreen-quickstart", "2")
-    assert not has_version(workspace, NAME, 2)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert not has_version(workspace, NAME, 2) and has_version(workspace, NAME, 1)
+def by_client(tiny: Tiny, fingerprint: str) -> Held:
+    """What MLflow's own client says, asked without a filter."""
+    client = tiny.client()
+    found = client.search_registered_models(f"name='evergreen-{NAME}'")
+    versions = [one for one in client.search_model_versions() if one.name == f"evergreen-{NAME}"]
+    return Held.of(
+        [(int(v.version), v.run_id, v.creation_timestamp) for v in versions if v.tags.get("fingerprint") == fingerprint],
+        {alias: int(number) for model in found for alias, number in model.aliases.items()},
+    )
+
+
+def test_the_query_of_the_local_store_says_what_mlflows_client_says(registered: Tiny) -> None:
+    workspace, client, name, first = registered.workspace, registered.client(), f"evergreen-{NAME}", mark(registered)
+
+    def asked(fingerprint: str) -> Held:
+        held = look_up(workspace, NAME, fingerprint)
+        assert held == by_client(registered, fingerprint)
+        return held
+
+    assert asked(first).version == 1 and asked("none").version is None
+    second = mark(registered, registered.register_confused().model_version)
+    client.create_registered_model("evergreen-other")
+    client.create_model_version("evergreen-other", client.get_model_version(name, "1").source, tags={"fingerprint": first})
+    client.set_registered_model_alias("evergreen-other", "champion", "1")
+    crown(workspace, NAME, 2)
+    assert (asked(first).version, asked(second).version) == (1, 2)
+    assert asked(first).aliases == {"challenger": 2, "champion": 2}
+    client.set_registered_model_alias(name, "champion", "1")  # a person, on MLflow's page
+    assert asked(second).aliases["champion"] == 1
+    client.delete_registered_model_alias(name, "champion")
+    assert asked(second).aliases == {"challenger": 2}
+    client.delete_model_version(name, "2")
+    assert asked(second) == Held(None, None, 0, {}) and asked(first).version == 1
+    before = asked(first).created_at_ms
+    client.delete_registered_model(name)
+    assert asked(first) == Held(None, None, 0, {})
+    again = registered.register()
+    assert again.model_version == 1 and asked(first).created_at_ms > before  # another version under the same number
+
+
+def test_another_file_of_a_store_is_asked_as_its_own(registered: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fingerprint = mark(registered)
+    own = look_up(registered.workspace, NAME, fingerprint)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'theirs.db'}")
+    assert look_up(registered.workspace, NAME, fingerprint) == Held(None, None, 0, {})
+    shutil.copy(registered.workspace.mlruns / "mlflow.db", tmp_path / "theirs.db")
+    assert look_up(registered.workspace, NAME, fingerprint) == own
+    (tmp_path / "theirs.db").write_bytes(b"no database")
+    with pytest.raises(EvergreenError, match="theirs.db"):
+        look_up(registered.workspace, NAME, fingerprint)
+
+
+def test_a_refusal_is_on_record_with_its_reason_and_the_last_one_counts(registered: Tiny) -> None:
+    assert last_refusal(registered.workspace, NAME, 1) is None
+    for reason in ("no better than chance", "worse for 3"):
+        refuse(registered.workspace, NAME, 1, reason, None, "digest")
+    found = last_refusal(registered.workspace, NAME, 1)
+    assert found and (found.reason, found.champion, found.settings) == ("worse for 3", None, "digest")
 
 
 def test_a_new_champion_makes_the_old_one_previous(registered: Tiny) -> None:
@@ -126,7 +206,7 @@ def test_two_copies_of_a_checkout_do_not_touch_each_other(registered: Tiny, tmp_
     copy = Tiny(shutil.copytree(registered.root, tmp_path / "copy", symlinks=True))
     crown(copy.workspace, NAME, 1)
     assert copy.register_confused().model_version == 2
-    assert aliases(registered.workspace, NAME) == {"challenger": 1} and not has_version(registered.workspace, NAME, 2)
+    assert aliases(registered.workspace, NAME) == {"challenger": 1} and fingerprints(registered) == {1: mark(registered)}
     assert download(registered.workspace, NAME, "1").is_relative_to(registered.root)
 
 

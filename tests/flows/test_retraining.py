@@ -12,6 +12,7 @@ import pytest
 from evergreen.registry import aliases
 from flows.retraining import retrain_where_due
 from tasks.stage import Run, Stage
+from tasks.train import Diverged
 from tests.evergreen.test_versions import change
 from tests.flows.conftest import Checkout
 from tests.tasks.test_look import correct, drop, id_of, other, relax
@@ -95,6 +96,47 @@ def test_new_digits_are_learned_once(crowned: Tiny) -> None:
     # The gate may keep the champion: the same items are no reason again.
     again = retrain(crowned)
     assert again["retrained"] is False and "0 new and 0 corrected items" in again["against"][0]
+
+
+@pytest.fixture
+def refused(registered: Tiny) -> Tiny:
+    """A first model that the gate has refused, and a source of thirty digits that it knows."""
+    registered.register_confused()
+    assert not registered.promote().promoted
+    relax(registered.workspace)
+    source_of_digits(registered, 30)
+    change(registered.workspace, "retraining", min_new_items=60)
+    return registered
+
+
+def test_a_refused_first_model_is_not_trained_again_on_the_same_data(refused: Tiny) -> None:
+    for _ in range(2):
+        summary = retrain(refused)
+        assert summary["retrained"] is False and list(summary["reasons"]) == []
+        assert any('version 2 was refused: it is not better than always naming "' in why for why in summary["against"])
+    assert list(aliases(refused.workspace, NAME)) == ["challenger"]
+
+
+def test_new_items_or_other_settings_are_a_reason_to_train_where_the_first_model_was_refused(refused: Tiny) -> None:
+    change(refused.workspace, "train", epochs=2)
+    change(refused.workspace, "promote", floor=0.999)
+    summary = retrain(refused)
+    assert summary["retrained"] and summary["reasons"] == ["there is no champion yet"]
+    assert [one["start"] for one in summary["tries"]] == ["scratch"]
+    assert summary["promoted"] is False and summary["champion"] is None and "promote.floor" in summary["reason"]
+    assert retrain(refused)["retrained"] is False
+    drop(refused.workspace, range(500, 570))
+    assert "70 new" in retrain(refused)["reasons"][0]
+
+
+def test_a_training_that_diverges_fails_once_and_is_not_repeated_by_schedule(registered: Tiny) -> None:
+    relax(registered.workspace)
+    source_of_digits(registered, 30)
+    change(registered.workspace, "train", learning_rate=10.0, weight_decay=1.0)
+    with pytest.raises(Diverged):
+        retrain(registered)
+    again = retrain(registered)
+    assert again["retrained"] is False and "has left none" in " ".join(again["against"])
 
 
 def test_darkened_digits_are_drift_which_is_a_reason_in_words_and_announced_once(

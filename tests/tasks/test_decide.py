@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,13 @@ def test_the_page_lists_reasons_and_what_is_none(workspace: Workspace) -> None:
 
 def test_without_a_champion_it_trains(workspace: Workspace) -> None:
     assert reasons(workspace, seen(champion=None)) == ("there is no champion yet",)
+
+
+def test_what_was_refused_as_the_first_champion_is_not_trained_again_without_something_new(workspace: Workspace) -> None:
+    refused = replace(seen(champion=None, age=None, drift=None), tried=True, unknown=("there is no champion yet: refused",))
+    assert not reasons(workspace, refused)
+    assert "there is no champion yet: refused" in decide(scenario(), workspace, refused).against
+    assert "100 new" in reasons(workspace, replace(refused, new_items=100), min_new_items=100)[0]
 
 
 def test_enough_new_items_are_a_reason(workspace: Workspace) -> None:

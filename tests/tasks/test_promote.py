@@ -10,15 +10,16 @@ import sys
 from collections import Counter
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from evergreen.dataset import batches, table
-from evergreen.errors import EvergreenError, WrongUse
+from evergreen.errors import EvergreenError, Unreachable, WrongUse
 from evergreen.feed import Split
-from evergreen.registry import aliases, connect, crown, rollback
+from evergreen.registry import aliases, connect, crown, last_refusal, rollback, set_alias
 from tasks import preprocess
 from tasks.evaluate import test_ids as ids_of_test_items
-from tasks.promote import Promotion, compare, page, promote, unchanged
+from tasks.promote import Promotion, compare, page, promote, recalled
 from tests.conftest import ROOT
 from tests.tasks.test_preprocess import add_batch, digit
 from tests.tiny import NAME, Tiny
@@ -31,11 +32,48 @@ def rivals(registered: Tiny) -> Tiny:
     return registered
 
 
-def test_the_first_model_is_promoted_since_there_is_no_other(registered: Tiny) -> None:
+def test_a_first_model_that_has_learned_is_promoted(registered: Tiny) -> None:
     promotion = promote(registered.scenario, registered.workspace, registered.register())
-    assert promotion.promoted and (promotion.champion, promotion.previous) == (1, None)
+    assert promotion.promoted and (promotion.champion, promotion.previous, promotion.changed) == (1, None, True)
     assert aliases(registered.workspace, NAME) == {"challenger": 1, "champion": 1}
-    assert str(promotion) == "version 1 is the champion: there was no champion yet."
+    assert str(promotion).startswith('version 1 is the champion: the first one, better than always naming "')
+    assert "## Against no champion" in card(registered, 1) and promotion.reason in card(registered, 1)
+
+
+def test_a_first_model_that_has_learned_nothing_is_refused_and_there_is_no_champion(rivals: Tiny) -> None:
+    promotion = promote(rivals.scenario, rivals.workspace, rivals.register_confused())
+    assert not promotion.promoted and not promotion.changed and (promotion.champion, promotion.previous) == (None, None)
+    assert str(promotion).startswith(
+        'version 2 is not promoted, and there is no champion: it is not better than always naming "'
+    )
+    assert aliases(rivals.workspace, NAME) == {"challenger": 2}
+    refusal = last_refusal(rivals.workspace, NAME, 2)
+    assert refusal and refusal.reason == promotion.reason and refusal.champion is None
+    with pytest.raises(WrongUse, match="no previous champion"):
+        rollback(rivals.workspace, NAME)
+    forced = rivals.promote(2, force=True)
+    assert forced.promoted and forced.changed and (forced.champion, forced.previous) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"floor": 1.0}, "where promote.floor is 100.0 %"), ({"alpha": 1e-300}, "is not better than always naming")],
+)
+def test_the_scenario_says_how_good_a_first_model_must_be(registered: Tiny, settings: dict[str, float], told: str) -> None:
+    stricter = registered.scenario.promote.model_copy(update=settings)
+    promotion = promote(
+        registered.scenario.model_copy(update={"promote": stricter}), registered.workspace, registered.register_confused()
+    )
+    assert not promotion.promoted and told in promotion.reason
+
+
+def test_a_first_model_that_never_saw_a_label_is_refused(registered: Tiny) -> None:
+    path = registered.workspace.splits(NAME) / "train-labels.npy"
+    labels = np.load(path)
+    path.unlink()  # it may be a link into DVC's cache
+    np.save(path, np.where(labels == 3, 4, labels))
+    promotion = registered.promote()
+    assert not promotion.promoted and promotion.reason == 'no item of the training split has the label "3"'
 
 
 def test_a_worse_model_does_not_take_the_champions_place(rivals: Tiny) -> None:
@@ -57,7 +95,8 @@ def test_a_better_model_takes_the_champions_place(rivals: Tiny) -> None:
 
 
 def test_both_are_judged_on_the_same_items(rivals: Tiny) -> None:
-    there, back = (compare(rivals.scenario, rivals.workspace, *pair) for pair in ((2, 1), (1, 2)))
+    (there, energy), (back, _) = (compare(rivals.scenario, rivals.workspace, *pair) for pair in ((2, 1), (1, 2)))
+    assert energy is not None and (energy.ratio, energy.how) == (1.0, "same")
     assert (there.gained, there.lost) == (back.lost, back.gained)
     right = (rivals.evaluation.metrics["accuracy"] or 0) * rivals.evaluation.items
     assert there.gained <= right and there.gained - there.lost <= right and there.gained > there.lost
@@ -67,7 +106,8 @@ def test_a_model_against_itself_changes_nothing(registered: Tiny) -> None:
     crown(registered.workspace, NAME, 1)
     promotion = registered.promote()
     assert promotion.promoted and promotion.reason == "it is already" and promotion.previous is None
-    verdict = compare(registered.scenario, registered.workspace, 1, 1)
+    assert not promotion.changed and not registered.promote(force=True).changed
+    verdict, _ = compare(registered.scenario, registered.workspace, 1, 1)
     assert not verdict.promote and (verdict.gained, verdict.lost) == (0, 0)
 
 
@@ -133,13 +173,70 @@ def test_two_promotions_at_once_leave_one_champion_and_the_other_previous(rivals
 
 def test_a_decision_stands_until_there_is_another_version_or_other_settings(rivals: Tiny) -> None:
     registration = rivals.register()
-    crown(rivals.workspace, NAME, 2)
-    last = rivals.promote(1, force=True)
-    rollback(rivals.workspace, NAME)
-    assert unchanged(rivals.scenario, rivals.workspace, registration, last)  # what a person put back stays
-    assert not unchanged(rivals.scenario, rivals.workspace, replace(registration, model_version=9), last)
+    last = promote(rivals.scenario, rivals.workspace, registration)
+    assert recalled(rivals.scenario, rivals.workspace, registration, last) == replace(last, changed=False)
+    for other in (
+        replace(registration, model_version=9),
+        replace(registration, created_at_ms=1),  # another store's version 1, or one that was made anew
+        replace(registration, fingerprint="of another model"),
+    ):
+        assert recalled(rivals.scenario, rivals.workspace, other, last) is None
     stricter = rivals.scenario.model_copy(update={"promote": rivals.scenario.promote.model_copy(update={"alpha": 0.001})})
-    assert not unchanged(stricter, rivals.workspace, registration, last)
+    assert recalled(stricter, rivals.workspace, registration, last) is None
+
+
+def test_what_is_recalled_says_which_version_is_the_champion_now(rivals: Tiny) -> None:
+    scenario, workspace, registration = rivals.scenario, rivals.workspace, rivals.register()
+    client, model = rivals.client(), f"evergreen-{NAME}"
+    last = promote(scenario, workspace, registration)
+
+    def now() -> Promotion:
+        found: Promotion | None = recalled(scenario, workspace, registration, last)
+        assert found is not None and found.champion == aliases(workspace, NAME).get("champion")
+        assert found.promoted is (found.champion == 1) and not found.changed
+        return found
+
+    assert now().promoted and now().reason == last.reason
+    rivals.promote(2, force=True)
+    assert "version 1 was promoted" in now().reason and "version 2 has taken its place since" in now().reason
+    rollback(workspace, NAME)
+    assert now().promoted and str(now()).startswith("version 1 is the champion")
+    client.delete_registered_model_alias(model, "champion")  # a person, on MLflow's page
+    assert now().champion is None and "@champion has been removed since" in now().reason
+    set_alias(workspace, NAME, "champion", 2)
+    assert now().champion == 2 and str(now()).startswith("version 2 stays champion")
+
+
+def test_a_refused_model_that_a_person_promoted_or_that_met_another_champion_is_said_to_be_so(rivals: Tiny) -> None:
+    scenario, workspace, registration = rivals.scenario, rivals.workspace, rivals.register_confused()
+    crown(workspace, NAME, 1)
+    last = promote(scenario, workspace, registration)
+    assert not last.promoted
+    set_alias(workspace, NAME, "champion", 2)
+    found = recalled(scenario, workspace, registration, last)
+    assert found and found.promoted and found.champion == 2 and "promoted by other means" in found.reason
+    assert rivals.register_confused(by=2).model_version == 3
+    set_alias(workspace, NAME, "champion", 3)
+    found = recalled(scenario, workspace, registration, last)
+    assert found and not found.promoted and "version 3 has become the champion since" in found.reason
+    rivals.client().delete_model_version(f"evergreen-{NAME}", "3")  # no champion is left: the gate is asked again
+    assert recalled(scenario, workspace, registration, last) is None
+
+
+def test_a_decision_that_an_earlier_version_has_remembered_is_read(rivals: Tiny) -> None:
+    registration, new = rivals.register(), ("energy", "fingerprint", "created_at_ms", "changed")
+    last = promote(rivals.scenario, rivals.workspace, registration)
+    old = Promotion(**{key: value for key, value in asdict(last).items() if key not in new})
+    assert recalled(rivals.scenario, rivals.workspace, registration, old) == replace(last, changed=False, energy=None)
+
+
+def test_a_store_that_does_not_answer_is_said_to_be_away(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    registration = registered.register()
+    last = promote(registered.scenario, registered.workspace, registration)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(Unreachable, match="MLflow at http://127.0.0.1:9 does not answer"):
+        recalled(registered.scenario, registered.workspace, registration, last)
 
 
 def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
@@ -147,6 +244,9 @@ def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
     assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
     shown = page(registered.scenario, registered.workspace, promotion)
     assert shown.texts == {"": "**Promoted.**"} and not any(shown.tables.values())
+    refused = replace(promotion, promoted=False, champion=None)
+    assert Promotion(**json.loads(json.dumps(asdict(refused)))) == refused
+    assert page(registered.scenario, registered.workspace, refused).texts == {"": "**Not promoted.**"}
 
 
 def test_the_slices_of_the_scenario_stand_in_the_verdict_and_on_the_page(rivals: Tiny) -> None:
@@ -198,11 +298,11 @@ def test_named_groups_of_an_items_path_are_slices(rivals: Tiny) -> None:
 
 def test_when_the_test_split_has_grown_both_are_scored_on_todays(rivals: Tiny) -> None:
     crown(rivals.workspace, NAME, 1)
-    before, earlier = rivals.evaluation.items, compare(rivals.scenario, rivals.workspace, 1, 2)
+    before, (earlier, _) = rivals.evaluation.items, compare(rivals.scenario, rivals.workspace, 1, 2)
     add_batch(rivals.workspace, ((*digit(number), None, None) for number in range(500, 700)))
     preprocess.stage.perform(rivals.scenario, rivals.workspace)
     today = len(Split.open(rivals.workspace.splits(NAME), "test"))
-    verdict = compare(rivals.scenario, rivals.workspace, 1, 2)
+    verdict, _ = compare(rivals.scenario, rivals.workspace, 1, 2)
     assert today > before
     assert sum(one.items for one in verdict.slices if one.column == "label") == today
     assert verdict.lost > earlier.lost  # new ones, too, that the champion alone gets right

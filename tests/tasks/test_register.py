@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from evergreen.errors import EvergreenError
 from evergreen.registry import aliases, connect, crown
-from tasks.register import MAX_DIFFERENCE, Registration, check_parity, git_commit, page, unchanged
+from tasks.register import MAX_DIFFERENCE, Registration, check_parity, git_commit, page, recalled
 from tests.tiny import NAME, Tiny
 
 
@@ -162,14 +163,40 @@ def test_without_mlflow_it_ends_in_a_line_and_can_be_repeated(registered: Tiny, 
 
 def test_it_is_unchanged_until_the_model_the_data_or_the_registry_change(registered: Tiny) -> None:
     last, earlier = registered.register(), (registered.data_version, registered.evaluation)
-    assert unchanged(registered.scenario, registered.workspace, *earlier, last)
+    assert recalled(registered.scenario, registered.workspace, *earlier, last) == last and last.created_at_ms > 0
     more = replace(registered.data_version, batches=("00000-abc", "00001-def"))
-    assert not unchanged(registered.scenario, registered.workspace, more, registered.evaluation, last)
+    assert recalled(registered.scenario, registered.workspace, more, registered.evaluation, last) is None
     registered.client().delete_model_version("evergreen-quickstart", "1")
-    assert not unchanged(registered.scenario, registered.workspace, *earlier, last)
+    assert recalled(registered.scenario, registered.workspace, *earlier, last) is None
     again = registered.register()
     assert again.model_version != 1 and aliases(registered.workspace, NAME) == {"challenger": again.model_version}
-    assert unchanged(registered.scenario, registered.workspace, *earlier, again)
+    assert recalled(registered.scenario, registered.workspace, *earlier, again) == again
+
+
+def test_in_another_store_it_is_registered_anew_and_found_again_in_either(
+    registered: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, earlier = registered.register(), (registered.data_version, registered.evaluation)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'theirs.db'}")
+    client = registered.client()
+    client.create_registered_model("evergreen-quickstart")
+    client.create_model_version("evergreen-quickstart", "somewhere", tags={"fingerprint": "of another model"})
+    assert recalled(registered.scenario, registered.workspace, *earlier, last) is None
+    theirs = registered.register()
+    assert (theirs.model_version, theirs.fingerprint) == (2, last.fingerprint)
+    assert recalled(registered.scenario, registered.workspace, *earlier, last) == theirs
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert recalled(registered.scenario, registered.workspace, *earlier, theirs) == last
+
+
+def test_what_an_earlier_version_has_remembered_is_read(registered: Tiny) -> None:
+    last = registered.register()
+    kept = {key: value for key, value in asdict(last).items() if key != "created_at_ms"}
+    found = recalled(
+        registered.scenario, registered.workspace, registered.data_version, registered.evaluation, Registration(**kept)
+    )
+    assert found == last
 
 
 def test_a_registration_reads_as_a_sentence_and_survives_json(registered: Tiny) -> None:

@@ -19,7 +19,7 @@ from evergreen.feed import Split
 from evergreen.scenario import Scenario
 from evergreen.workspace import Workspace
 from tasks import train as train_file
-from tasks.train import Checkpoint, Progress, Tracker, Training, class_weights, fingerprint, precision, train
+from tasks.train import Checkpoint, Diverged, Progress, Tracker, Training, class_weights, fingerprint, precision, train
 
 SETTINGS = {"filters": 8, "epochs": 3, "batch_size": 32, "shift": 1, "flip": "horizontal", "learning_rate": 0.1}
 
@@ -235,6 +235,38 @@ def test_a_checkpoint_of_other_settings_is_swept_away(tmp_path: Path) -> None:
     Checkpoint(tmp_path, "old").write(Progress(), [], [])
     Checkpoint(tmp_path, "new").write(Progress(), [], [])
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+EXPLODES: dict[str, Any] = {"learning_rate": 10.0, "weight_decay": 1.0, "epochs": 6}  # each step multiplies the weights by -9
+
+
+def test_a_training_that_diverges_is_ended_makes_no_model_and_is_not_repeated(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(scenario(epochs=1), prepared)
+    before = model_files(prepared)
+    with pytest.raises(Diverged, match=r"diverged in epoch \d.*Lower train.learning_rate \(it is 10\)") as first:
+        train(scenario(**EXPLODES), prepared)
+    assert "as it did before" not in str(first.value) and model_files(prepared) == before
+    with monkeypatch.context() as patched, pytest.raises(Diverged, match="as it did before with the same items and settings"):
+        patched.setattr("keras.Model.fit", None)  # it is not trained again
+        train(scenario(**EXPLODES), prepared)
+    assert train(scenario(epochs=1, shift=2), prepared).stopped == "epochs"  # other settings are another training
+
+
+def test_a_finite_loss_far_beyond_guessing_is_divergence_too(prepared: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.DIVERGED", 0.1)  # times log(10): any first epoch's loss is larger
+    with pytest.raises(Diverged, match="diverged in epoch 1: the loss is [0-9.]+; .*expected at most 0.23"):
+        train(scenario(), prepared)
+
+
+def test_the_run_of_a_training_that_diverged_has_failed_in_mlflow(prepared: Workspace) -> None:
+    with pytest.raises(Diverged):
+        train(scenario(**EXPLODES), prepared)
+    from evergreen.registry import connect
+
+    (run,) = connect(prepared).search_runs(experiment_names=["evergreen-quickstart"], output_format="list")
+    assert run.info.status == "FAILED"
 
 
 def test_balanced_weights_let_every_label_weigh_the_same() -> None:
