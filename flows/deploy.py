@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -187,8 +188,13 @@ def _refusal(workspace: Workspace, document: dict[str, Any]) -> str | None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)],
         cwd=workspace.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+        env=os.environ | {"COLUMNS": "1000"},
     )  # fmt: skip
-    return " ".join(done.stdout.split())[-300:] or "it says nothing" if done.returncode else None
+    if not done.returncode:
+        return None
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]  # the last of a traceback
+    return " ".join((named or lines or ["it says nothing"])[-1].split())[:300]
 
 
 def _limit_queues(client: SyncPrefectClient, found: list[Scenario]) -> None:
