@@ -22,7 +22,7 @@ GRACE_SECONDS = 2.6
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _requested = 0  # the signal by which this process was asked to stop
-_supervised = False
+_supervisor: int | None = None  # the process that waits for this one
 _allowed = True  # whether `Stopped` may be raised where the process is now
 _last_actions: list[Callable[[], object]] = []
 
@@ -87,8 +87,14 @@ def supervise(work: Callable[[], int], stopped: Callable[[int], int], *, grace_s
 
 
 def supervised() -> bool:
-    """Whether this process works for `supervise`: SIGTERM ends it as it should."""
-    return _supervised
+    """Whether this process works for `supervise`."""
+    return _supervisor is not None
+
+
+def stop_command() -> None:
+    """Stop the whole command, as SIGTERM does. Prefect's engine takes one that is sent to this very process for a crash."""
+    if _supervisor is not None and os.getppid() == _supervisor:
+        os.kill(_supervisor, signal.SIGTERM)
 
 
 def stop_requested() -> bool:
@@ -143,7 +149,7 @@ def _allow(allowed: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _own_handler() -> Iterator[None]:
     """In this block SIGTERM is handled here also within a flow: Prefect's engine takes it over, and would show a crash."""
-    if not _supervised or threading.current_thread() is not threading.main_thread():
+    if not supervised() or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, _interrupt)
@@ -175,8 +181,8 @@ def _obey(orders: int, grace_seconds: float) -> None:
                 action()
         os._exit(128 + _requested)
 
-    global _supervised
-    main, _supervised = threading.get_ident(), True
+    global _supervisor
+    main, _supervisor = threading.get_ident(), os.getppid()
     signal.signal(signal.SIGUSR1, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=listen, name="listen-to-parent", daemon=True).start()

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from evergreen.environment import configure
-from evergreen.stopping import before_killed, check, stop_allowed, stop_postponed, stop_requested, supervised
+from evergreen.stopping import before_killed, check, stop_allowed, stop_command, stop_postponed, stop_requested, supervised
 from evergreen.workspace import Workspace
 from tasks.stage import cancelled
 
@@ -87,7 +87,7 @@ def _end_where_cancelled(run: str) -> None:
             state = client.read_flow_run(UUID(run)).state
             if state is not None and (state.is_cancelling() or state.is_cancelled()):
                 log.warning("The run was cancelled on Prefect's page.")
-                os.kill(os.getpid(), signal.SIGTERM)
+                stop_command()
                 return
 
 

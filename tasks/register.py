@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import subprocess
 import tempfile
 import warnings
@@ -86,9 +87,14 @@ class Registration:
 
     def __str__(self) -> str:
         return (
-            f"{self.model} version {self.model_version}; both forms agree on every test item (probabilities within "
-            f"{figures.short(self.largest_difference, 1)})."
+            f"{self.model} version {self.model_version}; both forms agree on every test item (probabilities "
+            f"{_within(self.largest_difference)})."
         )
+
+
+def _within(difference: float) -> str:
+    """A small difference, by the next power of ten above it."""
+    return "are the same" if difference <= 0 else f"within 1 in {10 ** math.floor(-math.log10(difference)):,}"
 
 
 def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Registration:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from evergreen import figures
 from evergreen.dataset import batches
 from evergreen.dataset import table as items_of
 from evergreen.errors import EvergreenError
@@ -136,7 +137,9 @@ def test_it_is_unchanged_until_the_model_changes(tiny: Tiny) -> None:
 
 def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> None:
     evaluation = tiny.evaluation
-    assert f"{evaluation.metrics['accuracy']:.2%}" in str(evaluation) and str(evaluation).endswith("ms an image.")
+    m = evaluation.metrics
+    accuracy = figures.percent(m["accuracy"], m["accuracy_low"], m["accuracy_high"])
+    assert f"accuracy {accuracy}" in str(evaluation) and str(evaluation).endswith("ms an image.")
     shown = page(tiny.scenario, tiny.workspace, evaluation)
     assert [row["label"] for row in shown.tables["Quality by label"]] == list("0123456789")
     cells = [str(cell) for rows in shown.tables.values() for row in rows for cell in row.values()]

@@ -201,6 +201,8 @@ def test_what_an_earlier_version_has_remembered_is_read(registered: Tiny) -> Non
 
 def test_a_registration_reads_as_a_sentence_and_survives_json(registered: Tiny) -> None:
     registration = registered.register()
-    assert str(registration).startswith("evergreen-quickstart version 1; both forms agree on every test item")
+    assert str(registration).startswith(
+        "evergreen-quickstart version 1; both forms agree on every test item (probabilities within 1 in 1"
+    )
     assert Registration(**json.loads(json.dumps(asdict(registration)))) == registration
     assert page(registered.scenario, registered.workspace, registration).links == {}  # no server, no pages
