@@ -40,6 +40,8 @@ HEADERS = {
 }
 TITLES = {
     "evaluation/confusion.png": "Confusion matrix",
+    "evaluation/by_label.png": "Right by label",
+    "evaluation/mistakes.png": "Commonest mistakes",
     "evaluation/learning_curve.png": "Learning curve",
     "evaluation/reliability.png": "Reliability of the probabilities",
     "drift/drift.png": "Drift of the new items",

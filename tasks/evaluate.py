@@ -255,7 +255,13 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
         }
         for one in evaluation.labels
     ]
-    titles = {"confusion.png": "Confusion matrix", "learning_curve.png": "Learning curve", "reliability.png": "Reliability"}
+    titles = {
+        "confusion.png": "Confusion matrix",
+        "by_label.png": "Right by label",
+        "mistakes.png": "Commonest mistakes",
+        "learning_curve.png": "Learning curve",
+        "reliability.png": "Reliability",
+    }
     pictures = {title: folder / file for file, title in titles.items() if (folder / file).exists()}
     return Page(
         tables={

@@ -152,6 +152,6 @@ def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> N
     assert (
         re.fullmatch(r"[\d.]+ % \([\d.]+ to [\d.]+ %\)", values["accuracy"]) and "Wh" in values["energy of 1,000 predictions"]
     )
-    assert set(shown.pictures) == {"Confusion matrix", "Learning curve", "Reliability"}
+    assert set(shown.pictures) == {"Confusion matrix", "Right by label", "Commonest mistakes", "Learning curve", "Reliability"}
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in shown.pictures.values())
     assert Evaluation(**json.loads(json.dumps(asdict(evaluation)))) == evaluation
