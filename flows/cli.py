@@ -140,7 +140,7 @@ def retrain(
 ) -> None:
     """Take in what lies in a scenario's inbox, and train again where there is a reason.
 
-    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (id, label) into inbox/SCENARIO/.
+    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (label, and id or source) into inbox/SCENARIO/.
     Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario). The new
     model is promoted only if it is better by more than chance.
 
