@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from evergreen.workspace import Workspace
 from tests.conftest import ROOT
 
 FRAME = """
@@ -182,3 +183,23 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
 def test_work_that_nobody_stops_gives_its_own_status(tmp_path: Path) -> None:
     script = "import sys; from evergreen.stopping import supervise; sys.exit(supervise(lambda: 3, lambda status: 9))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 3
+
+
+def test_it_ends_while_it_waits_for_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "dvc.yaml").touch()
+    wait = "from evergreen.workspace import Workspace; ready()\n    with Workspace.find(Path('.')).lock('run-parts'): pass"
+    with Workspace(tmp_path).lock("run-parts"), running(tmp_path, wait) as process:
+        assert process.stderr is not None and "Waiting for the lock" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("stopped\n", "") and process.returncode == 130
+
+
+def test_it_ends_with_the_processes_that_inspect_images(tmp_path: Path) -> None:
+    inspect = (
+        "from evergreen.isolated import Inspectors\n    with Inspectors(10**6, processes=2) as pool:\n"
+        "        [one.result() for one in [pool.submit([b'no image']) for _ in range(4)]]; ready(); time.sleep(600)"
+    )
+    with running(tmp_path, inspect) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=60) == ("stopped\n", "") and process.returncode == 130

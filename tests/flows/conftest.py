@@ -25,7 +25,31 @@ from tests.support.once import made_once
 from tests.support.shipped import copy_project
 
 BIN = Path(sys.executable).parent
-HIDDEN = ("EVERGREEN_PAGES_URL", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "EVERGREEN_ROOT")
+HIDDEN = (
+    "EVERGREEN_PAGES_URL",
+    "PREFECT_API_URL",
+    "MLFLOW_TRACKING_URI",
+    "PREFECT_HOME",
+    "EVERGREEN_ROOT",
+    "EVERGREEN_IGNORED",
+    "EVERGREEN_UTF8",
+)
+
+OTHER_PROJECTS = {  # what people have in their shells
+    "KERAS_BACKEND": "jax",
+    "KERAS_MAX_EPOCHS": "1",
+    "TF_USE_LEGACY_KERAS": "1",
+    "MLFLOW_RUN_ID": "0123456789abcdef0123456789abcdef",
+    "MLFLOW_EXPERIMENT_NAME": "another",
+    "PREFECT_PROFILE": "another",
+    "GIT_DIR": "/nowhere/.git",
+    "http_proxy": "http://127.0.0.1:9",  # nothing answers at the discard port
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "TMPDIR": "/nowhere",
+    "LC_ALL": "POSIX",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -88,11 +112,15 @@ def clone(folder: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Any]:
-    """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it."""
+    """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it. The run is made in the shell of
+    somebody who works on other projects too, behind a proxy: that must not change it."""
 
     def make(folder: Path) -> None:
-        done = clone(folder).evergreen("run", "--json")
+        other = tmp_path_factory.mktemp("other-project")
+        (other / "keras.json").write_text('{"backend": "jax", "floatx": "float16", "image_data_format": "channels_first"}')
+        done = clone(folder).evergreen("run", "--json", **OTHER_PROJECTS, KERAS_HOME=str(other))
         assert done.status == 0, done.err
+        assert "Ignored of your global settings: " in done.err and "image_data_format" in done.err
         (folder / "printed.json").write_text(done.out)
 
     made = made_once(tmp_path_factory, "trained", make)
