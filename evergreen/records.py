@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 SUMMARY, DATA_DOCS, LATER = "summary.json", "data-docs", "later"
 
 
+QUALITY = ("test_accuracy", "test_f1_macro", "val_accuracy", "val_loss")
+
+
+def charted(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics, and those of quality once more as `quality/NAME`: MLflow's charts are in sections by the part before a slash, in alphabetical
+    order, and names without one come last."""
+    return {**metrics, **{f"quality/{name}": metrics[name] for name in QUALITY if name in metrics}}
+
+
 def record_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float | None]) -> None:
     """Log those that the run has no value of yet, all of them in one transaction; None is no value."""
     from mlflow.entities import Metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from evergreen.stopping import stop_postponed
 from evergreen.store import ARTIFACT_ROOT, artifacts, database, readdress
 from evergreen.workspace import Workspace
 from flows.attempt import end_with_parent
+from flows.mlflow_app import APP_NAME
 
 LOOPBACK = "127.0.0.1"
 WORKER = "worker-"  # with its pool: the name of its process and log
@@ -228,9 +230,13 @@ def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
 
 
 def serving_options(workspace: Workspace) -> list[str]:
-    """Of `mlflow server`: the checkout's own store, whose files it serves to any MLflow client."""
+    """Of `mlflow server`: the checkout's own store, whose files it serves to any MLflow client, and pages that open on model training."""
     store = database(workspace)
+    installed = {
+        entry.name for entry in importlib.metadata.entry_points(group="mlflow.app")
+    }  # an older installation has none of ours
     return [
+        *(["--app-name", APP_NAME] if APP_NAME in installed else []),
         "--backend-store-uri",
         f"sqlite:///{store}",
         "--default-artifact-root",

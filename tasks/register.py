@@ -32,6 +32,7 @@ from evergreen.energy import Energy
 from evergreen.errors import EvergreenError, Unreachable
 from evergreen.feed import Split, label_names
 from evergreen.origin import ORIGIN, REFERENCE, Origin
+from evergreen.records import charted
 from evergreen.registry import connect, look_up, model_name, set_alias
 from evergreen.scenario import Scenario
 from evergreen.sci import footprint
@@ -46,6 +47,7 @@ from tasks.version import DataVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 log = logging.getLogger("evergreen")
 
@@ -195,11 +197,13 @@ def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
     except (OSError, ValueError, KeyError, mlflow.MlflowException):
         pass
     mlflow.set_experiment(f"evergreen-{scenario.name}")
-    with mlflow.start_run(run_name=scenario.name, log_system_metrics=False) as run:
+    with mlflow.start_run(
+        run_name=f"{scenario.name}, registered without the run of its training", log_system_metrics=False
+    ) as run:
         mlflow.set_tag("scenario", scenario.name)
         mlflow.log_params({f"train.{key}": value for key, value in scenario.train.model_dump(mode="json").items()})
         for epoch, entry in enumerate(json.loads((workspace.model(scenario.name) / "history.json").read_text()), start=1):
-            mlflow.log_metrics(entry, step=epoch)
+            mlflow.log_metrics(charted(entry), step=epoch)
     return str(run.info.run_id)
 
 
@@ -218,11 +222,18 @@ def _complete_run(
     now = client.get_run(run_id).info.start_time
     # Training has logged its own `accuracy`, epoch by epoch.
     told = {key if key in OF_THE_MODEL else f"test_{key}": value for key, value in evaluation.metrics.items()}
-    metrics = [Metric(key, value, now, 0) for key, value in told.items() if value is not None]
+    metrics = [Metric(key, value, now, 0) for key, value in charted({k: v for k, v in told.items() if v is not None}).items()]
     commit = git_commit(workspace)
-    tags = {"data_version": data_version.data_version, "git_commit": commit or "none", **_prefect_run()}
+    described = scenario.description or "A classifier of images."
+    tags = {
+        "data_version": data_version.data_version,
+        "git_commit": commit or "none",
+        "mlflow.note.content": f"{described}\n\n{evaluation}\n\nThe model card is the file `{CARD}` among the artifacts.",
+        **_prefect_run(),
+    }
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_artifacts(run_id, str(workspace.evaluation(name)), "evaluation")
+    client.log_inputs(run_id, datasets=[_dataset(scenario, workspace, data_version)])
     splits, settings = workspace.splits(name) / "summary.json", workspace.model(name) / "settings.json"
     client.log_text(
         run_id,
@@ -243,6 +254,21 @@ def _complete_run(
         client.log_artifact(run_id, str(file), "lineage")
     for record in sorted(workspace.record(name).glob("*.json")):
         client.log_artifact(run_id, str(record), "lineage/record")
+
+
+def _dataset(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> DatasetInput:
+    """The scenario's data as MLflow's own dataset input: its name, its version, and the items of each split."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    profile = json.loads((workspace.splits(scenario.name) / "summary.json").read_text())["splits"]
+    dataset = Dataset(
+        scenario.name,
+        data_version.data_version,
+        source_type="dvc",
+        source=json.dumps({"path": f"data/{scenario.name}", "file": "data.dvc"}),
+        profile=json.dumps({f"{split}_items": items for split, items in profile.items()}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Origin:
@@ -318,8 +344,7 @@ def _store(
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],
         )
     client.log_artifact(run_id, str(folder / "model.keras"), "keras")
-    if not client.search_registered_models(f"name='{model_name(scenario.name)}'"):
-        client.create_registered_model(model_name(scenario.name), description=scenario.description)
+    _describe_model(client, scenario)
     spent = _spent(scenario, workspace)
     tags = {
         "fingerprint": mark,
@@ -330,8 +355,24 @@ def _store(
         "trained_from": trained_from(json.loads((folder / "settings.json").read_text())),
         **_prefect_run(),
     }
-    made = client.create_model_version(model_name(scenario.name), logged.model_uri, run_id, tags=tags, model_id=logged.model_id)
+    card = mlflow.artifacts.load_text(f"runs:/{run_id}/{CARD}")
+    made = client.create_model_version(
+        model_name(scenario.name), logged.model_uri, run_id, tags=tags, description=card, model_id=logged.model_id
+    )
+    begins = tags["trained_from"]
+    begins = "from scratch" if begins == "scratch" else f"fine-tuned from {begins}"
+    client.update_run(run_id, name=f"{scenario.name} version {made.version}, {begins}")
     return int(made.version), run_id
+
+
+def _describe_model(client: MlflowClient, scenario: Scenario) -> None:
+    """Make the registered model where there is none; its description is the scenario's of today."""
+    found = client.search_registered_models(f"name='{model_name(scenario.name)}'")
+    described = scenario.description or "A classifier of images."
+    if not found:
+        client.create_registered_model(model_name(scenario.name), description=described)
+    elif found[0].description != described:
+        client.update_registered_model(model_name(scenario.name), description=described)
 
 
 def modules_needed(module: str) -> dict[str, Path]:

@@ -30,6 +30,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from evergreen.estimate import training_kind
 from evergreen.feed import Split, label_names, ordered_batches, pixel_range, steps_per_epoch, training_batches
 from evergreen.kinds import kind_of
 from evergreen.progress import task
+from evergreen.records import charted
 from evergreen.scenario import Scenario, Train
 from evergreen.warm import Start, WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
@@ -123,7 +125,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
     warm = start if isinstance(start, WarmStart) else None
     scenario = warm.of(scenario) if warm else scenario
     checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, fit_on, warm))
-    with Meter() as meter, tracking(Tracker(scenario, workspace)) as tracker:
+    with Meter() as meter, tracking(Tracker(scenario, workspace, begins_with=warm)) as tracker:
         weights = warm.weights(workspace, scenario.name) if warm else None
         fitting = Fitting(scenario, labels, fit_on, check_on, checkpoint, tracker, lambda: meter.spent().energy_wh, weights)
         fitting.run()
@@ -433,10 +435,13 @@ class Tracker:
 
     Args:
         kind: of training, where it is not the scenario's own: such runs have an experiment apart.
+        begins_with: the weights that a fine-tuning begins with.
     """
 
-    def __init__(self, scenario: Scenario, workspace: Workspace, kind: str = "") -> None:
+    def __init__(self, scenario: Scenario, workspace: Workspace, kind: str = "", begins_with: WarmStart | None = None) -> None:
         self.scenario, self.workspace, self.here = scenario, workspace, True
+        begins = kind or ("from scratch" if begins_with is None else f"fine-tuned from {begins_with}")
+        self.name = f"{scenario.name}, {begins}, {datetime.now():%Y-%m-%d %H:%M}"
         self.experiment = f"evergreen-{scenario.name}" + (f"-{kind}" if kind else "")
         self.mlflow: Any = None
 
@@ -450,11 +455,11 @@ class Tracker:
             self.mlflow = connect(self.workspace)
             self.mlflow.set_experiment(self.experiment)
             try:
-                self.run = self.mlflow.start_run(run_id=run_id, run_name=self.scenario.name, log_system_metrics=True)
+                self.run = self.mlflow.start_run(run_id=run_id, run_name=self.name, log_system_metrics=True)
             except self.mlflow.MlflowException:
                 if run_id is None:
                     raise
-                self.run = self.mlflow.start_run(run_name=self.scenario.name, log_system_metrics=True)
+                self.run = self.mlflow.start_run(run_name=self.name, log_system_metrics=True)
             self.mlflow.log_params(parameters)
             self.mlflow.set_tags({"scenario": self.scenario.name, **threads()})
 
@@ -462,7 +467,7 @@ class Tracker:
         return self.run.info.run_id if self.here else run_id
 
     def log(self, metrics: dict[str, float], epoch: int) -> None:
-        self._try(lambda: self.mlflow.log_metrics(metrics, step=epoch))
+        self._try(lambda: self.mlflow.log_metrics(charted(metrics), step=epoch))
 
     def picture(self, figure: Any, name: str) -> None:
         self._try(lambda: self.mlflow.log_figure(figure, name))

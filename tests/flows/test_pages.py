@@ -133,6 +133,24 @@ def test_mlflow_shows_the_run_and_its_metrics(up: Up, run_summary: Any, page: An
     shows(page, address, "accuracy", "energy_wh")
 
 
+def test_mlflows_bare_address_opens_on_model_training_with_no_assistant(up: Up, run_summary: Any, page: Any) -> None:
+    shows(page, up.mlflow_url, "Model registry", "evergreen-quickstart")
+    assert page.url.endswith("#/experiments?workflowType=machine_learning")
+    assert page.evaluate("localStorage.getItem('mlflow.workflowType_v1')") == '"machine_learning"'
+    assert page.evaluate("localStorage.getItem('mlflow.assistant.panelOpen_v1')") in (None, "false")
+
+
+def test_mlflows_charts_of_a_run_begin_with_quality(up: Up, run_summary: Any, page: Any) -> None:
+    import mlflow
+
+    run = mlflow.MlflowClient(up.mlflow_url).get_run(run_summary["run_id"])
+    address = f"{up.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics"
+    shows(page, f"{address}?workflowType=machine_learning", "test_accuracy")
+    page.wait_for_function("document.body.innerText.includes('stage/')")
+    sections = page.inner_text("body").partition("Artifacts")[2]
+    assert 0 <= sections.index("quality") < sections.index("stage/")
+
+
 def test_mlflow_shows_the_registered_model_and_its_champion(up: Up, run_summary: Any, page: Any) -> None:
     shows(page, f"{up.mlflow_url}/#/models/evergreen-quickstart", "champion", "Version")
 

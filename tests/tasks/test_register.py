@@ -97,6 +97,33 @@ def test_the_run_tells_the_quality_on_the_test_split_beside_that_in_training(reg
         assert told[name] == found[name]
 
 
+def test_a_run_is_named_by_its_version_and_described_and_names_its_data(registered: Tiny) -> None:
+    _, run = version_and_run(registered)
+    assert run.info.run_name == "quickstart version 1, from scratch"
+    assert "Handwritten digits" in run.data.tags["mlflow.note.content"] and "accuracy" in run.data.tags["mlflow.note.content"]
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == (NAME, registered.data_version.data_version)
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+    summary = json.loads((registered.workspace.splits(NAME) / "summary.json").read_text())
+    assert json.loads(data.dataset.profile)["train_items"] == summary["splits"]["train"]
+
+
+def test_a_version_is_described_by_its_card_and_the_model_by_the_scenario(registered: Tiny) -> None:
+    assert version_and_run(registered)[0].description == card(registered)
+    model = registered.client().get_registered_model("evergreen-quickstart")
+    assert model.description == registered.scenario.description
+
+
+def test_mlflows_charts_begin_with_quality(registered: Tiny) -> None:
+    _, run = version_and_run(registered)
+    sections = sorted({name.rpartition("/")[0] for name in run.data.metrics if "/" in name and not name.startswith("system/")})
+    assert sections[0] == "quality"
+    assert run.data.metrics["quality/test_accuracy"] == registered.evaluation.metrics["accuracy"]
+    history = json.loads((registered.workspace.model(NAME) / "history.json").read_text())
+    curve = registered.client().get_metric_history(run.info.run_id, "quality/val_loss")
+    assert [point.value for point in curve] == [entry["val_loss"] for entry in history]
+
+
 def test_it_is_stored_in_the_run_that_trained_it(registered: Tiny) -> None:
     trained = json.loads((registered.workspace.record(NAME) / "train.json").read_text())["run_id"]
     assert version_and_run(registered)[0].run_id == trained
