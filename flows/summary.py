@@ -135,7 +135,10 @@ def headline(summary: dict[str, Any]) -> str:
         )
     if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
         return "Nothing has changed since the last run: nothing was done."
-    return f"Version {summary['model_version']} {'was promoted' if summary['promoted'] else 'was not promoted'}: {summary['reason']}."
+    became = (
+        "was promoted" if summary["champion_changed"] else "stays the champion" if summary["promoted"] else "was not promoted"
+    )
+    return f"Version {summary['model_version']} {became}: {summary['reason']}."
 
 
 def page(workspace: Workspace, summary: dict[str, Any], report: tuple[Path, str] | None) -> Page:

@@ -66,7 +66,7 @@ class _Reporter:
 
     def hear(self, task: progress.Task) -> None:
         """Called in the thread that works."""
-        if task.share is None or (task.seconds < SHOWN_AFTER_SECONDS and not task.ended):
+        if task.share is None or task.seconds < SHOWN_AFTER_SECONDS:
             return
         done = task.ended and not task.failed
         words = f"{task.name}: done in {figures.duration(task.seconds)}" if done else str(task)
@@ -99,7 +99,7 @@ class _Reporter:
 
         if id(news.task) in self.artifacts:
             update_progress_artifact(self.artifacts[id(news.task)], news.percent, description=plain(news.words))
-        elif not news.ended:
+        else:
             made: Any = create_progress_artifact(
                 news.percent, key=key(self.name, f"{news.task.name} progress"), description=plain(news.words)
             )

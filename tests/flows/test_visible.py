@@ -11,7 +11,7 @@ from evergreen import progress
 from evergreen.errors import DataRefused
 from evergreen.workspace import Workspace
 from flows.attempt import speak
-from flows.summary import failure_shown
+from flows.summary import failure_shown, headline
 from flows.visible import progress_shown
 from tests.tasks.test_stage import prefect_storage as prefect_storage
 
@@ -65,7 +65,9 @@ def test_work_that_fails_stays_where_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     assert state.is_failed() and found["quickstart-train-progress"].data == 25.0
 
 
-def test_what_is_done_in_a_moment_has_none() -> None:
+def test_what_is_done_in_a_moment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.visible.SHOWN_AFTER_SECONDS", 600.0)
+
     def body() -> None:
         with progress_shown("quickstart"), progress.task("train", total=1, unit="steps") as report:
             report(1)
@@ -98,3 +100,18 @@ def test_a_process_that_a_worker_started_logs_what_the_command_line_does(monkeyp
         monkeypatch.setattr(log, "level", before)
         speak()
         assert log.level == after
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"champion_changed": True, "promoted": True}, "Version 2 was promoted: because."),
+        ({"champion_changed": False, "promoted": True}, "Version 2 stays the champion: because."),
+        ({"champion_changed": False, "promoted": False}, "Version 2 was not promoted: because."),
+        ({"stages": {"train": {"state": "unchanged"}}}, "Nothing has changed since the last run: nothing was done."),
+        ({"retrained": False, "reasons": [], "against": ["a", "b"]}, "Nothing to do: a; b."),
+        ({"retrained": False, "reasons": ["x"], "against": ["a cleaner hour is ahead"]}, "Waits: a cleaner hour is ahead."),
+    ],
+)
+def test_a_run_opens_with_what_came_of_it(told: dict[str, Any], sentence: str) -> None:
+    assert headline({"model_version": 2, "reason": "because", "stages": {"train": {"state": "ran"}}} | told) == sentence
