@@ -14,8 +14,8 @@ DIGITS = 2  # significant digits of a number whose uncertainty is not known
 SMALLEST = 1e-9  # what is smaller is shown as 0
 
 # From which size on a unit is used, its name, and its size; the last is used for everything smaller.
-_ENERGY = ((1e6, "MWh", 1e6), (1e3, "kWh", 1e3), (1e-2, "Wh", 1.0), (1e-5, "mWh", 1e-3), (0.0, "µWh", 1e-6))
-_CARBON = ((1e6, "t", 1e6), (1e3, "kg", 1e3), (1e-2, "g", 1.0), (1e-5, "mg", 1e-3), (0.0, "µg", 1e-6))
+_ENERGY = ((1e6, "MWh", 1e6), (1e3, "kWh", 1e3), (1e-2, "Wh", 1.0), (1e-4, "mWh", 1e-3), (0.0, "µWh", 1e-6))
+_CARBON = ((1e6, "t", 1e6), (1e3, "kg", 1e3), (1e-2, "g", 1.0), (1e-4, "mg", 1e-3), (0.0, "µg", 1e-6))
 _POWER = ((1e3, "kW", 1e3), (1e-1, "W", 1.0), (0.0, "mW", 1e-3))
 _SIZE = ((1e12, "TB", 1e12), (1e9, "GB", 1e9), (1e6, "MB", 1e6), (1e3, "kB", 1e3), (0.0, "bytes", 1.0))
 

@@ -514,7 +514,7 @@ def delete(
         if not yes:
             if as_json or not sys.stdin.isatty():
                 raise WrongUse("nobody can be asked here whether to delete", fix="Say it with --yes.")
-            print(plan.announcement, file=sys.stderr)
+            print(wrapped(plan.announcement, sys.stderr), file=sys.stderr)
             typer.confirm(f"Delete {scenario}?", abort=True, err=True)
         _say(out, as_json, remove_scenario(workspace, scenario))
 

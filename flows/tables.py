@@ -18,7 +18,12 @@ from flows.terminal import console as console_of
 if TYPE_CHECKING:
     from flows.overview import Row, Status
 
-QUALITIES = {"accuracy": "accuracy", "precision_macro": "precision", "recall_macro": "recall", "f1_macro": "F1"}
+QUALITIES = {
+    "accuracy": "accuracy",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "f1_macro": "macro F1",
+}
 
 
 def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
@@ -254,7 +259,7 @@ def _where_to_look(summary: dict[str, Any], workspace: Workspace, console: Conso
     }
     if (report := workspace.outputs(name) / "report.html").exists():
         places["worth it?"] = report
-    places |= summary.get("links") or {"Prefect, MLflow": "evergreen up   (then open the links that it prints)"}
+    places |= summary.get("links") or {"pages": "evergreen up   (prints their addresses)"}
     console.print("Where to look:", style="bold")
     _places(console, places)
 
