@@ -12,15 +12,19 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from evergreen.environment import answers
+from flows.servers import end_tree
 from tests.flows.conftest import BIN, Checkout, Done, end_up, free_port, start_up
 from tests.support.shipped import ROOT
 
@@ -34,7 +38,7 @@ REPLACED = {  # in the blocks, because …
     "make test": "make -n test",  # … it is what runs this test
     "/path/to/images": "photographs",
     "--budget-wh 5": "--budget-wh 0.001 --trials 2",  # … of the time
-    "evergreen up ": "true ",  # … it runs until Ctrl-C: `test_up_starts_and_ends`
+    "evergreen up ": "true ",  # … it runs until Ctrl-C: the fixture `addresses` starts and ends it
 }
 
 
@@ -104,7 +108,7 @@ def walk(trained: tuple[Checkout, object], tmp_path_factory: pytest.TempPathFact
     (checkout.root / ".venv").symlink_to(sys.prefix)
     put_pictures(checkout.root / "photographs", range(40))
     put_pictures(checkout.root / "monday", range(100, 112))
-    (checkout.root / "corrections.csv").write_text("id,label\n" + 64 * "0" + ",nut\n")
+    (checkout.root / "corrections.csv").write_text("source,label\nbolt/003.png,nut\n")
     Image.open(io.BytesIO(picture(0, 7))).save(checkout.root / "photo.jpg")
     return Walk(checkout, {"EVERGREEN_SAMPLES": str(small_archives(folder / "samples", checkout))})
 
@@ -154,22 +158,73 @@ def test_every_block_says_what_it_is() -> None:
     assert {(str(block), block.language) for block in blocks() if block.language not in RUN | SHOWN} == set()
 
 
+@pytest.fixture(scope="module")
+def addresses(walk: Walk) -> Iterator[dict[str, str]]:
+    """`evergreen up` over the walk's checkout, and what its addresses in the documentation are here."""
+    prefect, mlflow, model = (free_port() for _ in range(3))
+    running = start_up(walk.checkout, prefect, mlflow, **walk.environment)
+    yield {f"127.0.0.1:{said}": f"127.0.0.1:{here}" for said, here in ((4200, prefect), (5000, mlflow), (5001, model))} | {
+        "--port 5001": f"--port {model}"
+    }
+    end_up(running)
+    assert running.process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def background() -> Iterator[list[psutil.Popen]]:
+    """What a block starts to run on; ended afterwards."""
+    started: list[psutil.Popen] = []
+    yield started
+    for process in started:
+        end_tree(process)
+
+
 @pytest.mark.parametrize("block", [block for block in blocks() if block.language in RUN], ids=str)
-def test_the_block_runs_as_it_is_written(block: Block, walk: Walk) -> None:
+def test_the_block_runs_as_it_is_written(
+    block: Block, walk: Walk, background: list[psutil.Popen], request: pytest.FixtureRequest
+) -> None:
+    text = shortened(block.text)
+    if "127.0.0.1:" in text:
+        for said, here in request.getfixturevalue("addresses").items():
+            text = text.replace(said, here)
     if block.language == "yaml":
         into_its_scenario(block, walk)
-        return
-    if block.language == "python":
-        done = walk.checkout.run(sys.executable, "-c", block.text, **walk.environment)
+    elif block.language == "python":
+        done = walk.checkout.run(sys.executable, "-c", text, **walk.environment)
         assert done.status == 0, done.err
-        return
-    for line in filter(None, map(str.strip, shortened(block.text).splitlines())):
-        needed = re.match(r"evergreen run (cifar10|inspection)\b", line)
-        if needed and not list(Path(walk.environment["EVERGREEN_SAMPLES"]).iterdir()):
-            pytest.skip("no real data: set EVERGREEN_SAMPLES")
-        done = walk.bash(f"source .venv/bin/activate; {line}")
-        assert done.status == 0, f"{line}\n{done.err}\n{done.out}"
-        quick(walk)
+    elif "mlflow models serve" in text:
+        background.append(serve(text, walk))
+    else:
+        for step in steps(text):
+            if re.match(r"evergreen run (cifar10|inspection)\b", step) and not any(
+                Path(walk.environment["EVERGREEN_SAMPLES"]).iterdir()
+            ):
+                pytest.skip("no real data: set EVERGREEN_SAMPLES")
+            done = walk.bash(f"source .venv/bin/activate\n{step}")
+            assert done.status == 0, f"{step}\n{done.err}\n{done.out}"
+            quick(walk)
+
+
+def steps(text: str) -> list[str]:
+    """The commands of a block, one at a time."""
+    return [line for line in map(str.strip, text.replace("\\\n", " ").splitlines()) if line and not line.startswith("#")]
+
+
+def serve(text: str, walk: Walk) -> psutil.Popen:
+    """Start a server, and return when it answers."""
+    log = walk.checkout.root / "served.log"
+    with open(log, "wb") as output:
+        process = psutil.Popen(
+            ["bash", "-euc", f"source .venv/bin/activate\n{text}"], cwd=walk.checkout.root, stdin=subprocess.DEVNULL,
+            env=walk.checkout.environment | walk.environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    port = re.search(r"--port (\d+)", text)
+    assert port
+    until = time.monotonic() + 240
+    while not answers(f"http://127.0.0.1:{port[1]}/ping"):
+        assert process.poll() is None and time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
+    return process
 
 
 def into_its_scenario(block: Block, walk: Walk) -> None:
@@ -180,12 +235,6 @@ def into_its_scenario(block: Block, walk: Walk) -> None:
     path.write_text(path.read_text() + block.text)
     done = walk.checkout.evergreen("run", path.stem, "--estimate", **walk.environment)
     assert done.status == 0, done.err
-
-
-def test_up_starts_and_ends(walk: Walk) -> None:
-    running = start_up(walk.checkout, free_port(), free_port(), **walk.environment)
-    end_up(running)
-    assert running.process.returncode == 0
 
 
 def commands() -> list[str]:
