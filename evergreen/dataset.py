@@ -315,9 +315,20 @@ def iter_parts(
                     rows = rows.replace_schema_metadata(None)
                     if withdrawn is not None:
                         rows = rows.filter(pc.invert(pc.is_in(rows["id"], withdrawn)))
+                    if columns is None or "label" in columns:
+                        rows = _tidied(rows)
                     if labels:
                         rows = _relabelled(rows, labels)
                     yield rows.select(columns) if applies and columns is not None else rows
+
+
+def _tidied(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with labels as `evergreen.names.tidy` has them: a data set may have been collected before that was done on the way in."""
+    import pyarrow.compute as pc
+
+    place = rows.schema.get_field_index("label")
+    tidied = pc.utf8_trim_whitespace(pc.utf8_normalize(rows["label"], form="NFC"))
+    return rows if tidied.equals(rows["label"]) else rows.set_column(place, rows.schema.field(place), tidied)
 
 
 def _relabelled(rows: pa.RecordBatch, labels: Mapping[str, str]) -> pa.RecordBatch:

@@ -329,3 +329,8 @@ def test_a_part_says_where_its_items_came_from(tmp_path: Path) -> None:
         with PartWriter(folder, told) as writer:
             writer.add(item(b"a"))
         assert origin(parts([folder])[0]) == told and table([folder]).num_rows == 1
+
+
+def test_labels_of_parts_from_before_read_as_the_scenario_writes_them(tmp_path: Path) -> None:
+    written(tmp_path, [item(b"1", "cafe\u0301"), item(b"2", "dog "), item(b"3", "caf\u00e9")])
+    assert dataset.table([tmp_path], ["label"])["label"].to_pylist() == ["caf\u00e9", "dog", "caf\u00e9"]
