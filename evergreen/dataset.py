@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.images import Inspection, PixelRange, read_header
+from evergreen.names import tidy
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -324,11 +325,15 @@ def iter_parts(
 
 def _tidied(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows with labels as `evergreen.names.tidy` has them: a data set may have been collected before that was done on the way in."""
-    import pyarrow.compute as pc
+    import pyarrow as pa
 
+    labels = rows["label"].dictionary_encode()
+    names = labels.dictionary.to_pylist()
+    tidied = [tidy(name) for name in names]
+    if tidied == names:
+        return rows
     place = rows.schema.get_field_index("label")
-    tidied = pc.utf8_trim_whitespace(pc.utf8_normalize(rows["label"], form="NFC"))
-    return rows if tidied.equals(rows["label"]) else rows.set_column(place, rows.schema.field(place), tidied)
+    return rows.set_column(place, rows.schema.field(place), pa.array(tidied, pa.string()).take(labels.indices))
 
 
 def _relabelled(rows: pa.RecordBatch, labels: Mapping[str, str]) -> pa.RecordBatch:
