@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,15 @@ pin_keras()
 hypothesis.settings.register_profile("evergreen", deadline=None)  # no test depends on the machine's pace
 hypothesis.settings.load_profile("evergreen")
 os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no test asks the network for anything
+
+
+def pytest_configure() -> None:
+    """Children get the signals' usual meaning. A shell lets what it runs in the background, or by nohup, ignore Ctrl-C or the end of the terminal,
+    and whoever ignores a signal hands that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_report_header() -> list[str]:
@@ -66,8 +76,8 @@ def samples() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_servers() -> Iterator[None]:
-    """No test hears of the MLflow that another one, or the machine's owner, has named (MLflow keeps it in the environment)."""
-    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "EVERGREEN_PAGES_URL")
+    """No test hears of the servers or the checkout that another one, or the machine's owner, has named in the environment."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "EVERGREEN_PAGES_URL", "EVERGREEN_ROOT")
     for name in names:
         os.environ.pop(name, None)
     yield

@@ -83,7 +83,7 @@ def test_money_is_shown_where_it_is_known() -> None:
 
 def test_names_are_never_markup() -> None:
     shown = Thumbnail("data:image/png;base64,AAAA", HOSTILE, HOSTILE, HOSTILE)
-    state = DataState(HOSTILE, (1,), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 1, (shown, replace(shown, address=None)))
+    state = DataState(HOSTILE, (1,), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 1, 0, (shown, replace(shown, address=None)))
     found = history(version(1, reason=HOSTILE), data=(state,), quarantined=Quarantined({HOSTILE: 1}, (shown,)))
     text = page(found)
     assert "<script" not in text and "<img src=x" not in text
@@ -110,10 +110,10 @@ def test_a_chart_is_told_in_words_and_takes_the_pages_colours() -> None:
 
 def test_changes_of_champion_and_of_the_data_are_told() -> None:
     states = (
-        DataState("a" * 32, (1,), WHEN, {"cat": 5}, {"cat": 5}, 0, ()),
-        DataState("b" * 32, (2, 3), WHEN, {"cat": 6, "dog": 2}, {"dog": 2, "cat": 1}, 1, ()),
-        DataState("c" * 32, (4,), WHEN, None, None, None, ()),
-        DataState(None, (), None, {"cat": 7}, {"cat": 7}, 0, ()),
+        DataState("a" * 32, (1,), WHEN, {"cat": 5}, {"cat": 5}, 0, 0, ()),
+        DataState("b" * 32, (2, 3), WHEN, {"cat": 6, "dog": 2}, {"dog": 2, "cat": 1}, 1, 0, ()),
+        DataState("c" * 32, (4,), WHEN, None, None, None, None, ()),
+        DataState(None, (), None, {"cat": 7}, {"cat": 7}, 0, 0, ()),
     )
     events = (Event(WHEN, "promoted", 1, None), Event(WHEN, "promoted", 2, 1), Event(None, "rolled back to", 1, 2))
     text = page(history(version(1), version(2), data=states, events=events))
@@ -144,7 +144,7 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[float | None, float 
 
 def test_programs_get_null_for_what_is_unknown_and_no_pictures() -> None:
     shown = Thumbnail("data:image/png;base64,AAAA", "cat", "cat/1.png")
-    told = figures(history(version(1), data=(DataState(None, (), None, None, None, None, (shown,)),)))
+    told = figures(history(version(1), data=(DataState(None, (), None, None, None, None, None, (shown,)),)))
     assert told["versions"][0]["money"] is None and told["front"] == [1] and "thumbnails" not in told["data"][0]
 
 

@@ -66,10 +66,10 @@ def tiny(folder: Path) -> Checkout:
     done = checkout.evergreen("new", "tiny", "--images", "images")
     assert done.status == 0, done.err
     path = folder / "scenarios" / "tiny.yaml"
-    lines = path.read_text().splitlines()
-    small = {"model": "plain", "filters": "4", "epochs": "1"}
-    kept = [line for line in lines if line.strip().partition(":")[0] not in small]
-    path.write_text("\n".join([*kept, *(f"  {key}: {value}" for key, value in small.items())]) + "\n")
+    document = YAML().load(path.read_text())
+    document["train"].update({"model": "plain", "filters": 4, "epochs": 1})
+    with open(path, "w") as file:
+        YAML().dump(document, file)
     return checkout
 
 

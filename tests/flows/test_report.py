@@ -20,7 +20,7 @@ def test_the_page_looks_right_with_no_network(tmp_path: Path) -> None:
         pytest.skip("no Chromium: install Debian's package chromium to see the page tested")
     from playwright.sync_api import sync_playwright
 
-    state = DataState("a" * 32, (1, 2), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 0, (Thumbnail(None, HOSTILE, HOSTILE),))
+    state = DataState("a" * 32, (1, 2), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 0, 0, (Thumbnail(None, HOSTILE, HOSTILE),))
     versions = [version(number, 0.8 + number / 100, number / 100) for number in range(1, 11)]
     found = history(
         *versions, champion=10, data=(state,), quarantined=Quarantined({HOSTILE: 1}, ()), mistakes=mistakes(HOSTILE, "nut")

@@ -440,7 +440,7 @@ def test_every_file_that_is_not_taken_is_counted_with_its_reason(
     assert collection.passed_over == 5 and "Skipped: 3 .heic files; " in str(collection)
     assert "3 .heic files are not read, all there is in bird: convert them" in caplog.text
     assert "wolf is a link that leads out of the source" in caplog.text
-    rows = page(scenario(), workspace, collection).tables["collected"]
+    rows = page(scenario(), workspace, collection).tables["Items"]
     assert {"items": "skipped: .heic files", "count": 3} in rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evergreen import figures
 from evergreen.errors import EvergreenError
 from evergreen.registry import aliases, connect, crown
 from tasks.register import MAX_DIFFERENCE, Registration, check_parity, git_commit, page, recalled
@@ -141,7 +142,7 @@ def test_a_model_that_was_trained_without_mlflow_gets_a_run_with_its_epochs(tiny
 def test_the_model_card_has_the_figures(registered: Tiny) -> None:
     text, evaluation = card(registered), registered.evaluation
     for name, value in evaluation.metrics.items():
-        shown = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+        shown = "unknown" if value is None else figures.short(value, 4) if isinstance(value, float) else f"{value:,}"
         assert f"| {name} | {shown} |" in text
     for row in evaluation.labels:
         recall = f"{row['recall']:.1%} ({row['recall_low']:.1%} to {row['recall_high']:.1%})"
@@ -164,7 +165,7 @@ def test_the_model_card_tells_what_predictions_take_and_with_the_machines_making
     change(tiny.workspace, "machine", embodied_kgco2e=300)
     tiny.register()
     (row,) = [line.split(" | ") for line in card(tiny).splitlines() if line.startswith("| 1,000 predictions")]
-    assert float(row[1]) == pytest.approx(tiny.evaluation.metrics["seconds_per_1000"], rel=0.01)
+    assert row[1] == figures.duration(tiny.evaluation.metrics["seconds_per_1000"])
     assert row[2] == "unknown" or (" ± " in row[2] and "gCO2e" in row[3] and "gCO2e" in row[4])
 
 
