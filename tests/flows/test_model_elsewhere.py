@@ -55,7 +55,9 @@ def champion(up: Up) -> Path:
     from mlflow import MlflowClient
 
     version = MlflowClient(up.mlflow_url, up.mlflow_url).get_model_version_by_alias("evergreen-quickstart", "champion")
-    (folder,) = (up.checkout.workspace.mlruns / "artifacts").glob(f"*/models/{version.model_id}/artifacts")
+    (folder,) = (up.checkout.workspace.mlruns / "artifacts").glob(
+        f"*/models/{version.source.removeprefix('models:/')}/artifacts"
+    )
     return folder
 
 
