@@ -47,7 +47,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The last retraining that ended, promoted or not: what it had is not new to the next one as long as the champion is the same.
+    """The last retraining that ended, promoted or not: what it had is not new to the next one as long as the champion is the same, or a
+    person has put the one before back.
 
     Attributes:
         champion: the version in use when it ended; None where there was none.

@@ -328,6 +328,12 @@ def champion_notes(tags: dict[str, str]) -> list[tuple[datetime, str, int | None
     return [(at, str(told["how"]), told["instead_of"]) for at, told in _records(tags, NOTE, "how", "instead_of")]
 
 
+def rolled_back_at(workspace: Workspace, name: str, version: int) -> datetime | None:
+    """When a person put this version back into use (UTC); None where it came into use otherwise."""
+    records = champion_notes(connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags)
+    return records[-1][0] if records and records[-1][1] == "rolled back to" else None
+
+
 def refuse(workspace: Workspace, name: str, version: int, reason: str, champion: int | None, settings: str) -> None:
     """Record on a version that the gate has kept it from becoming the champion. Arguments as in `Refusal`."""
     _record(workspace, name, version, REFUSED, {"reason": reason, "champion": champion, "settings": settings})

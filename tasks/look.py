@@ -316,7 +316,7 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
         return _without_champion(scenario, workspace, taken, folders)
     artifacts = download(workspace, name, str(champion)) / "artifacts"
     origin, attempt = Origin.load(artifacts / ORIGIN), Attempt.load(attempt_file(workspace, name))
-    if attempt is not None and attempt.champion != champion:
+    if attempt is not None and attempt.champion != champion and not _rolled_back_since(workspace, name, champion, attempt):
         attempt = None
     new, labels, changed = _new_to(folders, origin, attempt)
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
@@ -324,6 +324,14 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
+
+
+def _rolled_back_since(workspace: Workspace, name: str, champion: int, attempt: Attempt) -> bool:
+    """Whether a person has put the champion back since that retraining: training on the same items again would undo the decision."""
+    from evergreen.registry import rolled_back_at
+
+    at = rolled_back_at(workspace, name, champion)
+    return at is not None and at >= datetime.fromisoformat(attempt.ended_at)
 
 
 def _new_to(folders: list[Path], *had: Origin | Attempt | None) -> tuple[list[Path], dict[str, str], set[str]]:

@@ -12,11 +12,12 @@ import pytest
 from evergreen.dataset import Records, batches, corrections, known_ids, read_quarantine, table
 from evergreen.drift import FEATURES
 from evergreen.errors import DataRefused
-from evergreen.origin import ORIGIN, Origin
+from evergreen.origin import ORIGIN, Attempt, Origin
+from evergreen.registry import rollback
 from evergreen.versions import data_unchanged, data_version
 from evergreen.workspace import Workspace
 from tasks import look as look_file
-from tasks.look import Look, Taken, look, page, take_in
+from tasks.look import Look, Taken, attempt_file, look, page, take_in
 from tasks.preprocess import preprocess
 from tests.evergreen.test_versions import change, repository
 from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
@@ -308,3 +309,19 @@ def test_a_champion_without_an_origin_is_said_not_guessed(registered: Tiny) -> N
     (download(registered.workspace, NAME, "1") / "artifacts" / ORIGIN).unlink()
     seen = looked(registered)
     assert seen.age_days is None and seen.drift is None and "without its origin" in seen.unknown[0]
+
+
+def test_what_a_retraining_had_is_not_new_after_a_person_has_rolled_its_model_back(registered: Tiny) -> None:
+    workspace = registered.workspace
+    registered.promote()
+    add_batch(workspace, [(*digit(number), None, None) for number in range(500, 520)])
+    registered.register_confused()
+    registered.promote(force=True)
+    had = tuple(folder.name for folder in batches(workspace, NAME))
+    Attempt(2, had, "2026-01-01T00:00:00+00:00").save(attempt_file(workspace, NAME))
+    rollback(workspace, NAME)
+    seen = looked(registered)
+    assert (seen.champion, seen.new_items) == (1, 0)
+    # Another one than the person's choice is in use: then the items are new to it.
+    Attempt(2, had, "2099-01-01T00:00:00+00:00").save(attempt_file(workspace, NAME))
+    assert looked(registered).new_items == 20
