@@ -37,7 +37,7 @@ REPLACED = {  # in the blocks, because …
     "make run": "make -o .venv/.installed run",  # … the requirements are installed
     "make test": "make -n test",  # … it is what runs this test
     "/path/to/images": "photographs",
-    "--budget-wh 5": "--budget-wh 0.001 --trials 2",  # … of the time
+    "--budget-wh 5": "--budget-wh 5 --trials 1",  # … of the time
     "evergreen up ": "true ",  # … it runs until Ctrl-C: the fixture `addresses` starts and ends it
 }
 
