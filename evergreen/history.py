@@ -60,6 +60,7 @@ class Version:
         money: what that energy and time cost at the scenario's price of today, in its currency.
         energy_wh_per_1000, energy_uncertainty_wh_per_1000: of predictions.
         promoted, reason: what the gate said in its run.
+        gap: that it did otherwise on val than on test by more than chance, in a sentence; None where it didn't, or nothing is on record.
         saved_by_waiting_gco2e, saved_by_warm_start_wh: against a start at once, and from scratch.
     """
 
@@ -86,6 +87,7 @@ class Version:
     reason: str | None
     saved_by_waiting_gco2e: float | None
     saved_by_warm_start_wh: float | None
+    gap: str | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,7 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         reason=summary.get("reason"),
         saved_by_waiting_gco2e=told.get("carbon_gco2e_saved_by_waiting"),
         saved_by_warm_start_wh=told.get("energy_wh_saved_by_warm_start"),
+        gap=(summary.get("validation_and_test") or {}).get("sentence"),
     )
 
 

@@ -99,6 +99,8 @@ def notes(history: History) -> Iterable[str]:
         highs = _known((champion.accuracy_high, first.accuracy_high))
         if len(lows) == len(highs) == 2 and max(lows) <= min(highs):
             yield f"The 95 % intervals of versions {first.version} and {champion.version} overlap: taken alone, the difference may be chance."
+    if champion and champion.gap:
+        yield champion.gap
     if history.versions and (last := history.versions[-1]).promoted is False and last.reason:
         yield f"The last one, version {last.version}, was not promoted: {last.reason}."
     if history.events and history.events[-1].how != "promoted":

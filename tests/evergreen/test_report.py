@@ -57,6 +57,11 @@ def test_the_answer_is_not_given_for_more_than_it_is_worth() -> None:
     assert list(notes(history(version(1, 0.5), version(2, 0.9), champion=2))) == []
 
 
+def test_a_gap_between_val_and_test_is_said_of_the_version_in_use() -> None:
+    gap = "It did better on val than on test, by more than chance."
+    assert gap in page(history(version(1, gap=gap))) and gap not in page(history(version(1), version(2, gap=gap)))
+
+
 def test_what_is_unknown_is_never_zero() -> None:
     bare = version(2, None, None, f1_macro=None, energy_wh=None, energy_uncertainty_wh=None, carbon_gco2e=None)
     text = re.sub(r"<(style|svg).*?</\1>", "", page(history(bare, champion=2)), flags=re.DOTALL)
