@@ -140,7 +140,7 @@ def test_an_archive_is_known_by_its_bytes_and_not_by_its_name(tmp_path: Path) ->
         assert good(stream(disguised)) == FILES
 
 
-@pytest.mark.parametrize("content", [b"", b"just text", b"Rar!\x1a\x07\x00", os.urandom(2000)])
+@pytest.mark.parametrize("content", [b"", b"just text", b"Rar!\x1a\x07\x00", bytes(range(256)) * 4])
 def test_what_is_no_archive_is_refused_with_what_would_be(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "images.zip"
     path.write_bytes(content)
