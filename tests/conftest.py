@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,13 @@ def own_servers() -> Iterator[None]:
     yield
     for name in names:
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def own_proxies() -> Iterator[None]:
+    """`urlopen` keeps the proxies that the environment named when it was first called: no test leaves them to the next."""
+    yield
+    urllib.request.install_opener(None)  # type: ignore[arg-type]  # the next call makes one anew
 
 
 @pytest.fixture
