@@ -114,7 +114,7 @@ def walk(trained: tuple[Checkout, object], tmp_path_factory: pytest.TempPathFact
 
 
 def small_archives(folder: Path, checkout: Checkout) -> Path:
-    """Some pictures of the public archives, where those are on this machine, and their scenarios with one epoch."""
+    """Some pictures of the public archives, where those are on this machine, and their scenarios with one epoch of a small network."""
     folder.mkdir()
     samples = Path(os.environ.get("EVERGREEN_SAMPLES", ROOT.parent / "shared" / "data"))
     for scenario, archive, some in (
@@ -124,7 +124,8 @@ def small_archives(folder: Path, checkout: Checkout) -> Path:
         path = checkout.root / "scenarios" / f"{scenario}.yaml"
         text = re.sub(r"(?m)^(  sha256: .*\n)", "", path.read_text())
         text = re.sub(r"(?m)^  min_items_per_label: .*", "  min_items_per_label: 1", text)
-        path.write_text(re.sub(r"(?m)^  epochs: .*", "  epochs: 1\n  max_seconds: 5", text))
+        text = re.sub(r"(?m)^  filters: .*\n", "", text)
+        path.write_text(re.sub(r"(?m)^  epochs: .*", "  epochs: 1\n  filters: 4\n  max_seconds: 5", text))
         if not (samples / archive).is_file():
             continue
         with tarfile.open(samples / archive) as whole, tarfile.open(folder / archive, "w:gz") as part:

@@ -296,7 +296,8 @@ def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None
         running = subprocess.Popen(
             command,
             cwd=late.root,
-            env=late.environment | {"PREFECT_API_URL": url},
+            env=late.environment
+            | {"PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "1"},  # it tries for minutes otherwise
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
