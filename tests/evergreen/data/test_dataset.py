@@ -267,7 +267,6 @@ def test_a_killed_writer_leaves_whole_lines_and_whole_items(workspace: Workspace
         from pathlib import Path
         from evergreen.data.dataset import Quarantine
         from evergreen.workspace import Workspace
-from tests.support.shipped import ROOT
         with Quarantine(Workspace(Path(sys.argv[1])), "pets") as quarantine:
             for number in range(10**9):
                 data = str(number).encode() * 1000
