@@ -41,7 +41,8 @@ def state(up: Up, run: str) -> str:
 
 def trains(up: Up, run: str) -> bool:
     tasks = up.ask("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
-    return any(task["name"] == "train" and task["state"]["type"] == "RUNNING" for task in tasks)
+    states = {task["name"]: task["state"] for task in tasks}  # None in the moment in which a task begins
+    return (states.get("train") or {}).get("type") == "RUNNING"
 
 
 def learns(up: Up, since: float) -> bool:
