@@ -8,9 +8,11 @@ well after a kill in every stage, one after the other, is a test of its own.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,7 @@ import pyarrow.dataset
 import pytest
 from ruamel.yaml import YAML
 
-from tests.flows.conftest import Checkout, clone, prepared
-from tests.support.shipped import ROOT
+from tests.flows.conftest import Checkout, clone
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +32,23 @@ POINTS = [(stage, at, 1) for stage in STAGES for at in ("before", "after")][1:] 
 ]
 
 
-def perform(**request: Any) -> int:
+@pytest.fixture(scope="module")
+def perform() -> Iterator[Callable[..., int]]:
     """Run the stages in a checkout, killed where asked; gives the exit status."""
-    done = prepared().run("tests.flows.killed", [json.dumps(request)], ROOT, dict(os.environ), 600)
-    assert done is not None
-    return done[0]
+    zygote = subprocess.Popen(
+        [sys.executable, "-m", "tests.flows.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert zygote.stdin and zygote.stdout and zygote.stdout.readline() == "ready\n"
+
+    def order(**request: Any) -> int:
+        assert zygote.stdin and zygote.stdout
+        print(json.dumps(request), file=zygote.stdin, flush=True)
+        return int(zygote.stdout.readline())
+
+    yield order
+    zygote.stdin.close()
+    zygote.wait(30)
+    zygote.stdout.close()
 
 
 def tiny(folder: Path) -> Checkout:
@@ -96,7 +109,7 @@ def registry(store: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
+def snapshots(perform: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
     """The checkout as it is before each stage, and, as "end", after an undisturbed run."""
     folder = tmp_path_factory.mktemp("snapshots")
     current = tiny(folder / STAGES[0])
@@ -113,7 +126,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
 
 @pytest.mark.parametrize(("stage", "at", "nth"), POINTS, ids=lambda value: str(value))
 def test_a_rerun_goes_on_as_if_nothing_had_happened(
-    snapshots: dict[str, Checkout], tmp_path: Path, stage: str, at: str, nth: int
+    perform: Callable[..., int], snapshots: dict[str, Checkout], tmp_path: Path, stage: str, at: str, nth: int
 ) -> None:
     checkout = snapshots[stage].copy(tmp_path / "copy")
     following = [*STAGES, "end"][STAGES.index(stage) + 1]
@@ -124,7 +137,9 @@ def test_a_rerun_goes_on_as_if_nothing_had_happened(
     shutil.rmtree(checkout.root)
 
 
-def test_a_run_killed_in_every_stage_in_turn_still_ends_well(snapshots: dict[str, Checkout], tmp_path: Path) -> None:
+def test_a_run_killed_in_every_stage_in_turn_still_ends_well(
+    perform: Callable[..., int], snapshots: dict[str, Checkout], tmp_path: Path
+) -> None:
     checkout = snapshots[STAGES[0]].copy(tmp_path / "copy")
     for stage in STAGES:
         assert perform(root=str(checkout.root), scenario="tiny", stage=stage, at="rename", nth=1) == -9
