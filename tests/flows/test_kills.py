@@ -8,11 +8,9 @@ well after a kill in every stage, one after the other, is a test of its own.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ import pyarrow.dataset
 import pytest
 from ruamel.yaml import YAML
 
-from tests.flows.conftest import Checkout, clone
+from tests.flows.conftest import Checkout, clone, prepared
+from tests.support.shipped import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -32,23 +31,11 @@ POINTS = [(stage, at, 1) for stage in STAGES for at in ("before", "after")][1:] 
 ]
 
 
-@pytest.fixture(scope="module")
-def perform() -> Iterator[Callable[..., int]]:
+def perform(**request: Any) -> int:
     """Run the stages in a checkout, killed where asked; gives the exit status."""
-    zygote = subprocess.Popen(
-        [sys.executable, "-m", "tests.flows.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert zygote.stdin and zygote.stdout and zygote.stdout.readline() == "ready\n"
-
-    def order(**request: Any) -> int:
-        assert zygote.stdin and zygote.stdout
-        print(json.dumps(request), file=zygote.stdin, flush=True)
-        return int(zygote.stdout.readline())
-
-    yield order
-    zygote.stdin.close()
-    zygote.wait(30)
-    zygote.stdout.close()
+    done = prepared().run("tests.flows.killed", [json.dumps(request)], ROOT, dict(os.environ), 600)
+    assert done is not None
+    return done[0]
 
 
 def tiny(folder: Path) -> Checkout:
@@ -109,7 +96,7 @@ def registry(store: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def snapshots(perform: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkout]:
     """The checkout as it is before each stage, and, as "end", after an undisturbed run."""
     folder = tmp_path_factory.mktemp("snapshots")
     current = tiny(folder / STAGES[0])
@@ -126,7 +113,7 @@ def snapshots(perform: Callable[..., int], tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(("stage", "at", "nth"), POINTS, ids=lambda value: str(value))
 def test_a_rerun_goes_on_as_if_nothing_had_happened(
-    perform: Callable[..., int], snapshots: dict[str, Checkout], tmp_path: Path, stage: str, at: str, nth: int
+    snapshots: dict[str, Checkout], tmp_path: Path, stage: str, at: str, nth: int
 ) -> None:
     checkout = snapshots[stage].copy(tmp_path / "copy")
     following = [*STAGES, "end"][STAGES.index(stage) + 1]
@@ -137,9 +124,7 @@ def test_a_rerun_goes_on_as_if_nothing_had_happened(
     shutil.rmtree(checkout.root)
 
 
-def test_a_run_killed_in_every_stage_in_turn_still_ends_well(
-    perform: Callable[..., int], snapshots: dict[str, Checkout], tmp_path: Path
-) -> None:
+def test_a_run_killed_in_every_stage_in_turn_still_ends_well(snapshots: dict[str, Checkout], tmp_path: Path) -> None:
     checkout = snapshots[STAGES[0]].copy(tmp_path / "copy")
     for stage in STAGES:
         assert perform(root=str(checkout.root), scenario="tiny", stage=stage, at="rename", nth=1) == -9
