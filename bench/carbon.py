@@ -2,11 +2,11 @@
 for Germany and Great Britain, and with a forecast from the past alone.
 
 `python -m bench.carbon` measures both countries; `python bench/carbon.py FILE [--json]` any CSV file of a year (see
-`evergreen.intensity.read_csv`). All figures are savings in percent of the emissions of starting at once, of jobs of constant power, by
+`evergreen.planning.intensity.read_csv`). All figures are savings in percent of the emissions of starting at once, of jobs of constant power, by
 average intensity at the place of the grid (location-based). They tell nothing of marginal emissions.
 
 Without a prefix the forecast is the published one: the truth with normal noise of 5 % of the mean, which looks into the future.
-`perfect_` is the truth itself. `past_only_` is `evergreen.shifting`, asked anew every half hour until the job runs, as a scheduled
+`perfect_` is the truth itself. `past_only_` is `evergreen.planning.start`, asked anew every half hour until the job runs, as a scheduled
 run could; `past_only_half_way_` asks half-way to the hour that was planned last and then at that hour, as Evergreen's scheduled runs do;
 `past_only_once_` asks once, at arrival.
 """
@@ -30,8 +30,8 @@ import numpy as np
 
 from bench.report import Row, samples, show
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.intensity import HALF_HOUR, LONGEST_FILLED_GAP, IntensitySeries, read_csv
-from evergreen.shifting import DAY_STEPS, LEAST_HISTORY, choose, forecast
+from evergreen.planning.intensity import HALF_HOUR, LONGEST_FILLED_GAP, IntensitySeries, read_csv
+from evergreen.planning.start import DAY_STEPS, LEAST_HISTORY, choose, forecast
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -115,7 +115,7 @@ def decided_once(ahead: Ahead, interruptible: bool) -> Callable[[Job], np.ndarra
 
 
 def decided_anew(ahead: Ahead, interruptible: bool) -> Callable[[Job], np.ndarray]:
-    """Half hours where each half hour is decided with the forecast of its own time, as `evergreen.shifting.plan` does."""
+    """Half hours where each half hour is decided with the forecast of its own time, as `evergreen.planning.start.plan` does."""
 
     def ran(job: Job) -> np.ndarray:
         done: list[int] = []
@@ -134,7 +134,7 @@ def decided_anew(ahead: Ahead, interruptible: bool) -> Callable[[Job], np.ndarra
 
 
 def decided_half_way(ahead: Ahead) -> Callable[[Job], np.ndarray]:
-    """Half hours where it is decided anew half-way to the planned start, as `evergreen.waiting.when` does, for work that cannot pause."""
+    """Half hours where it is decided anew half-way to the planned start, as `evergreen.planning.waiting.when` does, for work that cannot pause."""
 
     def ran(job: Job) -> np.ndarray:
         now = job.arrival
@@ -166,7 +166,7 @@ def noisy(truth: np.ndarray, share: float) -> Iterator[Ahead]:
 
 
 def from_the_past(series: IntensitySeries, first: int, last: int, longest: int) -> Ahead:
-    """`evergreen.shifting.forecast` of every half hour from `first` up to `last`, each made of what had ended by then.
+    """`evergreen.planning.start.forecast` of every half hour from `first` up to `last`, each made of what had ended by then.
 
     Where too little is known yet, all is alike, and work starts at once.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.report import Row, report
 from bench.trained import prepared, trained
-from evergreen.feed import Split
+from evergreen.preparation.arrays import Split
 from evergreen.workspace import Workspace
 
 FAST = {"epochs": 5, "filters": 24, "batch_size": 384, "shift": 2, "erase": 0}

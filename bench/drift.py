@@ -23,9 +23,9 @@ import numpy as np
 
 from bench.report import Row, environment, fresh_checkout, samples, show
 from bench.trained import PREPARE, trained
-from evergreen.drift import FEATURES, PROPERTIES, Drift, Observations, compare, held_out, observe, reference
-from evergreen.embedding import EmbeddingModel
-from evergreen.metrics import interval
+from evergreen.evaluation.metrics import interval
+from evergreen.monitoring.drift import FEATURES, PROPERTIES, Drift, Observations, compare, held_out, observe, reference
+from evergreen.serving.embedding import EmbeddingModel
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ class Bench:
 
     def altered_pixels(self) -> list[np.ndarray]:
         """The pixels of the pool's first `ALTERED_ITEMS`."""
-        from evergreen.dataset import batches, iter_images
-        from evergreen.images import decode
+        from evergreen.data.dataset import batches, iter_images
+        from evergreen.media.images import decode
 
         ids = held_out(self.workspace, NAME)["id"].to_pylist()
         wanted = [ids[place] for place in self.order[REFERENCE_ITEMS : REFERENCE_ITEMS + ALTERED_ITEMS]]
@@ -160,7 +160,7 @@ class Bench:
         """What the reference is not: items that the network learned from."""
         import pyarrow.parquet as pq
 
-        from evergreen.dataset import batches, iter_images
+        from evergreen.data.dataset import batches, iter_images
 
         items = pq.read_table(self.workspace.splits(NAME) / "items.parquet", filters=[("split", "=", "train")])
         taken = np.random.default_rng(SEED).choice(len(items), REFERENCE_ITEMS, replace=False)

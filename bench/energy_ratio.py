@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from evergreen.energy_ratio import energy_ratio, measured
-from evergreen.scenario import Scenario
-from evergreen.scoring import Model
+from evergreen.evaluation.energy_ratio import energy_ratio, measured
+from evergreen.scenario.settings import Scenario
+from evergreen.serving.scoring import Model
 from evergreen.workspace import Workspace
 from tasks.evaluate import measure_serving
 from tasks.promote import predict_one
@@ -28,7 +28,7 @@ def networks(folder: Path) -> list[Path]:
     """Two networks of the quickstart's architecture with other weights, each in a folder."""
     import keras
 
-    from evergreen.kinds import kind_of
+    from evergreen.kinds.base import kind_of
     from tasks.train import save
 
     scenario = Scenario.load(Workspace.find().scenarios, "quickstart")

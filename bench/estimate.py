@@ -17,7 +17,7 @@ RUNS = ((10, 8), (20, 8), (40, 8), (15, 8), (30, 8), (20, 16), (40, 16), (10, 16
 ONE_RUN = """
 import json, sys
 from evergreen.environment import configure; from evergreen.workspace import Workspace
-from evergreen.estimate import estimate; from evergreen.scenario import Scenario; from flows.stages import stages_in_order
+from evergreen.planning.estimate import estimate; from evergreen.scenario.settings import Scenario; from flows.stages import stages_in_order
 from tasks.stage import Run; from tasks.trial import trial
 w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, "quickstart")
 class Plain(Run):

@@ -13,9 +13,9 @@ import json
 
 import numpy as np
 
-from evergreen.gate import Paired, decide
-from evergreen.metrics import interval
-from evergreen.scenario import Promote
+from evergreen.evaluation.gate import Paired, decide
+from evergreen.evaluation.metrics import interval
+from evergreen.scenario.settings import Promote
 
 ALPHA = 0.05
 LABELS = 10

@@ -12,9 +12,9 @@ import numpy as np
 
 from bench.report import Row, report
 from bench.trained import prepared, trained
-from evergreen.feed import Split
-from evergreen.scenario import Scenario
-from evergreen.splits import SPLITS
+from evergreen.preparation.arrays import Split
+from evergreen.preparation.splits import SPLITS
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 NAME = "inspection"

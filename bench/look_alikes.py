@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.report import Row, fresh_checkout, report, samples, seconds
-from evergreen.dataset import batches, table
+from evergreen.data.dataset import batches, table
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def guard_seconds(workspace: Workspace) -> tuple[float, float]:
     """Seconds that the looks and the splits of the data set take, on all cores, with the images decoded already."""
     import numpy as np
 
-    from evergreen.splits import Space, look_alikes, looks_of
+    from evergreen.preparation.splits import Space, look_alikes, looks_of
 
     folder = workspace.splits("cifar10")
     images = np.concatenate([np.load(folder / f"{split}-images.npy") for split in ("train", "val", "test")])
@@ -109,7 +109,7 @@ def guard_seconds(workspace: Workspace) -> tuple[float, float]:
 def rows() -> list[Row]:
     import tempfile
 
-    from evergreen.scenario import Group, Scenario
+    from evergreen.scenario.settings import Group, Scenario
     from tasks.collect import collect
     from tasks.preprocess import preprocess
 

@@ -10,7 +10,7 @@ import hashlib
 import time
 
 from bench.report import Row, median, report
-from evergreen.energy import Meter
+from evergreen.energy.meter import Meter
 
 PAIRS = 9
 CHUNKS = 2_500  # some seconds of hashing

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.report import ROOT, Row, median, report
 from bench.trained import prepared
-from evergreen.feed import Split
+from evergreen.preparation.arrays import Split
 
 AIM, OURS, USUAL, USUAL_EPOCHS = 0.99, 5, 1, 12
 
@@ -61,9 +61,9 @@ class Clock:
 def ours(seed: int, data: tuple[np.ndarray, ...]) -> Clock:
     import keras
 
-    from evergreen.feed import steps_per_epoch, training_batches
-    from evergreen.kinds import kind_of
-    from evergreen.scenario import Scenario
+    from evergreen.kinds.base import kind_of
+    from evergreen.preparation.arrays import steps_per_epoch, training_batches
+    from evergreen.scenario.settings import Scenario
     from tasks.train import precision
 
     scenario = Scenario.load(ROOT / "scenarios", "quickstart")

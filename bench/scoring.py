@@ -1,4 +1,4 @@
-"""One encoded image through the champion as `evergreen.scoring` loads it, beside OpenCV's decoding and resizing and ONNX Runtime
+"""One encoded image through the champion as `evergreen.serving.scoring` loads it, beside OpenCV's decoding and resizing and ONNX Runtime
 alone; and what MLflow's pyfunc adds. The model is the quickstart's, the images are its test items."""
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def rows() -> list[Row]:
     import onnxruntime
     import pandas as pd
 
-    from evergreen.dataset import batches, iter_images
-    from evergreen.registry import connect, download
-    from evergreen.scoring import load
+    from evergreen.data.dataset import batches, iter_images
+    from evergreen.registry.models import connect, download
+    from evergreen.serving.scoring import load
     from evergreen.workspace import Workspace
     from tasks.evaluate import test_ids
 

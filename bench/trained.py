@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 from bench.report import environment, fresh_checkout, samples
-from evergreen.feed import Split
-from evergreen.metrics import quality
-from evergreen.scenario import Scenario
+from evergreen.evaluation.metrics import quality
+from evergreen.preparation.arrays import Split
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 PREPARE = """
 import sys
 from evergreen.environment import configure; from evergreen.workspace import Workspace
-from evergreen.scenario import Scenario; from tasks import collect, validate, version, preprocess
+from evergreen.scenario.settings import Scenario; from tasks import collect, validate, version, preprocess
 w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, sys.argv[1])
 c = collect.stage.perform(s, w).result; validate.stage.perform(s, w, c); version.stage.perform(s, w, c); preprocess.stage.perform(s, w)
 """
@@ -36,7 +36,7 @@ def trained(name: str, workspace: Workspace, **settings: object) -> tuple[float,
     Args:
         settings: of the scenario's section `train`, in place of its own.
     """
-    from evergreen.scoring import Model
+    from evergreen.serving.scoring import Model
     from tasks.train import train
 
     scenario = Scenario.load(workspace.scenarios, name)

@@ -60,7 +60,7 @@ def rows() -> list[Row]:
     import keras
     import tensorflow as tf
 
-    from evergreen.feed import Split, steps_per_epoch, training_batches
+    from evergreen.preparation.arrays import Split, steps_per_epoch, training_batches
 
     with tempfile.TemporaryDirectory() as name:
         folder, splits = Path(name) / "images", Path(name) / "splits"

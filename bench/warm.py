@@ -20,12 +20,12 @@ import numpy as np
 from bench.cifar10 import FAST
 from bench.report import Row, median, show
 from bench.trained import prepared
-from evergreen.energy import Meter
-from evergreen.feed import Split, label_names
-from evergreen.gate import Paired, decide
-from evergreen.scenario import Scenario
-from evergreen.scoring import Model
-from evergreen.warm import WarmStart
+from evergreen.energy.meter import Meter
+from evergreen.evaluation.gate import Paired, decide
+from evergreen.preparation.arrays import Split, label_names
+from evergreen.scenario.settings import Scenario
+from evergreen.serving.scoring import Model
+from evergreen.training.fine_tuning import WarmStart
 from evergreen.workspace import Workspace, replace_file
 from tasks.train import train
 

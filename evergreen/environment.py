@@ -18,10 +18,11 @@ from pathlib import Path
 
 from evergreen import progress
 from evergreen.errors import EvergreenError
-from evergreen.metering import IDLE_WATTS
 from evergreen.workspace import Workspace, replace_file
 
 log = logging.getLogger("evergreen")
+
+IDLE_WATTS = "EVERGREEN_IDLE_WATTS"  # the variable that holds the power of the processors and their memory when nothing runs
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from evergreen.data.versions import data_version, restore, restore_data
 from evergreen.errors import EvergreenError
-from evergreen.registry import connect, find_version, model_name
-from evergreen.versions import data_version, restore, restore_data
+from evergreen.registry.models import connect, find_version, model_name
 from evergreen.workspace import Workspace, replace_file
 
 

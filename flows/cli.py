@@ -90,8 +90,8 @@ def run(
     with results() as out:
         workspace, visible = _begin(debug)
         if estimate_only:
-            from evergreen.estimate import estimate
-            from evergreen.scenario import Scenario
+            from evergreen.planning.estimate import estimate
+            from evergreen.scenario.settings import Scenario
             from flows.tables import show_estimate
             from tasks.trial import count_items, trial
 
@@ -152,7 +152,7 @@ def retrain(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
@@ -195,7 +195,7 @@ def tune(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
 
         Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
@@ -231,7 +231,7 @@ def new(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.propose import propose
+        from evergreen.proposal.propose import propose
         from flows.scenarios import add_scenario, ask_for_labels
 
         ask = ask_for_labels if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
@@ -299,7 +299,7 @@ def promote(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from tasks.promote import promote_version
 
         promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
@@ -320,8 +320,8 @@ def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.registry import rollback as roll_back
-        from evergreen.scenario import Scenario
+        from evergreen.registry.models import rollback as roll_back
+        from evergreen.scenario.settings import Scenario
 
         _say(out, as_json, roll_back(workspace, Scenario.load(workspace.scenarios, scenario).name))
 
@@ -377,7 +377,7 @@ def forget(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from flows.forget import asked
         from flows.forget import forget as forget_
 
@@ -407,7 +407,7 @@ def reinstate(
     """Bring items back into use that a mirrored source has withdrawn (`collect.mirror`); it does not withdraw them again."""
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from flows.forget import asked
         from flows.forget import reinstate as reinstate_
 
@@ -433,7 +433,7 @@ def report(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.report import answer
+        from evergreen.reporting.report import answer
         from flows.report import told, write_report
 
         path, histories = write_report(workspace, scenarios or ())

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.events import RETRAINING
 from flows.schedules import SLUG, put_schedules

@@ -113,9 +113,9 @@ def _settings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _scenarios(workspace: Workspace) -> Iterator[Finding]:
+    from evergreen.data.sources import locate
     from evergreen.errors import WrongUse
-    from evergreen.scenario import Scenario
-    from evergreen.sources import locate
+    from evergreen.scenario.settings import Scenario
 
     for path in sorted(workspace.scenarios.glob("*.yaml")):
         try:
@@ -142,8 +142,8 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
 def _fonts(workspace: Workspace) -> Iterator[Finding]:
     """Whether pictures can show the labels of all scenarios."""
     from evergreen.errors import WrongUse
-    from evergreen.lettering import fonts_for, remedy
-    from evergreen.scenario import Scenario
+    from evergreen.media.lettering import fonts_for, remedy
+    from evergreen.scenario.settings import Scenario
 
     labels: set[str] = set()
     for path in workspace.scenarios.glob("*.yaml"):
@@ -161,8 +161,8 @@ def _fonts(workspace: Workspace) -> Iterator[Finding]:
 def _data(workspace: Workspace) -> Iterator[Finding]:
     from dvc.repo import Repo
 
+    from evergreen.data.versions import refuse_conflicts
     from evergreen.errors import EvergreenError
-    from evergreen.versions import refuse_conflicts
 
     try:
         refuse_conflicts(workspace)
@@ -187,7 +187,7 @@ def _data(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    from evergreen.energy import available_methods
+    from evergreen.energy.meter import available_methods
 
     methods = available_methods()
     yield Finding(
@@ -201,8 +201,8 @@ def _devices() -> Iterator[Finding]:
 
 def _idle(workspace: Workspace) -> Iterator[Finding]:
     """The power of the idle processors, measured where they have counters, and kept for every later run."""
+    from evergreen.energy.methods import POWERCAP, Rapl, measure_idle_watts
     from evergreen.environment import idle_watts_file
-    from evergreen.metering import POWERCAP, Rapl, measure_idle_watts
 
     rapl = Rapl(POWERCAP)
     rapl.start()

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evergreen.drift import Drift
+    from evergreen.monitoring.drift import Drift
 
 log = logging.getLogger("evergreen")
 

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evergreen import progress
-from evergreen.dataset import Withdrawal, batches, records, stage_records
+from evergreen.data.dataset import Withdrawal, batches, records, stage_records
+from evergreen.data.inbox import inbox_of
+from evergreen.data.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data, stage_status
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.figures import count
-from evergreen.forgetting import (
+from evergreen.privacy.forgetting import (
     Asked,
     Plan,
     clean_files,
@@ -28,9 +30,7 @@ from evergreen.forgetting import (
     models_with,
     rewrite_data,
 )
-from evergreen.inbox import inbox_of
-from evergreen.scenario import Scenario
-from evergreen.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data, stage_status
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 log = logging.getLogger("evergreen")
@@ -230,6 +230,6 @@ def _alone(workspace: Workspace, name: str) -> Iterator[None]:
 
 
 def _champion(workspace: Workspace, name: str) -> Any:
-    from evergreen.registry import aliases
+    from evergreen.registry.models import aliases
 
     return aliases(workspace, name).get("champion")

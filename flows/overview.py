@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import figures
-from evergreen.dataset import batches, parts
+from evergreen.data.dataset import batches, parts
 from evergreen.environment import Servers
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 
@@ -122,7 +122,7 @@ def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
 
 
 def _row(workspace: Workspace, path: Path) -> Row:
-    from evergreen.champion import champion
+    from evergreen.serving.champion import champion
 
     name, problem, found, schedule = path.stem, None, None, None
     try:
@@ -154,7 +154,7 @@ def _items(workspace: Workspace, name: str) -> int:
 
 
 def _last_run(workspace: Workspace, name: str) -> datetime | None:
-    from evergreen.ledger import read
+    from evergreen.energy.ledger import read
 
     ended = [entry.ended_at for entry in read(workspace, name)]
     return datetime.fromisoformat(ended[-1]).astimezone(UTC) if ended else None
@@ -176,7 +176,7 @@ def _outlook(workspace: Workspace, name: str) -> Outlook:
 
 
 def _inbox(scenario: Scenario, workspace: Workspace) -> str:
-    from evergreen.inbox import Inbox
+    from evergreen.data.inbox import Inbox
     from tasks.look import inbox_of
 
     found = Inbox.look_into(inbox_of(scenario, workspace), 0.0)

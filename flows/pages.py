@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from evergreen.errors import WrongUse
-from evergreen.scenario import NAME_PATTERN, Scenario
+from evergreen.scenario.settings import NAME_PATTERN, Scenario
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen.errors import WrongUse
-from evergreen.registry import model_name
+from evergreen.registry.models import model_name
 from evergreen.workspace import Workspace, replace_file
 from flows.deploy import declare
 
@@ -49,7 +49,7 @@ def plan_removal(workspace: Workspace, name: str) -> Removal:
     """
     known = sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
     if name not in known:
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
 
         Scenario.load(workspace.scenarios, name)  # says so, with the nearest name
     removes = [path for path in _paths(workspace, name) if path.exists()]

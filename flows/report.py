@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evergreen.history import History, read_history
-from evergreen.registry import aliases
-from evergreen.report import answer, figures, render
-from evergreen.scenario import Scenario
+from evergreen.registry.models import aliases
+from evergreen.reporting.history import History, read_history
+from evergreen.reporting.report import answer, figures, render
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 
 log = logging.getLogger("evergreen")

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from evergreen.energy import Energy
-from evergreen.estimate import Estimate
-from evergreen.origin import Attempt, settings_digest
-from evergreen.scenario import Name
-from evergreen.waiting import provider, when
+from evergreen.energy.meter import Energy
+from evergreen.planning.estimate import Estimate
+from evergreen.planning.waiting import provider, when
+from evergreen.registry.origin import Attempt, settings_digest
+from evergreen.scenario.settings import Name
 from evergreen.workspace import replace_file
 from flows.attempt import attempt
 from flows.events import emit_drift
@@ -130,8 +130,8 @@ def untrained(run: Run, seen: Look, decision: Decision) -> dict[str, Any]:
 
 def note(run: Run) -> None:
     """Write down that this retraining has ended, and what it had."""
-    from evergreen.dataset import batches
-    from evergreen.registry import aliases
+    from evergreen.data.dataset import batches
+    from evergreen.registry.models import aliases
 
     name = run.scenario.name
     champion = aliases(run.workspace, name).get("champion")

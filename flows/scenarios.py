@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evergreen.layout import Layout
+from evergreen.proposal.layout import Layout
 from evergreen.workspace import Workspace, replace_file
 from flows.deploy import declare
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ import psutil
 
 from evergreen.environment import PAGES_URL, Servers, answers
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.registry.store import ARTIFACT_ROOT, artifacts, database, readdress
 from evergreen.stopping import stop_postponed
-from evergreen.store import ARTIFACT_ROOT, artifacts, database, readdress
 from evergreen.workspace import Workspace
 from flows.attempt import end_with_parent
 from flows.mlflow_app import APP_NAME
@@ -217,7 +217,7 @@ def _ask(urls: Servers, path: str, question: dict[str, Any]) -> Any:
 
 def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
     """The work pools that scenarios ask for and this machine can serve: `cpu`, and `gpu` where there is a graphics card."""
-    from evergreen.energy import available_methods
+    from evergreen.energy.meter import available_methods
     from flows.deploy import scenarios
 
     found = scenarios(workspace)[0]

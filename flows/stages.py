@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from evergreen.budget import hold, is_limited
-from evergreen.estimate import Estimate, NothingKnown, estimate, no_trial
+from evergreen.planning.budget import hold, is_limited
+from evergreen.planning.estimate import Estimate, NothingKnown, estimate, no_trial
 from flows.summary import conclude, stages_of
 from tasks import collect, evaluate, preprocess, promote, register, train, validate, version
 from tasks.stage import Rehearsal, Run, WouldRun
 from tasks.trial import trial
 
 if TYPE_CHECKING:
-    from evergreen.warm import Start
+    from evergreen.training.fine_tuning import Start
     from tasks.evaluate import Evaluation
     from tasks.promote import Promotion
     from tasks.register import Registration
@@ -45,7 +45,7 @@ def model_stages(
 
     Args:
         start: what training begins with.
-        tries: as `evergreen.gate.decide`.
+        tries: as `evergreen.evaluation.gate.decide`.
     """
     run(train.stage, start)
     evaluation = run(evaluate.stage)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
-from evergreen.carbon import intensity
-from evergreen.energy import Energy
-from evergreen.records import record_metrics, record_summary
-from evergreen.registry import connect
-from evergreen.sci import footprint
-from evergreen.waiting import provider, saved_gco2e
+from evergreen.energy.carbon import intensity
+from evergreen.energy.meter import Energy
+from evergreen.energy.sci import footprint
+from evergreen.planning.waiting import provider, saved_gco2e
+from evergreen.registry.models import connect
+from evergreen.registry.records import record_metrics, record_summary
 from evergreen.workspace import Workspace, replace_file
 from flows.report import try_to_write
 from tasks.evaluate import of_1000_predictions
@@ -26,7 +26,7 @@ from tasks.register import seen_in_mlflow
 from tasks.stage import Run
 
 if TYPE_CHECKING:
-    from evergreen.estimate import Estimate
+    from evergreen.planning.estimate import Estimate
     from tasks.evaluate import Evaluation
     from tasks.promote import Promotion
     from tasks.register import Registration
@@ -244,7 +244,7 @@ def stages_of(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
-    """Totals and each stage's share on the MLflow run, as `evergreen.records` keeps them. MLflow being away must not undo a finished run."""
+    """Totals and each stage's share on the MLflow run, as `evergreen.registry.records` keeps them. MLflow being away must not undo a finished run."""
     try:
         mlflow = connect(run.workspace)
         recorded = record_summary(mlflow, registration.run_id, summary, run.workspace.data_docs(run.scenario.name))

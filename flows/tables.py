@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evergreen import figures
-from evergreen.estimate import Estimate
+from evergreen.planning.estimate import Estimate
 from evergreen.workspace import Workspace
 from flows.terminal import console as console_of
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
-from evergreen.scenario import Name
+from evergreen.scenario.settings import Name
 from flows.attempt import attempt
 from flows.links import run_links
 from flows.schedules import activate_schedule

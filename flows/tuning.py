@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow
 
-from evergreen.scenario import Name, Scenario
+from evergreen.scenario.settings import Name, Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.attempt import attempt
 from flows.summary import failure_shown

@@ -6,13 +6,13 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from evergreen.budget import OverBudget
-from evergreen.energy import Energy
-from evergreen.estimate import expected, training_kind
-from evergreen.ledger import device, read
-from evergreen.records import record_metrics
-from evergreen.registry import connect
-from evergreen.warm import NotPossible, Start, warm_start
+from evergreen.energy.ledger import device, read
+from evergreen.energy.meter import Energy
+from evergreen.planning.budget import OverBudget
+from evergreen.planning.estimate import expected, training_kind
+from evergreen.registry.models import connect
+from evergreen.registry.records import record_metrics
+from evergreen.training.fine_tuning import NotPossible, Start, warm_start
 from flows.stages import data_stages, model_stages, planned
 from flows.summary import conclude
 from tasks.stage import Run

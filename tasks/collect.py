@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import figures, progress
-from evergreen.dataset import (
+from evergreen.data.dataset import (
     SOURCE,
     Correction,
     Item,
@@ -50,16 +50,16 @@ from evergreen.dataset import (
     staged,
     withdrawals,
 )
-from evergreen.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
+from evergreen.data.inbox import PATTERN, Inbox, inbox_of
+from evergreen.data.skipped import Skipped
+from evergreen.data.sources import BUILTINS, SPLITS, Found, Source, fingerprint, is_leftover, locate, split_of, stream
+from evergreen.data.versions import fetch_data
 from evergreen.errors import DataRefused, WrongUse
-from evergreen.images import BadImage, Inspection, PixelRange
-from evergreen.inbox import PATTERN, Inbox, inbox_of
-from evergreen.isolated import Inspectors, Verdict
+from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
+from evergreen.media.images import BadImage, Inspection, PixelRange
+from evergreen.media.isolated import Inspectors, Verdict
 from evergreen.names import tidy
-from evergreen.scenario import Collect, Scenario
-from evergreen.skipped import Skipped
-from evergreen.sources import BUILTINS, SPLITS, Found, Source, fingerprint, is_leftover, locate, split_of, stream
-from evergreen.versions import fetch_data
+from evergreen.scenario.settings import Collect, Scenario
 from evergreen.workspace import Workspace, room_for
 from tasks.page import Page, Rows, bullets, plain
 from tasks.stage import Stage
@@ -84,7 +84,7 @@ class Collection:
     Attributes:
         name: the scenario's.
         source: where the items came from.
-        fingerprint: `evergreen.sources.fingerprint` of it, taken before reading.
+        fingerprint: `evergreen.data.sources.fingerprint` of it, taken before reading.
         seen: items in the source.
         added: new items, now in the batch.
         known: items that the data set holds already.
@@ -104,7 +104,7 @@ class Collection:
         differences: some examples of each of the three, by its name.
         skipped: files of the source that are no items: how many for each reason.
         deep: new items of more than 8 bits a value.
-        range: with which those are read (`evergreen.images.PixelRange`); None where there are none.
+        range: with which those are read (`evergreen.media.images.PixelRange`); None where there are none.
     """
 
     name: str

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evergreen.metrics import difference
-from evergreen.scenario import Retraining, Scenario
+from evergreen.evaluation.metrics import difference
+from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace
 from tasks.look import Look, Quality
 from tasks.page import Page, bullets

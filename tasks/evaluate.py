@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
-from evergreen.dataset import batches, iter_images, iter_parts
-from evergreen.energy import Energy, Meter
+from evergreen.data.dataset import batches, iter_images, iter_parts
+from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
-from evergreen.estimate import network_kind
-from evergreen.feed import Split, label_names
-from evergreen.gap import gap
-from evergreen.kinds import kind_of
-from evergreen.scenario import Scenario
+from evergreen.evaluation.gap import gap
+from evergreen.kinds.base import kind_of
+from evergreen.planning.estimate import network_kind
+from evergreen.preparation.arrays import Split, label_names
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page
 from tasks.stage import Stage
@@ -35,7 +35,7 @@ from tasks.stage import Stage
 if TYPE_CHECKING:
     import numpy as np
 
-    from evergreen.scoring import Model
+    from evergreen.serving.scoring import Model
 
 MACRO = {"f1_macro": "macro F1", "precision_macro": "macro precision", "recall_macro": "macro recall"}
 MEASURE_SECONDS = 1.0  # of predictions, at least: of less, the energy can't be told
@@ -47,11 +47,11 @@ class Evaluation:
 
     Attributes:
         items: in it.
-        metrics: quality (`evergreen.metrics.quality`), `latency_ms` and `latency_p95_ms` of one encoded image, `items_per_second`,
+        metrics: quality (`evergreen.evaluation.metrics.quality`), `latency_ms` and `latency_p95_ms` of one encoded image, `items_per_second`,
             `energy_wh_per_1000`, `energy_uncertainty_wh_per_1000` and `seconds_per_1000` of single predictions (the energies None where they
             can't be measured), `model_bytes`.
-        labels: quality by label (`evergreen.metrics.LabelQuality`).
-        gap: accuracy on val against that on test (`evergreen.gap.Gap.as_json`); None without a val split, or in records of before.
+        labels: quality by label (`evergreen.evaluation.metrics.LabelQuality`).
+        gap: accuracy on val against that on test (`evergreen.evaluation.gap.Gap.as_json`); None without a val split, or in records of before.
     """
 
     items: int
@@ -87,8 +87,8 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     Raises:
         EvergreenError: model or splits are missing, or the test split is empty.
     """
-    from evergreen.metrics import by_label
-    from evergreen.scoring import Model
+    from evergreen.evaluation.metrics import by_label
+    from evergreen.serving.scoring import Model
 
     name, kind = scenario.name, kind_of(scenario)
     splits, folder = workspace.splits(name), workspace.model(name)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen import figures
-from evergreen.dataset import (
+from evergreen.data.dataset import (
     Correction,
     Quarantine,
     Records,
@@ -35,14 +35,14 @@ from evergreen.dataset import (
     table,
     withdrawals,
 )
-from evergreen.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw, observe
+from evergreen.data.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
+from evergreen.data.versions import fetch_data
 from evergreen.errors import EvergreenError
-from evergreen.images import PixelRange
-from evergreen.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
+from evergreen.media.images import PixelRange
+from evergreen.monitoring.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw, observe
 from evergreen.names import near
-from evergreen.origin import ORIGIN, REFERENCE, Attempt, Origin, settings_digest
-from evergreen.scenario import Scenario
-from evergreen.versions import fetch_data
+from evergreen.registry.origin import ORIGIN, REFERENCE, Attempt, Origin, settings_digest
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import collect_inbox
 from tasks.page import Page, Rows, bullets, plain
@@ -307,7 +307,7 @@ def attempt_file(workspace: Workspace, name: str) -> Path:
 
 
 def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
-    from evergreen.registry import aliases, download
+    from evergreen.registry.models import aliases, download
 
     name, folders = scenario.name, batches(workspace, scenario.name)
     names = tuple(folder.name for folder in folders)
@@ -328,7 +328,7 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
 
 def _rolled_back_since(workspace: Workspace, name: str, champion: int, attempt: Attempt) -> bool:
     """Whether a person has put the champion back since that retraining: training on the same items again would undo the decision."""
-    from evergreen.registry import rolled_back_at
+    from evergreen.registry.models import rolled_back_at
 
     at = rolled_back_at(workspace, name, champion)
     return at is not None and at >= datetime.fromisoformat(attempt.ended_at)
@@ -348,7 +348,7 @@ def _new_to(folders: list[Path], *had: Origin | Attempt | None) -> tuple[list[Pa
 def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, folders: list[Path]) -> Look:
     """What is new to the last model that did not become the first champion. It was refused by the gate, or its training has failed; with the same
     items and settings the next one would be no better."""
-    from evergreen.registry import aliases, download, last_refusal
+    from evergreen.registry.models import aliases, download, last_refusal
 
     name, settings = scenario.name, settings_digest(scenario)
     refused, attempt = None, Attempt.load(attempt_file(workspace, name))
@@ -377,7 +377,7 @@ def _asked(
     inspected: PixelRange | None,
 ) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
     """What the champion makes of new items, whose labels are given by id; and what can't be told, in words."""
-    from evergreen.embedding import EmbeddingModel
+    from evergreen.serving.embedding import EmbeddingModel
 
     if origin is None:
         return None, None, ("the champion was registered without its origin: all items count as new, its age is not known",)

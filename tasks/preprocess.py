@@ -20,14 +20,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.dataset import DEALT, Records, batches, iter_deep, parts, record_range, recorded_range, records, table
-from evergreen.decoding import decode_all
-from evergreen.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
+from evergreen.data.dataset import DEALT, Records, batches, iter_deep, parts, record_range, recorded_range, records, table
 from evergreen.errors import EvergreenError
-from evergreen.estimate import pixels_kind
-from evergreen.images import PixelRange
-from evergreen.scenario import Scenario
-from evergreen.splits import BETWEEN, NONE, REASONS, SPLITS, WITHDRAWN, Assignment, Items, LooksFile, assign, groups_of
+from evergreen.media.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
+from evergreen.media.images import PixelRange
+from evergreen.planning.estimate import pixels_kind
+from evergreen.preparation.decoding import decode_all
+from evergreen.preparation.splits import (
+    BETWEEN,
+    NONE,
+    REASONS,
+    SPLITS,
+    WITHDRAWN,
+    Assignment,
+    Items,
+    LooksFile,
+    assign,
+    groups_of,
+)
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_folder
 from tasks.page import Page, Rows
 from tasks.stage import Stage
@@ -50,7 +61,7 @@ class Preparation:
         items: of the data set.
         splits: items by split.
         labels: items by label, for each split.
-        left_out: items by the reason why they are in no split (`evergreen.splits.REASONS`).
+        left_out: items by the reason why they are in no split (`evergreen.preparation.splits.REASONS`).
         clusters: sets of items that must stay together, those of a single item among them.
         linked: items that share their cluster with others.
         largest_cluster: items in the largest one.

@@ -3,7 +3,7 @@
 Reads   the registered models, today's test split, its encoded images, and how many items of each label were learned from.
 Writes  what was found into the challenger's model card; the aliases `@champion` and `@previous`, each in one step; a refusal on the version.
 
-Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.gate` decides. A decision is remembered, and what it
+Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.evaluation.gate` decides. A decision is remembered, and what it
 has led to never is: which version is the champion now is asked of MLflow every time (`Promotion.now`).
 """
 
@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.card import comparison, complete_card
-from evergreen.dataset import batches, iter_images, table
-from evergreen.energy_ratio import EnergyRatio, energy_ratio
+from evergreen.data.dataset import batches, iter_images, table
 from evergreen.errors import EvergreenError
-from evergreen.feed import Split, label_names
-from evergreen.gate import Paired, Verdict, decide, decide_first
-from evergreen.origin import settings_digest
-from evergreen.registry import aliases, crown, download, find_version, look_up, model_name, moving_aliases, refuse
-from evergreen.scenario import Scenario
-from evergreen.scoring import Model
+from evergreen.evaluation.energy_ratio import EnergyRatio, energy_ratio
+from evergreen.evaluation.gate import Paired, Verdict, decide, decide_first
+from evergreen.preparation.arrays import Split, label_names
+from evergreen.registry.card import comparison, complete_card
+from evergreen.registry.models import aliases, crown, download, find_version, look_up, model_name, moving_aliases, refuse
+from evergreen.registry.origin import settings_digest
+from evergreen.scenario.settings import Scenario
+from evergreen.serving.scoring import Model
 from evergreen.workspace import Workspace
 from tasks.evaluate import test_ids
 from tasks.page import Page
@@ -48,10 +48,10 @@ class Promotion:
         champion: the version in use now; None where there is none.
         previous: the one that was; None where there was none, or it still is.
         settings: the scenario's section `promote`.
-        slices: both models by label and by the scenario's slices (`evergreen.gate.Slice`); empty where nothing was compared.
+        slices: both models by label and by the scenario's slices (`evergreen.evaluation.gate.Slice`); empty where nothing was compared.
         tries: among how many challengers of one retraining the chance of a wrong promotion was shared out.
-        energy: of a prediction, against the champion's (`evergreen.energy_ratio.EnergyRatio`); None where nothing was compared, or it isn't known.
-        fingerprint, created_at_ms: of the version (`evergreen.registry.Held`); empty where that isn't known.
+        energy: of a prediction, against the champion's (`evergreen.evaluation.energy_ratio.EnergyRatio`); None where nothing was compared, or it isn't known.
+        fingerprint, created_at_ms: of the version (`evergreen.registry.models.Held`); empty where that isn't known.
         changed: whether this very decision has made it the champion.
     """
 
@@ -109,7 +109,7 @@ def promote(scenario: Scenario, workspace: Workspace, registration: Registration
     """Ask the gate about the version that was just registered.
 
     Args:
-        tries: as `evergreen.gate.decide`.
+        tries: as `evergreen.evaluation.gate.decide`.
 
     Raises:
         EvergreenError: the champion's or the challenger's files can't be read. Then all is as it was.
@@ -126,7 +126,7 @@ def promote_version(
     Args:
         version: None means the challenger.
         force: make it the champion whatever the gate would say.
-        tries: as `evergreen.gate.decide`.
+        tries: as `evergreen.evaluation.gate.decide`.
 
     Raises:
         WrongUse: there is no such version.

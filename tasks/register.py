@@ -27,15 +27,15 @@ import numpy as np
 
 import evergreen
 from evergreen import figures
-from evergreen.card import CARD, model_card, trained_from
-from evergreen.energy import Energy
+from evergreen.energy.meter import Energy
+from evergreen.energy.sci import footprint
 from evergreen.errors import EvergreenError, Unreachable
-from evergreen.feed import Split, label_names
-from evergreen.origin import ORIGIN, REFERENCE, Origin
-from evergreen.records import charted
-from evergreen.registry import connect, look_up, model_name, set_alias
-from evergreen.scenario import Scenario
-from evergreen.sci import footprint
+from evergreen.preparation.arrays import Split, label_names
+from evergreen.registry.card import CARD, model_card, trained_from
+from evergreen.registry.models import connect, look_up, model_name, set_alias
+from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
+from evergreen.registry.records import charted
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.evaluate import Evaluation, of_1000_predictions
 from tasks.evaluate import stage as evaluate_stage
@@ -64,7 +64,7 @@ OF_THE_MODEL = (
     "seconds_per_1000",
 )
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
-CODE = "evergreen.scoring"  # what the pyfunc imports of this project; what that imports travels too
+CODE = "evergreen.serving.scoring"  # what the pyfunc imports of this project; what that imports travels too
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Registration:
         run_id: of the MLflow run.
         fingerprint: of the model's files and the data version.
         largest_difference: of a probability between the two forms of the model, on the test split.
-        created_at_ms: when the version was made in MLflow (`evergreen.registry.Held`); 0 where that isn't known.
+        created_at_ms: when the version was made in MLflow (`evergreen.registry.models.Held`); 0 where that isn't known.
     """
 
     model: str
@@ -159,7 +159,7 @@ def check_parity(workspace: Workspace, name: str) -> float:
 
     import_tensorflow()
     from evergreen.models.cnn import load
-    from evergreen.scoring import Model
+    from evergreen.serving.scoring import Model
 
     folder, test = workspace.model(name), Split.open(workspace.splits(name), "test")
     runs, keras_model = Model.open(folder), load(folder / "model.keras")
@@ -282,8 +282,8 @@ def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion,
 
 def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
     """Write the held-out items as the model sees them; False where that can't be: a model is not refused for it."""
-    from evergreen.drift import reference
-    from evergreen.embedding import EmbeddingModel
+    from evergreen.monitoring.drift import reference
+    from evergreen.serving.embedding import EmbeddingModel
 
     try:
         reference(workspace, scenario.name, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
@@ -337,7 +337,7 @@ def _store(
         warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(package / "serving_model.py"),
+            python_model=str(package / "serving" / "pyfunc.py"),
             artifacts=artifacts,
             code_paths=[str(code)],
             signature=signature,

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from evergreen import progress
-from evergreen.energy import Energy, Meter
+from evergreen.energy.ledger import Cost, Entry, device, note
+from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import WrongUse
-from evergreen.ledger import Cost, Entry, device, note
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.stopping import STOPPED, check, stop_allowed, stop_postponed, stop_requested, supervise
 from evergreen.workspace import Workspace, replace_file, room_for
 from tasks.page import Page, publish
@@ -54,7 +54,7 @@ class Stage:
         recalled: in place of `unchanged`, where part of the result is held by a store that others change too: the same arguments and the last
             result; what running again would give by what the store holds now, or None if the stage must run.
         page: what there is to see of the result.
-        work: how much work the result is, and of which kind (see `evergreen.ledger.Entry`); by it the next run's cost is estimated.
+        work: how much work the result is, and of which kind (see `evergreen.energy.ledger.Entry`); by it the next run's cost is estimated.
         retries: how often Prefect tries again; only for what talks to the outside world.
         timeout_seconds: Prefect ends the stage after so long.
     """
@@ -145,7 +145,7 @@ class Stage:
                     self._memory(scenario, workspace).unlink(missing_ok=True)
                     result = self.function(scenario, workspace, *earlier)
                     if self.in_dvc and not by_dvc:
-                        from evergreen.versions import commit_stage
+                        from evergreen.data.versions import commit_stage
 
                         outputs = commit_stage(workspace, self.name, scenario.name)
         finally:
@@ -167,7 +167,7 @@ class Stage:
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             return None
         if self.in_dvc:
-            from evergreen.versions import stage_status
+            from evergreen.data.versions import stage_status
 
             status = stage_status(workspace, self.name, scenario.name)
             # The memory must be of these very outputs: DVC may have brought others back. It is of none where DVC ran the stage.

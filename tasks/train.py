@@ -8,7 +8,7 @@ It fails where it diverges: where the loss of a step is no number any more, or a
 epochs before: by these settings learning does not work, and how far it came is luck. That it diverged is kept in the checkpoint, so that the
 same items and settings fail at once the next time.
 
-A training may begin with the champion's weights, and is shorter then (`evergreen.warm`).
+A training may begin with the champion's weights, and is shorter then (`evergreen.training.fine_tuning`).
 
 After every epoch all that is needed to go on is put into `.evergreen/checkpoints/NAME`. A training that was killed goes on from
 there, and on a CPU ends with the very weights of one that wasn't: the order of the items and the augmentation depend only on the
@@ -37,15 +37,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.budget import training_limit_wh
 from evergreen.errors import EvergreenError
-from evergreen.estimate import training_kind
-from evergreen.feed import Split, label_names, ordered_batches, pixel_range, steps_per_epoch, training_batches
-from evergreen.kinds import kind_of
+from evergreen.kinds.base import kind_of
+from evergreen.planning.budget import training_limit_wh
+from evergreen.planning.estimate import training_kind
+from evergreen.preparation.arrays import Split, label_names, ordered_batches, pixel_range, steps_per_epoch, training_batches
 from evergreen.progress import task
-from evergreen.records import charted
-from evergreen.scenario import Scenario, Train
-from evergreen.warm import Start, WarmStart
+from evergreen.registry.records import charted
+from evergreen.scenario.settings import Scenario, Train
+from evergreen.training.fine_tuning import Start, WarmStart
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page
 from tasks.stage import Stage
@@ -112,7 +112,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         EvergreenError: the splits are missing or empty, `start` is no longer there or does not fit, or an energy budget is set where
             energy can't be measured.
     """
-    from evergreen.energy import Meter
+    from evergreen.energy.meter import Meter
     from evergreen.environment import import_tensorflow
 
     import_tensorflow()
@@ -450,7 +450,7 @@ class Tracker:
 
         def open_run() -> None:
             from evergreen.environment import threads
-            from evergreen.registry import connect
+            from evergreen.registry.models import connect
 
             self.mlflow = connect(self.workspace)
             self.mlflow.set_experiment(self.experiment)

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from evergreen import figures, progress
-from evergreen.energy import Meter
+from evergreen.data.sources import Source, locate, readable_name, stream, walk
+from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
-from evergreen.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
-from evergreen.kinds import kind_of
-from evergreen.scenario import Collect, Scenario
-from evergreen.sources import Source, locate, readable_name, stream, walk
+from evergreen.kinds.base import kind_of
+from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
+from evergreen.scenario.settings import Collect, Scenario
 from evergreen.workspace import Workspace
 
 TRIAL_SECONDS = 5.0

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evergreen import figures, progress
-from evergreen.budget import left_of_month_wh
-from evergreen.energy import Meter, available_methods
-from evergreen.energy_ratio import EnergyRatio
+from evergreen.energy.meter import Meter, available_methods
 from evergreen.errors import EvergreenError
-from evergreen.feed import Split, label_names
-from evergreen.gate import Paired, decide
-from evergreen.kinds import kind_of
-from evergreen.scenario import Scenario
-from evergreen.tuning import Range, Tried, as_csv, front, open_study, picture, score, space, tried
+from evergreen.evaluation.energy_ratio import EnergyRatio
+from evergreen.evaluation.gate import Paired, decide
+from evergreen.kinds.base import kind_of
+from evergreen.planning.budget import left_of_month_wh
+from evergreen.preparation.arrays import Split, label_names
+from evergreen.scenario.settings import Scenario
+from evergreen.training.tuning import Range, Tried, as_csv, front, open_study, picture, score, space, tried
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page, plain
 from tasks.stage import Stage

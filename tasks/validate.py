@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures, progress
-from evergreen.dataset import batches, iter_parts, records, schema, staged
+from evergreen.data.dataset import batches, iter_parts, records, schema, staged
 from evergreen.errors import DataRefused
-from evergreen.kinds import kind_of
-from evergreen.scenario import Scenario
+from evergreen.kinds.base import kind_of
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from tasks.collect import Collection
 from tasks.page import Page, Rows
@@ -199,7 +199,7 @@ def _examples(found: dict[str, Any]) -> tuple[str, ...]:
 def _write_docs(
     workspace: Workspace, validation: Validation, result: ExpectationSuiteValidationResult, failures: list[str]
 ) -> None:
-    from evergreen.data_docs import render
+    from evergreen.reporting.data_docs import render
 
     sentence = (
         f"{len(failures)} of {len(validation.checks)} expectations failed; the data set stays as it was."

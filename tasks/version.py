@@ -11,9 +11,9 @@ import logging
 import os
 from dataclasses import dataclass
 
-from evergreen.dataset import batches, staged
-from evergreen.scenario import Scenario
-from evergreen.versions import add_data, current_version, fetch_data, push_data
+from evergreen.data.dataset import batches, staged
+from evergreen.data.versions import add_data, current_version, fetch_data, push_data
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection
 from tasks.page import Page

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks import evaluate, preprocess, train, version
 from tasks.evaluate import Evaluation
@@ -43,7 +43,7 @@ class Tiny:
     @property
     def images(self) -> list[bytes]:
         """The encoded test images."""
-        from evergreen.dataset import batches, iter_images
+        from evergreen.data.dataset import batches, iter_images
 
         wanted = evaluate.test_ids(self.workspace, NAME)
         found = dict(iter_images(batches(self.workspace, NAME), wanted))
@@ -69,7 +69,7 @@ class Tiny:
         return promote_version(self.scenario, self.workspace, version, force=force)
 
     def client(self) -> Any:
-        from evergreen.registry import connect
+        from evergreen.registry.models import connect
 
         return connect(self.workspace).MlflowClient()
 
@@ -81,7 +81,7 @@ class Tiny:
 
 def make(folder: Path) -> Path:
     """Everything up to evaluate, in a repository of its own."""
-    from tests.evergreen.test_versions import change, repository
+    from tests.evergreen.data.test_versions import change, repository
     from tests.tasks.test_preprocess import add_batch, digit
 
     workspace = repository(folder)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
-from evergreen.dataset import schema
-from evergreen.scenario import Train, Validate
+from evergreen.data.dataset import schema
+from evergreen.scenario.settings import Train, Validate
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from matplotlib.figure import Figure
 
-    from evergreen.images import PixelRange
+    from evergreen.media.images import PixelRange
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def arrays(
     Args:
         shape: height, width and channels (1 or 3).
         ids: of the items, for the error.
-        pixel_range: as `evergreen.images.prepare`.
+        pixel_range: as `evergreen.media.images.prepare`.
 
     Returns:
         uint8 `(images, height, width, channels)`, RGB order.
@@ -147,7 +147,7 @@ def arrays(
     import numpy as np
 
     from evergreen.errors import EvergreenError
-    from evergreen.images import BadImage, prepare
+    from evergreen.media.images import BadImage, prepare
 
     height, width, channels = shape
     threads = cv2.getNumThreads()
@@ -204,15 +204,15 @@ def build(settings: Train, shape: tuple[int, int, int], label_count: int, *, ste
 
 
 def learning_curve(history: list[dict[str, float]]) -> Figure:
-    """As `evergreen.pictures.learning_curve`."""
-    from evergreen.pictures import learning_curve
+    """As `evergreen.evaluation.pictures.learning_curve`."""
+    from evergreen.evaluation.pictures import learning_curve
 
     return learning_curve(history)
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """The figures of `evergreen.metrics.quality`."""
-    from evergreen.metrics import quality
+    """The figures of `evergreen.evaluation.metrics.quality`."""
+    from evergreen.evaluation.metrics import quality
 
     return quality(labels, probabilities)
 
@@ -223,11 +223,11 @@ def draw(
     """The pictures of an evaluation, by file name, each with the ids of the items that are seen on it.
 
     Args:
-        labels, probabilities, names: as `evergreen.metrics.by_label`.
-        images, ids: as `evergreen.pictures.commonest_mistakes`.
+        labels, probabilities, names: as `evergreen.evaluation.metrics.by_label`.
+        images, ids: as `evergreen.evaluation.pictures.commonest_mistakes`.
     """
-    from evergreen import pictures
-    from evergreen.metrics import calibration, confusion, label_quality
+    from evergreen.evaluation import pictures
+    from evergreen.evaluation.metrics import calibration, confusion, label_quality
 
     matrix = confusion(labels, probabilities)
     return {

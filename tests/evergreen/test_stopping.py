@@ -197,7 +197,7 @@ def test_it_ends_while_it_waits_for_a_lock(tmp_path: Path) -> None:
 
 def test_it_ends_with_the_processes_that_inspect_images(tmp_path: Path) -> None:
     inspect = (
-        "from evergreen.isolated import Inspectors\n    with Inspectors(10**6, processes=2) as pool:\n"
+        "from evergreen.media.isolated import Inspectors\n    with Inspectors(10**6, processes=2) as pool:\n"
         "        [one.result() for one in [pool.submit([b'no image']) for _ in range(4)]]; ready(); time.sleep(600)"
     )
     with running(tmp_path, inspect) as process:

@@ -13,7 +13,7 @@ from evergreen.errors import WrongUse
 from evergreen.workspace import Workspace
 from flows.deploy import ENTRYPOINTS, declare, deploy
 from flows.scenarios import add_scenario
-from tests.evergreen.test_scenario import GOOD
+from tests.evergreen.scenario.test_settings import GOOD
 from tests.support.shipped import ROOT, SCENARIOS, shipped
 
 

@@ -199,7 +199,7 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
         until(lambda: trains(up, training) and learns(up, began))
         drift = (
             "from evergreen.environment import configure; from evergreen.workspace import Workspace; configure(Workspace.find()); "
-            "from evergreen.drift import Drift; from flows.events import emit_drift; "
+            "from evergreen.monitoring.drift import Drift; from flows.events import emit_drift; "
             "print(emit_drift('quickstart', Drift(True, 0.05, 500, 2000, 'they are darker', ())))"
         )
         told = up.checkout.run(sys.executable, "-c", drift)

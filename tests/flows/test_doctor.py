@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from evergreen import metering
-from evergreen.environment import Servers, configure, idle_watts_file
+from evergreen.energy import methods as metering
+from evergreen.environment import IDLE_WATTS, Servers, configure, idle_watts_file
 from evergreen.workspace import Workspace
 from flows import doctor
-from tests.evergreen.test_energy import count, zone
+from tests.evergreen.energy.test_meter import count, zone
 
 
 def test_the_idle_power_is_measured_once_and_known_to_later_runs(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ.pop(metering.IDLE_WATTS, None)
+    os.environ.pop(IDLE_WATTS, None)
     powercap = tmp_path / "powercap"
     zone(powercap, "intel-rapl:0", "package-0", 5)
     monkeypatch.setattr(metering, "POWERCAP", powercap)
@@ -92,7 +92,7 @@ def test_a_cron_that_prefect_refuses_is_named(workspace: Workspace) -> None:
 
 def test_a_merge_conflict_and_a_forgetting_that_was_killed_are_found(tmp_path: Path) -> None:
     from flows.doctor import _data
-    from tests.evergreen.test_versions import repository
+    from tests.evergreen.data.test_versions import repository
 
     workspace = repository(tmp_path / "checkout")
     (workspace.root / "data.dvc").write_text("<<<<<<< HEAD\nouts:\n=======\nouts:\n>>>>>>> theirs\n")

@@ -42,7 +42,7 @@ def test_dvc_repro_in_another_clone_leaves_the_same_lock(trained: tuple[Checkout
     collect = "; ".join(
         [
             "from evergreen.environment import configure; from evergreen.workspace import Workspace",
-            "from evergreen.scenario import Scenario; from tasks import collect, validate, version",
+            "from evergreen.scenario.settings import Scenario; from tasks import collect, validate, version",
             "w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, 'quickstart')",
             "c = collect.stage.perform(s, w).result; validate.stage.perform(s, w, c); version.stage.perform(s, w, c)",
         ]

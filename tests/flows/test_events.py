@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from evergreen.drift import Drift
+from evergreen.monitoring.drift import Drift
 from flows.events import emit_drift, emit_promotion
 
 

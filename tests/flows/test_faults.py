@@ -17,16 +17,16 @@ from typing import Any
 import psutil
 import pytest
 
-from evergreen.dataset import batches
+from evergreen.data.dataset import batches
+from evergreen.data.versions import data_unchanged
 from evergreen.environment import answers as reached
 from evergreen.errors import EvergreenError, Unreachable
-from evergreen.registry import aliases, tracking_uri
-from evergreen.scoring import load
-from evergreen.versions import data_unchanged
+from evergreen.registry.models import aliases, tracking_uri
+from evergreen.serving.scoring import load
 from flows.servers import LOOPBACK
 from tasks import evaluate, look, preprocess, promote, register, train
 from tasks.stage import Stage
-from tests.evergreen.test_versions import change
+from tests.evergreen.data.test_versions import change
 from tests.flows.conftest import Checkout, free_port
 from tests.flows.test_retraining import Unseen, retrain, source_of_digits
 from tests.tasks.test_look import drop, relax

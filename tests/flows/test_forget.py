@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from evergreen.dataset import Quarantine, batches, table
+from evergreen.data.dataset import Quarantine, batches, table
+from evergreen.data.versions import add_data, data_unchanged, data_version, push_data
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.forgetting import Asked, journal
-from evergreen.images import prepare
-from evergreen.versions import add_data, data_unchanged, data_version, push_data
+from evergreen.media.images import prepare
+from evergreen.privacy.forgetting import Asked, journal
 from evergreen.workspace import Workspace
 from flows import forget as flow
 from flows.checkout import checkout_model
@@ -215,7 +215,7 @@ def test_another_scenarios_very_same_part_is_left_alone_and_named(everywhere: Ti
 
 
 def test_a_withdrawn_item_can_be_brought_back_by_a_person(everywhere: Tiny) -> None:
-    from evergreen.dataset import SOURCE, Withdrawal, stage_records
+    from evergreen.data.dataset import SOURCE, Withdrawal, stage_records
 
     workspace = everywhere.workspace
     at = "2026-01-01T00:00:00+00:00"

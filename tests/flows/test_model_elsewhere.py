@@ -19,8 +19,8 @@ import psutil
 import pytest
 from packaging.requirements import Requirement
 
-from evergreen.dataset import batches, iter_images
-from evergreen.scoring import Model
+from evergreen.data.dataset import batches, iter_images
+from evergreen.serving.scoring import Model
 from flows.servers import end_tree
 from tasks.evaluate import test_ids as ids_of_the_test_split
 from tests.flows.conftest import BIN, HIDDEN, Up, free_port

@@ -8,9 +8,9 @@ import textwrap
 
 import pytest
 
-from evergreen.champion import champion
 from evergreen.errors import WrongUse
-from evergreen.registry import set_alias
+from evergreen.registry.models import set_alias
+from evergreen.serving.champion import champion
 from evergreen.workspace import Workspace
 from flows.overview import scenario_rows, status
 from flows.removal import plan_removal, remove_scenario

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.history import DataState, Quarantined, Thumbnail
-from tests.evergreen.test_report import HOSTILE, WHEN, history, mistakes, page, version
+from evergreen.reporting.history import DataState, Quarantined, Thumbnail
+from tests.evergreen.reporting.test_report import HOSTILE, WHEN, history, mistakes, page, version
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LUMINANCE = "(() => { const c = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number); return c[0] + c[1] + c[2] })()"

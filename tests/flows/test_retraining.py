@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from evergreen.registry import aliases
+from evergreen.registry.models import aliases
 from flows.retraining import retrain_where_due
 from tasks.stage import Run, Stage
 from tasks.train import Diverged
-from tests.evergreen.test_versions import change
+from tests.evergreen.data.test_versions import change
 from tests.flows.conftest import Checkout
 from tests.tasks.test_look import correct, drop, id_of, other, relax
 from tests.tasks.test_preprocess import digit

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from evergreen.layout import understand
+from evergreen.proposal.layout import understand
 from flows.scenarios import ask_for_labels
 
 SHAPES = Counter({(colour, shape): 10 for colour in ("red", "blue") for shape in ("circle", "square")})

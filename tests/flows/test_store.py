@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from evergreen.errors import Unreachable
-from evergreen.registry import Held, crown, look_up
+from evergreen.registry.models import Held, crown, look_up
 from tests.flows.test_faults import Mlflow
 from tests.tiny import NAME, Tiny
 
@@ -70,7 +70,7 @@ def test_a_server_says_what_its_file_says_and_needs_no_client(
 
     with monkeypatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", server.url)
-        patched.setattr("evergreen.registry.connect", None)  # MLflow's client is not asked
+        patched.setattr("evergreen.registry.models.connect", None)  # MLflow's client is not asked
         assert look_up(workspace, NAME, last.fingerprint) == by_file
         assert look_up(workspace, NAME, "of another model") == Held(None, None, 0, by_file.aliases)
         assert look_up(workspace, "cifar10", last.fingerprint) == Held(None, None, 0, {})

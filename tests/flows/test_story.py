@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from evergreen.registry import aliases
-from evergreen.scoring import load
+from evergreen.registry.models import aliases
+from evergreen.serving.scoring import load
 from tests.flows.conftest import Checkout, Up, end_up, free_port, start_up
 from tests.flows.receivers import Receivers
 from tests.flows.test_deployments import until

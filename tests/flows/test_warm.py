@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evergreen.card import trained_from
 from evergreen.errors import EvergreenError
-from evergreen.registry import aliases
-from evergreen.warm import NotPossible, WarmStart, warm_start
+from evergreen.registry.card import trained_from
+from evergreen.registry.models import aliases
+from evergreen.training.fine_tuning import NotPossible, WarmStart, warm_start
 from flows.stages import first_to_run
 from flows.warm import starts, train_until_promoted
 from tasks import evaluate
 from tasks import train as train_file
 from tasks.register import register
 from tasks.train import train
-from tests.evergreen.test_versions import change
+from tests.evergreen.data.test_versions import change
 from tests.flows.test_retraining import Unseen, source_of_digits
 from tests.tasks.test_look import relax
 from tests.tiny import NAME, Tiny

@@ -24,12 +24,12 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from evergreen.dataset import Correction, batches, read_quarantine, stage_records, staged, table
+from evergreen.data.dataset import Correction, batches, read_quarantine, stage_records, staged, table
+from evergreen.data.sources import stream
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
-from evergreen.images import BadImage
-from evergreen.isolated import Inspectors
-from evergreen.scenario import Scenario
-from evergreen.sources import stream
+from evergreen.media.images import BadImage
+from evergreen.media.isolated import Inspectors
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect, page, unchanged
 
@@ -382,7 +382,7 @@ def test_a_mirror_never_withdraws_much_because_a_disk_is_away(workspace: Workspa
 
 
 def test_a_mirror_leaves_alone_what_the_source_cannot_give_just_now_and_what_did_not_come_from_it(workspace: Workspace) -> None:
-    from evergreen.inbox import Inbox
+    from evergreen.data.inbox import Inbox
     from tasks.collect import collect_inbox
 
     fill(workspace, pets())
@@ -565,7 +565,7 @@ def test_two_collections_at_once_wait_for_each_other(workspace: Workspace) -> No
     code = """if True:
         import sys
         from pathlib import Path
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
         collection = collect(Scenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
@@ -584,8 +584,8 @@ def test_a_killed_collection_leaves_nothing_in_the_way_of_the_next(workspace: Wo
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from evergreen.dataset import PartWriter
-        from evergreen.scenario import Scenario
+        from evergreen.data.dataset import PartWriter
+        from evergreen.scenario.settings import Scenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
         PartWriter.__exit__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
@@ -604,7 +604,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_done(workspace: Workspace) 
         import resource, signal, sys
         from pathlib import Path
         from evergreen.errors import EvergreenError
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.drift import Drift
-from evergreen.metrics import difference
-from evergreen.scenario import Scenario
+from evergreen.evaluation.metrics import difference
+from evergreen.monitoring.drift import Drift
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.decide import decide, page, worse
 from tasks.look import Look, Quality, Taken

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from evergreen.dataset import batches, recorded_range, staged, table
+from evergreen.data.dataset import batches, recorded_range, staged, table
 from evergreen.errors import DataRefused
-from evergreen.feed import Split, pixel_range
-from evergreen.images import PixelRange
 from evergreen.kinds.classify import arrays
-from evergreen.propose import propose
-from evergreen.scenario import Scenario
-from evergreen.scoring import Model, range_of
+from evergreen.media.images import PixelRange
+from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.proposal.propose import propose
+from evergreen.scenario.settings import Scenario
+from evergreen.serving.scoring import Model, range_of
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
 from tasks.preprocess import preprocess

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen import figures
-from evergreen.dataset import batches
-from evergreen.dataset import table as items_of
+from evergreen.data.dataset import batches
+from evergreen.data.dataset import table as items_of
+from evergreen.data.inbox import read_corrections
 from evergreen.errors import EvergreenError
-from evergreen.inbox import read_corrections
-from evergreen.scoring import Model
+from evergreen.serving.scoring import Model
 from tasks.evaluate import Evaluation, evaluate, page, stage
 from tests.tiny import NAME, Tiny
 
@@ -108,7 +108,7 @@ def test_the_model_predicts_from_encoded_images_what_was_measured_on_pixels(tiny
 
 
 def test_the_sheet_of_mistakes_names_the_items_that_it_shows(tiny: Tiny) -> None:
-    from evergreen.versions import holds
+    from evergreen.data.versions import holds
 
     folder = tiny.workspace.evaluation(NAME)
     wrong = {row["id"] for row in pq.read_table(folder / "predictions.parquet").to_pylist() if row["label"] != row["predicted"]}

@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
-from evergreen.dataset import Records, batches, corrections, known_ids, read_quarantine, table
-from evergreen.drift import FEATURES
+from evergreen.data.dataset import Records, batches, corrections, known_ids, read_quarantine, table
+from evergreen.data.versions import data_unchanged, data_version
 from evergreen.errors import DataRefused
-from evergreen.origin import ORIGIN, Attempt, Origin
-from evergreen.registry import rollback
-from evergreen.versions import data_unchanged, data_version
+from evergreen.monitoring.drift import FEATURES
+from evergreen.registry.models import rollback
+from evergreen.registry.origin import ORIGIN, Attempt, Origin
 from evergreen.workspace import Workspace
 from tasks import look as look_file
 from tasks.look import Look, Taken, attempt_file, look, page, take_in
 from tasks.preprocess import preprocess
-from tests.evergreen.test_versions import change, repository
+from tests.evergreen.data.test_versions import change, repository
 from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
 from tests.tiny import NAME, Tiny
 
@@ -66,7 +66,7 @@ def other(number: int) -> str:
 
 
 def taken(workspace: Workspace) -> Taken:
-    from evergreen.scenario import Scenario
+    from evergreen.scenario.settings import Scenario
 
     return take_in(Scenario.load(workspace.scenarios, NAME), workspace)
 
@@ -237,7 +237,7 @@ def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happ
 
     with monkeypatch.context() as patch:
         if where == "put_away":
-            patch.setattr("evergreen.inbox.Inbox.put_away", killed)
+            patch.setattr("evergreen.data.inbox.Inbox.put_away", killed)
         elif where == "version":  # the batches are in place, and DVC has not heard of them
             patch.setattr("tasks.version.add_data", killed)
         else:
@@ -292,8 +292,8 @@ def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None
 
 
 def test_the_origin_and_the_reference_travel_with_the_version(registered: Tiny) -> None:
-    from evergreen.drift import Observations
-    from evergreen.registry import download
+    from evergreen.monitoring.drift import Observations
+    from evergreen.registry.models import download
 
     artifacts = download(registered.workspace, NAME, "1") / "artifacts"
     origin = Origin.load(artifacts / ORIGIN)
@@ -303,7 +303,7 @@ def test_the_origin_and_the_reference_travel_with_the_version(registered: Tiny) 
 
 
 def test_a_champion_without_an_origin_is_said_not_guessed(registered: Tiny) -> None:
-    from evergreen.registry import download
+    from evergreen.registry.models import download
 
     registered.promote()
     (download(registered.workspace, NAME, "1") / "artifacts" / ORIGIN).unlink()

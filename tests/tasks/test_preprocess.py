@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
-from evergreen import decoding
-from evergreen.dataset import Item, PartWriter, Withdrawal, batches, stage_records
+from evergreen.data.dataset import Item, PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.feed import Split
-from evergreen.images import inspect, prepare
-from evergreen.scenario import Group, Scenario
+from evergreen.media.images import inspect, prepare
+from evergreen.preparation import decoding
+from evergreen.preparation.arrays import Split
+from evergreen.scenario.settings import Group, Scenario
 from evergreen.workspace import Workspace
 from tasks import collect as collect_file
 from tasks.preprocess import Preparation, preprocess
@@ -136,7 +136,7 @@ def test_a_withdrawn_item_is_in_no_split_and_moves_no_other(workspace: Workspace
 
 
 def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evergreen.dataset.ROW_GROUP_BYTES", 4096)
+    monkeypatch.setattr("evergreen.data.dataset.ROW_GROUP_BYTES", 4096)
     add_batch(workspace, digits(0, 120))
     folders, shape = batches(workspace, "quickstart"), (8, 8, 1)
     told = []

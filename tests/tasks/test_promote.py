@@ -13,10 +13,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from evergreen.dataset import batches, table
+from evergreen.data.dataset import batches, table
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
-from evergreen.feed import Split
-from evergreen.registry import aliases, connect, crown, last_refusal, rollback, set_alias
+from evergreen.preparation.arrays import Split
+from evergreen.registry.models import aliases, connect, crown, last_refusal, rollback, set_alias
 from tasks import preprocess
 from tasks.evaluate import test_ids as ids_of_test_items
 from tasks.promote import Promotion, compare, page, promote, recalled

@@ -12,7 +12,7 @@ import pytest
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
-from evergreen.registry import aliases, connect, crown
+from evergreen.registry.models import aliases, connect, crown
 from tasks.register import MAX_DIFFERENCE, Registration, check_parity, git_commit, page, recalled
 from tests.tiny import NAME, Tiny
 
@@ -160,7 +160,7 @@ def test_the_model_card_tells_what_each_stage_took(registered: Tiny) -> None:
 
 
 def test_the_model_card_tells_what_predictions_take_and_with_the_machines_making(tiny: Tiny) -> None:
-    from tests.evergreen.test_versions import change
+    from tests.evergreen.data.test_versions import change
 
     change(tiny.workspace, "machine", embodied_kgco2e=300)
     tiny.register()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from evergreen.energy import Energy
+from evergreen.energy.meter import Energy
 from evergreen.errors import DataRefused
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.page import Page
 from tasks.stage import Rehearsal, Run, Stage, WouldRun
@@ -172,7 +172,7 @@ def test_a_stage_killed_at_any_moment_runs_again(workspace: Workspace, quickstar
     code = f"""if True:
         import os, signal, sys
         from pathlib import Path
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from evergreen.workspace import Workspace
         from tasks.stage import Stage
         from tests.tasks.test_stage import Counted, count, same_words

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.errors import EvergreenError
-from evergreen.feed import Split
-from evergreen.scenario import Scenario
+from evergreen.preparation.arrays import Split
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks import train as train_file
 from tasks.train import Checkpoint, Diverged, Progress, Tracker, Training, class_weights, fingerprint, precision, train
@@ -121,7 +121,7 @@ def test_the_model_comes_as_keras_and_as_onnx_which_agree(prepared: Workspace) -
 
 
 def test_the_run_in_mlflow_has_settings_every_epoch_and_the_learning_curve(prepared: Workspace) -> None:
-    from evergreen.registry import connect
+    from evergreen.registry.models import connect
 
     training = train(scenario(epochs=2), prepared)
     client = connect(prepared).MlflowClient()
@@ -263,7 +263,7 @@ def test_a_finite_loss_far_beyond_guessing_is_divergence_too(prepared: Workspace
 def test_the_run_of_a_training_that_diverged_has_failed_in_mlflow(prepared: Workspace) -> None:
     with pytest.raises(Diverged):
         train(scenario(**EXPLODES), prepared)
-    from evergreen.registry import connect
+    from evergreen.registry.models import connect
 
     (run,) = connect(prepared).search_runs(experiment_names=["evergreen-quickstart"], output_format="list")
     assert run.info.status == "FAILED"

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from evergreen.energy import Energy, Meter
+from evergreen.energy.ledger import Cost, Entry, device, note
+from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.ledger import Cost, Entry, device, note
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from flows.tuning import write_settings
 from tasks import tune as tune_file
 from tasks.tune import Tuning, page, tune
 from tests.conftest import ROOT
-from tests.evergreen.test_versions import change
+from tests.evergreen.data.test_versions import change
 from tests.tiny import NAME, Tiny
 
 MUCH = 1000.0
@@ -82,7 +82,7 @@ def test_what_the_month_leaves_is_a_limit_as_well(tiny: Tiny) -> None:
 
 
 def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evergreen import tuning
+    from evergreen.training import tuning
 
     change(tiny.workspace, "train", epochs=10)
     monkeypatch.setattr(tuning, "STARTUP_TRIALS", 2)
@@ -102,7 +102,7 @@ def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, m
 def test_killed_in_the_midst_it_goes_on_and_what_it_took_counts(tiny: Tiny) -> None:
     change(tiny.workspace, "train", epochs=200)
     program = (
-        "from evergreen.environment import configure; from evergreen.workspace import Workspace; from evergreen.scenario import Scenario\n"
+        "from evergreen.environment import configure; from evergreen.workspace import Workspace; from evergreen.scenario.settings import Scenario\n"
         "from tasks.tune import tune\n"
         f"w = Workspace.find(); configure(w); tune(Scenario.load(w.scenarios, '{NAME}'), w, 1000, 1)"
     )

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from evergreen.dataset import Item, PartWriter, schema, staged, table
+from evergreen.data.dataset import Item, PartWriter, schema, staged, table
 from evergreen.errors import DataRefused
-from evergreen.images import Header, Inspection
+from evergreen.media.images import Header, Inspection
 from evergreen.names import tidy
-from evergreen.scenario import Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
 from tasks.validate import Validation, page, unchanged, validate
@@ -292,7 +292,7 @@ def test_finding_it_unchanged_imports_neither_great_expectations_nor_pandas(work
         import json, sys
         from pathlib import Path
         from pydantic import TypeAdapter
-        from evergreen.scenario import Scenario
+        from evergreen.scenario.settings import Scenario
         from evergreen.workspace import Workspace
         from tasks.collect import Collection
         from tasks.validate import Validation, unchanged

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from evergreen.scenario import Scenario
-from evergreen.versions import data_unchanged, data_version, fetch_data
+from evergreen.data.versions import data_unchanged, data_version, fetch_data
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.version import DataVersion, page, stage, unchanged, version
-from tests.evergreen.test_versions import clone, put, repository
+from tests.evergreen.data.test_versions import clone, put, repository
 
 COLLECTION: Any = None  # version looks at what is staged, not at what collect says
 

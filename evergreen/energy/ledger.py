@@ -1,0 +1,144 @@
+"""What every stage of every run took on this machine: one line each, only ever added to.
+
+MLflow keeps what a *model* cost; the ledger keeps what was *spent*, also by runs that failed, found nothing to do or made no model. Budgets are
+held against it and estimates are made from it. A line is written by one append, so that runs beside each other can't mix theirs and a kill
+leaves none or a whole one. A stage that is killed leaves none: what it spent is unknown, and no sum counts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from evergreen.energy.methods import gpu_count
+from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something takes or took. None where it is unknown; money also where the scenario names no price.
+
+    Attributes:
+        seconds: of the clock.
+        energy_wh, energy_uncertainty_wh: the true value is within the latter of the former.
+        carbon_gco2e: of that energy, at the grid's intensity.
+        money: of machine hours and energy, in the scenario's currency.
+    """
+
+    seconds: float
+    energy_wh: float | None
+    energy_uncertainty_wh: float | None
+    carbon_gco2e: float | None
+    money: float | None
+
+    @classmethod
+    def of(cls, scenario: Scenario, seconds: float, energy_wh: float | None, energy_uncertainty_wh: float | None) -> Cost:
+        """With the scenario's grid and prices.
+
+        Raises:
+            WrongUse: nothing is known of the grid of the scenario's country.
+        """
+        from evergreen.energy.carbon import intensity
+
+        grid, price = intensity(scenario.country), scenario.price
+        carbon = None if energy_wh is None else energy_wh / 1000 * grid.gco2e_per_kwh
+        money = None
+        if price is not None and (price.per_kwh is None or energy_wh is not None):
+            money = seconds / 3600 * (price.per_machine_hour or 0) + (energy_wh or 0) / 1000 * (price.per_kwh or 0)
+        return cls(seconds, energy_wh, energy_uncertainty_wh, carbon, money)
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other. With an unknown part a sum is unknown."""
+
+        def both(one: float | None, two: float | None) -> float | None:
+            return None if one is None or two is None else one + two
+
+        return Cost(
+            self.seconds + other.seconds,
+            both(self.energy_wh, other.energy_wh),
+            both(self.energy_uncertainty_wh, other.energy_uncertainty_wh),
+            both(self.carbon_gco2e, other.carbon_gco2e),
+            both(self.money, other.money),
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stage of one run.
+
+    Attributes:
+        stage: its name.
+        ended_at: when, in UTC, as ISO 8601.
+        device: `device()` of the machine.
+        work: how much it did, in units of `work_kind`; None where it failed or does not say.
+        work_kind: entries of one stage, device and kind of work take time and energy in proportion to their work.
+        cost: what it took.
+    """
+
+    stage: str
+    ended_at: str
+    device: str
+    work: float | None
+    work_kind: str
+    cost: Cost
+
+
+def path(workspace: Workspace, name: str) -> Path:
+    return workspace.private / "ledger" / f"{name}.jsonl"
+
+
+def note(workspace: Workspace, name: str, entry: Entry) -> None:
+    """Add a line.
+
+    Raises:
+        OSError: it could not be written whole.
+    """
+    file, line = path(workspace, name), json.dumps(asdict(entry)).encode() + b"\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(f"{file} could not be written to the end of a line: the disk is full")
+    finally:
+        os.close(descriptor)
+
+
+def read(workspace: Workspace, name: str) -> list[Entry]:
+    """All lines, oldest first. One that cannot be understood (a torn one after a full disk) is passed over."""
+    try:
+        lines = path(workspace, name).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            told = json.loads(line)
+            entries.append(Entry(**{**told, "cost": Cost(**told["cost"])}))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return entries
+
+
+def of_month(entries: Iterable[Entry], moment: datetime) -> list[Entry]:
+    """Those that ended in the calendar month of `moment`, in UTC."""
+    month = moment.astimezone(UTC).strftime("%Y-%m")
+    return [entry for entry in entries if entry.ended_at.startswith(month)]
+
+
+def device() -> str:
+    """The machine as far as it decides what work takes: its processor, how many threads of it, and its graphics cards."""
+    model = platform.processor() or platform.machine()
+    try:
+        told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = told[1] if told else model
+    except OSError:
+        pass
+    cards = gpu_count()
+    return f"{model}, {len(os.sched_getaffinity(0))} threads" + (f", {cards} GPUs" if cards else "")

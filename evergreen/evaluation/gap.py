@@ -1,0 +1,72 @@
+"""Whether a model is as good on the test split as it was on the validation split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evergreen import figures
+from evergreen.workspace import Workspace
+
+# The kept epoch is the one that did best on val: a little better there is to be expected, so that only what is very unlikely to be chance counts.
+LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Accuracy on val at the kept epoch, and on test.
+
+    Attributes:
+        val, test: the accuracies, shares of `val_items` and `test_items`.
+        difference: val less test, which lies between `low` and `high` at a confidence of 1 - `LEVEL` (`evergreen.evaluation.metrics.difference`).
+        beyond_chance: whether the interval does not hold 0.
+    """
+
+    val: float
+    val_items: int
+    test: float
+    test_items: int
+    difference: float
+    low: float
+    high: float
+    beyond_chance: bool
+
+    def __str__(self) -> str:
+        val, test = figures.percent(self.val, items=self.val_items), figures.percent(self.test, items=self.test_items)
+        apart = figures.points(abs(self.difference), *sorted((abs(self.low), abs(self.high)))).replace("+", "")
+        said = f"{val} on val, but {test} on test: {apart} apart, which is not chance"
+        if self.difference < 0:
+            return f"{said}. The test split is easier than val: expect less of new images than the test says."
+        return (
+            f"{said}. Test images differ from those trained on (another source, camera, patient or time?): expect new images "
+            "to do as test does, see the commonest mistakes, and collect more images like those of test."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "sentence": str(self) if self.beyond_chance else None}
+
+
+def gap(workspace: Workspace, name: str, metrics: dict[str, float | None]) -> Gap | None:
+    """Of the model that stands in `outputs/NAME`.
+
+    Args:
+        metrics: `tasks.evaluate.Evaluation.metrics` of it.
+
+    Returns:
+        None where there is no val split, or what is needed can't be read.
+    """
+    from evergreen.evaluation.metrics import difference
+
+    try:
+        settings = json.loads((workspace.model(name) / "settings.json").read_text())
+        history = json.loads((workspace.model(name) / "history.json").read_text())
+        val_items = int(json.loads((workspace.splits(name) / "summary.json").read_text())["splits"]["val"])
+        val = float(history[settings["best_epoch"] - 1]["val_accuracy"])
+        test, test_items = float(metrics["accuracy"] or 0), int(metrics["test_items"] or 0)
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    if not val_items or not test_items:
+        return None
+    apart, low, high = difference(round(val * val_items), val_items, round(test * test_items), test_items, level=LEVEL)
+    return Gap(val, val_items, test, test_items, apart, low, high, low > 0 or high < 0)

@@ -1,0 +1,596 @@
+"""What an encoded image is, its pixels, and its looks. Nothing here trusts the bytes it is given.
+
+OpenCV decodes (it is the fastest, and honours EXIF rotation); Pillow decodes where OpenCV has no good answer: it puts
+transparent images on white, and gives the second opinion on what OpenCV refuses. The size is read and checked first.
+
+Images of more than 8 bits a value ("deep": microscopes, X-ray and thermal cameras) hold 10 or 12 bits in 16, or measured values in 32. Which of
+their values are black and white is said by a `PixelRange`, one for a whole data set; `evergreen.media.depth` chooses it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Channels = Literal[1, 3]
+
+MAX_PIXELS = 50_000_000  # the default of a scenario's collect.max_pixels
+
+
+# Formats that people have and that are not read, and what to do about them.
+NOT_READ = {
+    "heic": "install the reader (pip install pillow-heif), or convert it: magick mogrify -format jpg *.heic",
+    "jpeg-xl": "convert it to PNG: djxl IN.jxl OUT.png",
+    "jpeg-2000": "convert it to PNG: magick mogrify -format png *.jp2",
+    "dicom": "convert it to 16-bit PNG: dcmj2pnm +on2 IN.dcm OUT.png",
+    "raw": "develop it to JPEG or 16-bit TIFF, for example with darktable-cli",
+    "psd": "export it to PNG",
+    "openexr": "convert it to a floating-point TIFF of one channel, or to PNG",
+    "pnm": "convert it to PNG: magick mogrify -format png *.pgm",
+}
+
+
+class BadImage(Exception):
+    """Bytes that are no usable image.
+
+    Attributes:
+        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged`, `undecodable`, or a format that is known
+            and not read (one of `NOT_READ`).
+        detail: for reading: one clause.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        return BadImage, (self.reason, self.detail)
+
+
+class PixelRange(NamedTuple):
+    """Which values of a deep image become black and white; those between are spread evenly, those outside are clipped. In the
+    file's own units. Images of 8 bits are taken as they are."""
+
+    low: float
+    high: float
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of any kind to uint8 of the same shape; what is not a number becomes black."""
+        import numpy as np
+
+        if values.dtype == np.uint16:
+            table: np.ndarray = _table(self)
+            return table[values]
+        numbers = np.nan_to_num(values.astype(np.float64), nan=self.low, posinf=self.high, neginf=self.low)
+        scaled = (numbers - self.low) * (255 / (self.high - self.low))
+        return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+    def __str__(self) -> str:
+        return f"{{low: {self.low:.10g}, high: {self.high:.10g}}}"
+
+
+@cache
+def _table(pixel_range: PixelRange) -> np.ndarray:
+    """uint8 (65536,): what each 16-bit value becomes."""
+    import numpy as np
+
+    return pixel_range.apply(np.arange(2**16, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image says of itself.
+
+    Attributes:
+        format: `JPEG`, `PNG`, `BMP`, `GIF`, `WEBP`, `TIFF`, `AVIF`, or `HEIF` where pillow-heif is installed.
+        width, height: pixels, after EXIF rotation.
+        channels: 1 grey, 3 colour (a palette too), 4 with alpha or CMYK.
+        frames: 1, or 2 where there are two or more.
+        alpha: whether pixels may be transparent.
+        deep: whether values have more than 8 bits.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    frames: int = 1
+    alpha: bool = False
+    deep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A header and the looks of the pixels, as the data set's columns of these names (docs/architecture.md).
+
+    Attributes:
+        brightness, contrast: mean and standard deviation of the grey image, 0 to 1.
+        sharpness: variance of the Laplacian of the grey image (0 to 255), shrunk to a long side of at most 256 pixels.
+        perceptual_hash: 64 bits, see `perceptual_hash`.
+    """
+
+    header: Header
+    brightness: float
+    contrast: float
+    sharpness: float
+    perceptual_hash: int
+
+
+def read_header(data: bytes) -> Header:
+    """Read the format and size of an encoded image without decoding it.
+
+    Raises:
+        BadImage: `empty`, `not-an-image`, `truncated`, `undecodable` or one of `NOT_READ`.
+    """
+    if not data:
+        raise BadImage("empty", "the file has no bytes")
+    try:
+        if data.startswith(b"\xff\xd8\xff"):
+            header = _jpeg_header(data)
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            header = _png_header(data)
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            header = _webp_header(data)
+        elif data.startswith((b"GIF87a", b"GIF89a")):
+            header = _gif_header(data)
+        elif data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) and data[8:10] != b"CR":
+            header = _tiff_header(data)
+        elif data.startswith(b"BM"):
+            header = _bmp_header(data)
+        elif (brand := _iso_media_brand(data)) == "avif":
+            header = _container_header("AVIF", data)
+        elif brand == "heic" and _reads_heif():
+            header = _container_header("HEIF", data)
+        elif known := brand if brand in NOT_READ else _format_not_read(data):
+            raise BadImage(known, f"this format is not read: {NOT_READ[known]}")
+        else:
+            raise BadImage("not-an-image", f"the file begins with {data[:12]!r}")
+    except BadImage:
+        raise
+    except (struct.error, IndexError, EOFError):
+        raise BadImage("truncated", "the file ends inside its header") from None
+    except Exception as error:  # Pillow's parsers raise many kinds on mutated headers
+        raise BadImage(_why(error), f"unreadable header: {error}") from None
+    if header.width < 1 or header.height < 1:
+        raise BadImage("undecodable", f"its header says {header.width}×{header.height} pixels")
+    return header
+
+
+def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> np.ndarray:
+    """Decode one image: EXIF rotation applied, CMYK and palettes turned to RGB, transparency put on white.
+
+    Args:
+        pixel_range: by which deep images are brought to 8 bits; without it 16 bits lose the lower 8, and 32 bits are refused.
+
+    Returns:
+        uint8 (height, width, channels), RGB order, 0 to 255.
+
+    Raises:
+        BadImage: any of its reasons; images over `max_pixels`, and those of several frames, are refused before decoding.
+    """
+    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
+    return pixels if channels == 3 else pixels[:, :, None]
+
+
+def prepare(
+    data: bytes,
+    height: int,
+    width: int,
+    channels: Channels,
+    max_pixels: int = MAX_PIXELS,
+    pixel_range: PixelRange | None = None,
+) -> np.ndarray:
+    """Encoded bytes to a model's input. Training and serving both come through here, so that they can't differ.
+
+    Args:
+        pixel_range: as `decode`; the one that the model learned with.
+
+    Returns:
+        uint8 (height, width, channels), RGB order, 0 to 255; resized without keeping the aspect ratio.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
+    if pixels.shape[0] != height or pixels.shape[1] != width:
+        import cv2
+
+        shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return pixels if channels == 3 else pixels[:, :, None]
+
+
+def inspect(data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> Inspection:
+    """Decode one image once, and take its header and image statistics.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    import cv2
+
+    header = _checked_header(data, max_pixels)
+    grey = _decode(header, data, 1, pixel_range)
+    height, width = grey.shape
+    if (width, height) != (header.width, header.height):  # rotation that only the decoder saw
+        header = replace(header, width=width, height=height)
+    mean, variance = _mean_and_variance(grey)
+    longest = max(height, width)
+    small = grey
+    if longest > 256:
+        size = (max(1, round(width * 256 / longest)), max(1, round(height * 256 / longest)))
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    _, sharpness = _mean_and_variance(cv2.Laplacian(small, cv2.CV_16S))
+    return Inspection(header, mean / 255, variance**0.5 / 255, sharpness, perceptual_hash(small))
+
+
+def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """A deep image's values as they stand in the file, (height, width) or (height, width, 3); None of any other image.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    header = _checked_header(data, max_pixels)
+    return _deep_values(header, data) if header.deep else None
+
+
+def perceptual_hash(grey: np.ndarray) -> int:
+    """64 bits that hardly change when the image is scaled, re-encoded or a little brighter (pHash: Zauner 2010, "Implementation
+    and Benchmarking of Perceptual Image Hash Functions"): signs of the 8×8 lowest frequencies of the 32×32 image's cosine
+    transform against their median.
+
+    Args:
+        grey: uint8 (height, width).
+    """
+    import cv2
+    import numpy as np
+
+    if grey.shape != (32, 32):
+        shrinks = min(grey.shape) >= 32
+        grey = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR_EXACT)
+    cosines = _cosines()
+    low = (cosines @ grey.astype(np.float64) @ cosines.T).ravel()
+    ordered = np.sort(low)
+    bits = low > (ordered[31] + ordered[32]) / 2
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+@cache
+def _cosines() -> np.ndarray:
+    """float64 (8, 32): the lowest frequencies of the cosine transform, as whole numbers: then every sum is exact, and the hash
+    is the same on every processor."""
+    import numpy as np
+
+    frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
+    return np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+
+
+def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
+    """From whole numbers, so that they are the same on every processor."""
+    import cv2
+
+    total, squares = int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
+    return total / pixels.size, (squares * pixels.size - total * total) / pixels.size**2
+
+
+def _checked_header(data: bytes, max_pixels: int) -> Header:
+    header = read_header(data)
+    if header.width * header.height > max_pixels:
+        raise BadImage("too-large", f"{header.width}×{header.height} pixels; at most {max_pixels:,} are allowed")
+    if header.frames > 1:
+        raise BadImage("animated", "it has several frames, and nothing says which one the label is for")
+    return header
+
+
+def _decode(header: Header, data: bytes, channels: Channels, pixel_range: PixelRange | None) -> np.ndarray:
+    """uint8 (height, width) for one channel, (height, width, 3) RGB for three."""
+    if header.deep and pixel_range is not None:
+        return _decode_deep(header, data, channels, pixel_range)
+    cv2 = quiet_cv2()
+    if not header.alpha and header.format not in ("AVIF", "HEIF"):  # of these OpenCV ignores the rotation
+        pixels = _decode_with_cv2(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
+        if pixels is not None and pixels.dtype == "uint8":
+            return pixels
+    return decode_with_pillow(header, data, channels)
+
+
+def _decode_with_cv2(data: bytes, flags: int) -> np.ndarray | None:
+    import numpy as np
+
+    cv2 = quiet_cv2()
+    try:
+        found: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    return found
+
+
+def _decode_deep(header: Header, data: bytes, channels: Channels, pixel_range: PixelRange) -> np.ndarray:
+    """As `_decode`, with the values between `pixel_range.low` and `high` spread over 0 to 255."""
+    import numpy as np
+
+    cv2 = quiet_cv2()
+    pixels = pixel_range.apply(_deep_values(header, data))
+    if pixels.ndim == 2 and channels == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if header.alpha:
+        alpha = _alpha(header, data)
+        if pixels.ndim == 3:
+            alpha = alpha[:, :, None]
+        pixels = np.rint(pixels * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 and channels == 1 else pixels
+
+
+def _deep_values(header: Header, data: bytes) -> np.ndarray:
+    """(height, width) or (height, width, 3) RGB, of the file's own kind of number; the colours of what is transparent too."""
+    import numpy as np
+    from PIL import ImageOps
+
+    cv2 = quiet_cv2()
+    values = _decode_with_cv2(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if values is not None and values.ndim in (2, 3):
+        return values if values.ndim == 2 else np.ascontiguousarray(values[:, :, 2::-1])
+    try:
+        with _open(header.format, data) as image:
+            image.load()
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
+                values = np.asarray(turned)
+                return values.astype(values.dtype.newbyteorder("="))
+    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+        raise BadImage(_why(error), str(error) or type(error).__name__) from None
+    raise BadImage("undecodable", f"its values of more than 8 bits cannot be read (Pillow's mode {turned.mode})")
+
+
+def _alpha(header: Header, data: bytes) -> np.ndarray:
+    """float64 (height, width), 0 transparent to 1 opaque."""
+    import numpy as np
+    from PIL import ImageOps
+
+    try:
+        with _open(header.format, data) as image:
+            image.load()
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")) / 255
+    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+        raise BadImage(_why(error), str(error) or type(error).__name__) from None
+
+
+def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with _open(header.format, data) as image:
+            image.load()
+            if image.mode in ("F", "I"):
+                kind = "floating point" if image.mode == "F" else "32 bits deep"
+                raise BadImage(
+                    "undecodable", f"its pixels are {kind}, and preprocess.range does not say which values are black and white"
+                )
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I;16"):
+                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+            if turned.has_transparency_data:
+                colour = turned.convert("RGBA")
+                turned = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+            return np.array(turned.convert("L" if channels == 1 else "RGB"))
+    except BadImage:
+        raise
+    except MemoryError:
+        raise BadImage("too-large", f"{header.width}×{header.height} pixels do not fit in memory") from None
+    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+        raise BadImage(_why(error), str(error) or type(error).__name__) from None
+
+
+def _open(format_name: str, data: bytes) -> Any:
+    """Pillow's reader of one format: no guessing among all formats, and no warning about sizes, which we check ourselves."""
+    from PIL import (
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+
+    readers: dict[str, Any] = {
+        "AVIF": AvifImagePlugin.AvifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+    }
+    if format_name == "HEIF":
+        from pillow_heif.as_plugin import HeifImageFile
+
+        return HeifImageFile(io.BytesIO(data))
+    return readers[format_name](io.BytesIO(data))
+
+
+def _why(error: Exception) -> str:
+    signs = ("truncat", "unexpected end", "not enough", "end of file")
+    return "truncated" if any(sign in str(error).lower() for sign in signs) else "undecodable"
+
+
+@cache
+def quiet_cv2() -> Any:
+    """OpenCV, that writes nothing of its own to standard error (libjpeg still does)."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def _jpeg_header(data: bytes) -> Header:
+    """Walk the segments to the frame header (ITU-T T.81, B.2.2): a few microseconds, where a library takes twenty."""
+    position, turned = 2, False
+    while True:
+        # Stray bytes before a marker are skipped, as decoders do (libjpeg's `next_marker`).
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise BadImage("truncated", "the file ends inside its header")
+        while data[position] == 0xFF:
+            position += 1
+        marker, length = data[position], int.from_bytes(data[position + 1 : position + 3], "big")
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:  # these have no length
+            position += 1
+            continue
+        if marker == 0xE1 and data[position + 3 : position + 9] == b"Exif\0\0":
+            turned = turned or _exif_turns(data[position + 9 : position + 1 + length])
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, channels = struct.unpack_from(">HHB", data, position + 4)
+            if turned:
+                width, height = height, width
+            return Header("JPEG", width, height, channels if channels in (1, 3, 4) else 3)
+        elif marker in (0xDA, 0xD9):
+            raise BadImage("undecodable", "there is no frame header before the pixels")
+        if length < 2:
+            raise BadImage("truncated" if position + 3 > len(data) else "undecodable", "a header segment has no length")
+        position += 1 + length
+
+
+def _png_header(data: bytes) -> Header:
+    width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
+    alpha, frames, turned = kind in (4, 6), 1, False
+    position, before = 8, True  # before the pixels: there stands all that says how to show them
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        body = position + 8
+        if body + length > len(data):  # a decoder may reserve the gigabytes that a chunk claims
+            raise BadImage("truncated", f"a chunk of {length:,} bytes is not all there")
+        if name == b"IEND":
+            break
+        if name == b"IDAT":
+            before = False
+        elif before and name == b"tRNS":
+            alpha = True
+        elif before and name == b"eXIf":
+            turned = _exif_turns(data[body : body + length])
+        elif before and name == b"acTL":
+            frames = min(2, max(1, int.from_bytes(data[body : body + 4], "big")))
+        position = body + length + 4
+    if turned:
+        width, height = height, width
+    return Header("PNG", width, height, 4 if alpha else 1 if kind == 0 else 3, frames, alpha, bits == 16)
+
+
+def _webp_header(data: bytes) -> Header:
+    """The canvas (RFC 9649): Pillow's reader would reserve memory for it at once."""
+    if len(data) < 30 or len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise BadImage("truncated", "the file is shorter than it says")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        flags = data[20]
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        alpha, animated = bool(flags & 0x10), bool(flags & 0x02)
+        if flags & 0x08 and (exif := data.rfind(b"EXIF")) >= 0 and _exif_turns(data[exif + 8 :]):
+            width, height = height, width
+        return Header("WEBP", width, height, 4 if alpha else 3, 2 if animated else 1, alpha)
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        alpha = bool(bits >> 28 & 1)
+        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 4 if alpha else 3, alpha=alpha)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header("WEBP", width & 0x3FFF, height & 0x3FFF, 3)
+    raise BadImage("undecodable", "there is no picture in the file")
+
+
+def _gif_header(data: bytes) -> Header:
+    with _open("GIF", data) as image:
+        width, height = image.size
+        alpha = "transparency" in image.info
+        channels = 4 if alpha else 1 if image.mode == "L" else 3
+        return Header("GIF", width, height, channels, 2 if image.is_animated else 1, alpha)
+
+
+def _tiff_header(data: bytes) -> Header:
+    try:
+        opened = _open("TIFF", data)
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        advice = "save it with 8 or 16 bits a value, or grey with 32 bits"
+        raise BadImage("undecodable", f"TIFFs with values of this kind are not read: {advice}") from None
+    with opened as image:
+        width, height = image.size
+        alpha = image.mode in ("LA", "RGBA", "La", "RGBa", "PA")
+        grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
+        channels = 4 if alpha or image.mode == "CMYK" else 1 if grey else 3
+        if 50706 in image.tag_v2 or (330 in image.tag_v2 and image.tag_v2.get(254, 0) & 1):
+            # DNGVersion; or a preview (NewSubfileType) of a picture that stands elsewhere in the file (SubIFDs)
+            raise BadImage("raw", f"this format is not read: {NOT_READ['raw']}")
+        bits = image.tag_v2.get(258, 1)  # BitsPerSample
+        deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
+        return Header("TIFF", width, height, channels, 2 if image.is_animated else 1, alpha, deep)
+
+
+def _iso_media_brand(data: bytes) -> str | None:
+    """`avif`, `heic` or `raw` (Canon's CR3) of a container as ISO/IEC 14496-12 has it; None of any other file."""
+    if data[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    if brands & {b"avif", b"avis"}:
+        return "avif"
+    if brands & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}:
+        return "heic"
+    return "raw" if b"crx " in brands else None
+
+
+def _format_not_read(data: bytes) -> str | None:
+    """Which of `NOT_READ` a file is, by its first bytes."""
+    if data[128:132] == b"DICM":
+        return "dicom"
+    if data.startswith(b"II*\0") and data[8:10] == b"CR":
+        return "raw"
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 8:
+        return "pnm"
+    starts = {
+        b"\xff\x0a": "jpeg-xl", b"\0\0\0\x0cJXL ": "jpeg-xl", b"\0\0\0\x0cjP  ": "jpeg-2000", b"\xff\x4f\xff\x51": "jpeg-2000",
+        b"IIRO": "raw", b"IIRS": "raw", b"MMOR": "raw", b"IIU\0": "raw", b"FUJIFILMCCD-RAW": "raw", b"8BPS": "psd", b"\x76\x2f\x31\x01": "openexr",
+    }  # fmt: skip
+    return next((name for start, name in starts.items() if data.startswith(start)), None)
+
+
+@cache
+def _reads_heif() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pillow_heif") is not None
+
+
+def _container_header(format_name: str, data: bytes) -> Header:
+    with _open(format_name, data) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112) in (5, 6, 7, 8):
+            width, height = height, width
+        alpha = image.mode in ("LA", "RGBA")
+        channels = 4 if alpha else 1 if image.mode == "L" else 3
+        return Header(format_name, width, height, channels, 2 if getattr(image, "n_frames", 1) > 1 else 1, alpha)
+
+
+def _bmp_header(data: bytes) -> Header:
+    with _open("BMP", data) as image:
+        width, height = image.size
+        return Header("BMP", width, height, 1 if image.mode in ("1", "L") else 3)
+
+
+def _exif_turns(exif: bytes) -> bool:
+    """Whether the orientation swaps width and height. Damaged EXIF data turns nothing."""
+    from PIL import Image
+
+    try:
+        tags = Image.Exif()
+        tags.load(b"Exif\0\0" + exif if not exif.startswith(b"Exif\0\0") else exif)
+        return tags.get(0x0112) in (5, 6, 7, 8)
+    except Exception:
+        return False

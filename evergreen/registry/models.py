@@ -1,0 +1,448 @@
+"""MLflow as Evergreen uses it: one registered model a scenario, `evergreen-NAME`, whose aliases say what is in use.
+
+`@champion` is in use, `@previous` was before it, `@challenger` was registered last. An alias is moved in one step, and only after
+everything about its new version is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import sqlite3
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen import progress
+from evergreen.errors import EvergreenError, Unreachable, WrongUse
+from evergreen.registry.store import ARTIFACT_ROOT, database, readdress
+from evergreen.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+log = logging.getLogger("evergreen")
+
+ALIASES = ("champion", "challenger", "previous")
+NOTE = (
+    "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
+)
+REFUSED = "refused-"  # and the moment: the gate kept the version from becoming the champion
+# What `look_up` asks a local store, in MLflow's tables. A test compares it with MLflow's own client.
+VERSION_AND_ALIASES = """
+SELECT '' AS alias, version, run_id, creation_time
+FROM model_versions JOIN model_version_tags USING (workspace, name, version)
+WHERE workspace = 'default' AND name = :name AND key = 'fingerprint' AND value = :fingerprint AND current_stage <> 'Deleted_Internal'
+UNION ALL
+SELECT alias, version, NULL, NULL FROM registered_model_aliases WHERE workspace = 'default' AND name = :name
+"""
+ANSWER_SECONDS = 10  # that a server may take; MLflow's client is asked then, which has more patience
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}  # MLflow's own, with a server that is away, is minutes
+MOMENT = "%Y%m%dT%H%M%S.%fZ"
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A champion that was put back.
+
+    Attributes:
+        scenario: its name.
+        champion: the version in use now.
+        previous: the one that was.
+    """
+
+    scenario: str
+    champion: int
+    previous: int
+
+    def __str__(self) -> str:
+        return (
+            f"evergreen-{self.scenario}: version {self.champion} is the champion again; version {self.previous} is @previous now "
+            f"(the same command undoes this)."
+        )
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the store holds now.
+
+    Attributes:
+        version: that has the fingerprint asked for; None where none has.
+        run_id: of that version.
+        created_at_ms: when it was made (Unix time). With the fingerprint it names this very version: by whatever address the store is
+            reached, wherever the checkout was moved to, and also where another store, or a new one, has another model under the same number.
+        aliases: version by alias.
+    """
+
+    version: int | None
+    run_id: str | None
+    created_at_ms: int
+    aliases: dict[str, int]
+
+    @classmethod
+    def of(cls, versions: Iterable[tuple[int, str, int]], aliases: dict[str, int]) -> Held:
+        """The last made of several versions with one fingerprint: `(version, run_id, created_at_ms)` each."""
+        version, run_id, created_at_ms = max(versions, default=(None, None, 0))
+        return cls(version, run_id, created_at_ms, aliases)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """That the gate kept a version from becoming the champion.
+
+    Attributes:
+        at: when, UTC.
+        reason: in a sentence.
+        champion: that it was compared with; None where there was none.
+        settings: a digest of the scenario's settings (`evergreen.registry.origin.settings_digest`).
+    """
+
+    at: datetime
+    reason: str
+    champion: int | None
+    settings: str
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """The user's or `evergreen up`'s MLflow where there is one, else the checkout's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(workspace)}"
+
+
+def registry_uri(workspace: Workspace) -> str:
+    """Where models are registered: where runs are tracked, unless the user has named another place."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(workspace)
+
+
+def connect(workspace: Workspace) -> Any:
+    """The module `mlflow`, set to `tracking_uri`."""
+    os.environ["EVERGREEN_ROOT"] = str(workspace.root)
+    for setting, patience in PATIENCE.items():
+        os.environ.setdefault(setting, patience)
+    uri = tracking_uri(workspace)
+    if uri == f"sqlite:///{database(workspace)}":
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
+        readdress(database(workspace))
+    else:
+        os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
+    if "mlflow" not in sys.modules:
+        with progress.task("Starting MLflow"):
+            import mlflow
+    import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+
+    from evergreen.registry.artifacts import served_or_beside
+
+    # As the entry point does, which an environment that an earlier version was installed in lacks.
+    repositories: dict[str, Any] = get_registered_artifact_repositories()
+    repositories["mlflow-artifacts"] = served_or_beside
+    named = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(named["MLFLOW_REGISTRY_URI"] or uri)
+    for name, value in named.items():  # MLflow writes them, and the next question would take them for the user's
+        if value is None:
+            os.environ.pop(name, None)
+    return mlflow
+
+
+def model_name(name: str) -> str:
+    return f"evergreen-{name}"
+
+
+def look_up(workspace: Workspace, name: str, fingerprint: str) -> Held:
+    """What the store holds now of a scenario's model: the version with a fingerprint, and all aliases. Asked at every run that changes nothing,
+    and so without importing MLflow (3 s) where the store is a SQLite file or a server that asks for no credentials.
+
+    Raises:
+        Unreachable: the store does not answer.
+    """
+    uri, model = registry_uri(workspace), model_name(name)
+    if uri.startswith("sqlite:///") and "?" not in uri:
+        with contextlib.suppress(sqlite3.Error):  # locked, or of another version of MLflow
+            return _from_file(Path(uri.removeprefix("sqlite:///")), model, fingerprint)
+    if uri.startswith(("http://", "https://")):
+        with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+            return _from_server(uri.rstrip("/"), model, fingerprint)
+    try:
+        found = connect(workspace).MlflowClient().search_model_versions(_filter(model, fingerprint))
+    except Exception as error:  # also SQLAlchemy's, of a file that is no database
+        raise unreachable(workspace, error) from None
+    versions = [(int(one.version), str(one.run_id), int(one.creation_timestamp)) for one in found]
+    return Held.of(versions, aliases(workspace, name))
+
+
+def _from_file(path: Path, model: str, fingerprint: str) -> Held:
+    if not path.exists():
+        return Held.of([], {})
+    with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro", uri=True)) as store:
+        rows = store.execute(VERSION_AND_ALIASES, {"name": model, "fingerprint": fingerprint}).fetchall()
+    aliases = {alias: int(version) for alias, version, *_ in rows if alias}
+    return Held.of([(int(version), run_id, created) for alias, version, run_id, created in rows if not alias], aliases)
+
+
+def _from_server(url: str, model: str, fingerprint: str) -> Held:
+    """Raises OSError, ValueError, KeyError or an HTTPException where there is no answer, or none that is understood; perhaps it wants
+    credentials, and MLflow's client knows where they are."""
+
+    def ask(method: str, **question: str) -> dict[str, Any]:
+        address = f"{url}/api/2.0/mlflow/{method}?{urllib.parse.urlencode(question)}"
+        try:
+            with urllib.request.urlopen(address, timeout=ANSWER_SECONDS) as response:
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            answer = json.load(error)
+            if answer.get("error_code") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        return answer
+
+    found = ask("model-versions/search", filter=_filter(model, fingerprint)).get("model_versions", [])
+    versions = [(int(one["version"]), one.get("run_id", ""), int(one["creation_timestamp"])) for one in found]
+    named = ask("registered-models/get", name=model).get("registered_model", {}).get("aliases", [])
+    return Held.of(versions, {one["alias"]: int(one["version"]) for one in named})
+
+
+def _filter(model: str, fingerprint: str) -> str:
+    return f"name = '{model}' AND tags.fingerprint = '{fingerprint}'"
+
+
+def find_version(workspace: Workspace, name: str, wanted: str) -> int:
+    """The version that an alias or a number means.
+
+    Raises:
+        WrongUse: there is none; the error lists what there is.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client: MlflowClient = connect(workspace).MlflowClient()
+    try:
+        if wanted.isdigit():
+            return int(client.get_model_version(model_name(name), wanted).version)
+        return int(client.get_model_version_by_alias(model_name(name), wanted).version)
+    except MlflowException as error:
+        _raise_where_away(workspace, error)
+        if not _versions(client, name):
+            from evergreen.scenario.settings import Scenario
+
+            Scenario.load(workspace.scenarios, name)  # which says so where there is no such scenario
+        raise WrongUse(
+            f"{model_name(name)} has no version {wanted}", expected=_there_are(client, name), received=wanted,
+            fix=_how_to_get(client, name, wanted),
+        ) from None  # fmt: skip
+
+
+def aliases(workspace: Workspace, name: str) -> dict[str, int]:
+    """Version by alias; empty where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    client: MlflowClient = connect(workspace).MlflowClient()
+    try:
+        found = client.get_registered_model(model_name(name)).aliases
+    except MlflowException as error:
+        _raise_where_away(workspace, error)
+        return {}
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def _raise_where_away(workspace: Workspace, error: MlflowException) -> None:
+    """Unless MLflow has just said that there is no such thing.
+
+    Raises:
+        Unreachable: it did not answer, or something else than that.
+    """
+    if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        raise unreachable(workspace, error) from None
+
+
+def unreachable(workspace: Workspace, error: Exception) -> Unreachable:
+    """What MLflow failed at, as an error of ours."""
+    uri = urllib.parse.urlsplit(tracking_uri(workspace))
+    where = uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()  # without a password
+    return Unreachable(
+        f"MLflow at {where} does not answer: {str(error).partition('(Caused')[0]}",
+        fix="See that it does, and do the same again: what is finished is kept, and the champion stays.",
+    )
+
+
+def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None:
+    connect(workspace).MlflowClient().set_registered_model_alias(model_name(name), alias, str(version))
+
+
+def moving_aliases(workspace: Workspace, name: str) -> contextlib.AbstractContextManager[None]:
+    """Hold this while aliases are looked at and moved: nobody else moves them in between."""
+    return workspace.lock(f"promote-{name}")
+
+
+def crown(workspace: Workspace, name: str, version: int) -> int | None:
+    """Make a version the champion, and the champion until now `@previous`; returns the latter. Called with `moving_aliases` held.
+
+    Killed in between, both aliases name the old champion: what was in use is in use.
+    """
+    reigning = aliases(workspace, name).get("champion")
+    if reigning == version:
+        return reigning
+    if reigning is not None:
+        set_alias(workspace, name, "previous", reigning)
+    set_alias(workspace, name, "champion", version)
+    _note(workspace, name, version, "promoted", reigning)
+    return reigning
+
+
+def rollback(workspace: Workspace, name: str) -> Rollback:
+    """Give the previous champion its place back.
+
+    Raises:
+        WrongUse: there is none.
+    """
+    with moving_aliases(workspace, name):
+        current = aliases(workspace, name)
+        champion, previous = current.get("champion"), current.get("previous")
+        if previous is None or champion is None or previous == champion:
+            raise WrongUse(
+                f"{model_name(name)} has no previous champion to go back to",
+                expected="a model that was promoted in another one's place",
+                received=current or None,
+                fix="To use a version of your choice: "
+                f"evergreen promote {name} --version {previous if champion is None and previous else 'N'} --force",
+            )
+        set_alias(workspace, name, "champion", previous)
+        set_alias(workspace, name, "previous", champion)
+        _note(workspace, name, previous, "rolled back to", champion)
+        return Rollback(name, previous, champion)
+
+
+def champion_notes(tags: dict[str, str]) -> list[tuple[datetime, str, int | None]]:
+    """When a version came into use (UTC), how (`promoted` or `rolled back to`), and in whose place; from its tags, oldest first."""
+    return [(at, str(told["how"]), told["instead_of"]) for at, told in _records(tags, NOTE, "how", "instead_of")]
+
+
+def rolled_back_at(workspace: Workspace, name: str, version: int) -> datetime | None:
+    """When a person put this version back into use (UTC); None where it came into use otherwise."""
+    records = champion_notes(connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags)
+    return records[-1][0] if records and records[-1][1] == "rolled back to" else None
+
+
+def refuse(workspace: Workspace, name: str, version: int, reason: str, champion: int | None, settings: str) -> None:
+    """Record on a version that the gate has kept it from becoming the champion. Arguments as in `Refusal`."""
+    _record(workspace, name, version, REFUSED, {"reason": reason, "champion": champion, "settings": settings})
+
+
+def last_refusal(workspace: Workspace, name: str, version: int) -> Refusal | None:
+    """The gate's last refusal of a version; None where there is none."""
+    tags = connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags
+    found = _records(tags, REFUSED, "reason", "champion", "settings")
+    return Refusal(found[-1][0], **found[-1][1]) if found else None
+
+
+def _records(tags: dict[str, str], prefix: str, *keys: str) -> list[tuple[datetime, dict[str, Any]]]:
+    """What `_record` wrote, oldest first; only the given keys, and no record that lacks one."""
+    records = []
+    for key, value in tags.items():
+        if key.startswith(prefix):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                told = json.loads(value)
+                moment = datetime.strptime(key.removeprefix(prefix), MOMENT).replace(tzinfo=UTC)
+                records.append((moment, {wanted: told[wanted] for wanted in keys}))
+    return sorted(records, key=lambda record: record[0])
+
+
+def _note(workspace: Workspace, name: str, version: int, how: str, instead_of: int | None) -> None:
+    """Record a new champion on its version. The alias has moved by now, whatever becomes of the record."""
+    _record(workspace, name, version, NOTE, {"how": how, "instead_of": instead_of})
+
+
+def _record(workspace: Workspace, name: str, version: int, prefix: str, told: dict[str, Any]) -> None:
+    """Tag a version with what has happened to it now. It has happened, also where it cannot be recorded."""
+    key = f"{prefix}{datetime.now(UTC).strftime(MOMENT)}"
+    try:
+        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, json.dumps(told))
+    except Exception as error:
+        log.warning("What became of version %s could not be recorded in MLflow: %s (%s).", version, told, error)
+
+
+def download(workspace: Workspace, name: str, wanted: str) -> Path:
+    """The folder of a registered model (as MLflow lays it out). Where a server has the files, they are fetched once a process into a temporary
+    folder; without a server this is where they are kept, and nothing is copied.
+
+    Raises:
+        WrongUse: there is no such version.
+        EvergreenError: its files can't be read.
+    """
+    version = find_version(workspace, name, wanted)
+    mlflow = connect(workspace)
+    try:
+        address = mlflow.MlflowClient().get_model_version_download_uri(model_name(name), str(version))
+        return _fetched(mlflow, address, tracking_uri(workspace))
+    except (mlflow.MlflowException, OSError) as error:
+        raise EvergreenError(
+            f"the files of {model_name(name)} version {version} can't be read: {error}",
+            fix="They lie below mlruns/artifacts: bring them back, or promote another version.",
+        ) from None
+
+
+_fetched_here: dict[tuple[str, str], tuple[Path, tempfile.TemporaryDirectory[str]]] = {}  # removed when the process ends
+
+
+def _fetched(mlflow: Any, address: str, store: str) -> Path:
+    """The files at an address of MLflow's, on this machine."""
+    if not store.startswith(("http://", "https://")):
+        return Path(mlflow.artifacts.download_artifacts(address))
+    if (address, store) not in _fetched_here:
+        folder = tempfile.TemporaryDirectory(prefix="evergreen-model-")
+        _fetched_here[address, store] = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder.name)), folder
+    return _fetched_here[address, store][0]
+
+
+def download_run_file(workspace: Workspace, name: str, version: int, path: str) -> bytes:
+    """A file that was logged with the run that made a version.
+
+    Args:
+        path: below the run's artifacts.
+
+    Raises:
+        EvergreenError: there is none, or it can't be read.
+    """
+    mlflow = connect(workspace)
+    try:
+        run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
+        with tempfile.TemporaryDirectory() as folder:
+            found = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=folder)
+            return Path(found).read_bytes()
+    except (mlflow.MlflowException, OSError) as error:
+        raise EvergreenError(
+            f"{path} of {model_name(name)} version {version} can't be read: {error}",
+            fix="It lies below mlruns/artifacts, or with the MLflow server.",
+        ) from None
+
+
+def _versions(client: MlflowClient, name: str) -> list[int]:
+    return sorted(int(version.version) for version in client.search_model_versions(f"name='{model_name(name)}'"))
+
+
+def _how_to_get(client: MlflowClient, name: str, wanted: str) -> str:
+    """What to do where a version is asked for that isn't there."""
+    versions = _versions(client, name)
+    if not versions:
+        return f"Train one with: evergreen run {name}"
+    if wanted == "champion":  # versions, and none in use: the gate has refused the first one, or a person has removed the alias
+        return f"Train a better one, or use one as it is: evergreen promote {name} --version {versions[-1]} --force"
+    return "Name one of these."
+
+
+def _there_are(client: MlflowClient, name: str) -> str:
+    versions = _versions(client, name)
+    if not versions:
+        return "a registered model (there is none yet)"
+    return f"one of {', '.join(map(str, versions))}, or an alias: {', '.join(client.get_registered_model(model_name(name)).aliases)}"

@@ -1,0 +1,493 @@
+"""What the records tell of a scenario: its model versions, what each took, its data versions, and what was refused.
+
+Nothing is kept here. MLflow has the versions, their runs and the files logged with them; `data/` the items; `quarantine/` the refused
+ones. What a record lacks is None.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evergreen.data.dataset import Records, batches, iter_parts, read_quarantine, records, table
+from evergreen.energy.ledger import Cost
+from evergreen.energy.ledger import read as read_ledger
+from evergreen.energy.meter import Energy
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.evaluation.mistakes import Mistakes, read_mistakes
+from evergreen.media.depth import extremes
+from evergreen.media.images import BadImage, PixelRange, decode
+from evergreen.registry.models import champion_notes, connect, model_name
+from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger("evergreen")
+
+OF_THE_MODEL = ("preprocess", "train", "evaluate")  # the stages that made it
+THUMBNAIL_SIDE = 64  # pixels, of the longer side
+THUMBNAILS = 8  # of a data version, and of the quarantine
+MAX_PIXELS = 16_000_000  # of an image that a thumbnail is made of
+READABLE = ("label-conflict", "unknown-label")  # refused for other things than their bytes
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version and what is on record about it.
+
+    Attributes:
+        version: its number.
+        made_at: when it was registered, UTC.
+        data_version: that it learned from.
+        batches: names of the batch folders in that.
+        accuracy, accuracy_low, accuracy_high, f1_macro, f1_macro_low, f1_macro_high: on its test split, 0 to 1, with 95 % intervals.
+        test_items: in that split.
+        energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; where that isn't known, of the stages.
+        carbon_gco2e: of that energy.
+        money: what that energy and time cost at the scenario's price of today, in its currency.
+        energy_wh_per_1000, energy_uncertainty_wh_per_1000: of predictions.
+        promoted, reason: what the gate said in its run.
+        gap: that it did otherwise on val than on test by more than chance, in a sentence; None where it didn't, or nothing is on record.
+        saved_by_waiting_gco2e, saved_by_warm_start_wh: against a start at once, and from scratch.
+    """
+
+    version: int
+    made_at: datetime
+    data_version: str | None
+    batches: tuple[str, ...] | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    f1_macro: float | None
+    f1_macro_low: float | None
+    f1_macro_high: float | None
+    test_items: int | None
+    energy_wh: float | None
+    energy_uncertainty_wh: float | None
+    energy_methods: tuple[str, ...]
+    seconds: float | None
+    carbon_gco2e: float | None
+    money: float | None
+    energy_wh_per_1000: float | None
+    energy_uncertainty_wh_per_1000: float | None
+    promoted: bool | None
+    reason: str | None
+    saved_by_waiting_gco2e: float | None
+    saved_by_warm_start_wh: float | None
+    gap: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of champion. `at` and `instead_of` are None where no record says."""
+
+    at: datetime | None
+    how: str
+    version: int
+    instead_of: int | None
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture, as a `data:` address; None where none can be made."""
+
+    address: str | None
+    label: str
+    source: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DataState:
+    """A state of the scenario's data set, and what it brought.
+
+    Attributes:
+        data_version: None where it is what stands in `data/` now and no model has learned from.
+        model_versions: that learned from it.
+        at: when the first of these was registered.
+        items, added: by label, in all and against the state before; None where some batch is not in `data/` any more.
+        relabelled: items whose label its corrections changed.
+        withdrawn: items that it took out of use.
+        thumbnails: of a few added ones.
+    """
+
+    data_version: str | None
+    model_versions: tuple[int, ...]
+    at: datetime | None
+    items: dict[str, int] | None
+    added: dict[str, int] | None
+    relabelled: int | None
+    withdrawn: int | None
+    thumbnails: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """What was refused: records by reason, and a few of them with pictures."""
+
+    by_reason: dict[str, int]
+    thumbnails: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version; `spent` is what all stages of all
+    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's; `mistakes` are
+    those of the version in use on its test split, None where there is none or its predictions are not on record."""
+
+    scenario: str
+    champion: int | None
+    previous: int | None
+    versions: tuple[Version, ...]
+    events: tuple[Event, ...]
+    data: tuple[DataState, ...]
+    quarantined: Quarantined
+    unfinished: int
+    spent: Cost | None
+    currency: str | None
+    mistakes: Mistakes | None = None
+
+    def version(self, number: int | None) -> Version | None:
+        return next((version for version in self.versions if version.version == number), None)
+
+    def front(self) -> list[int]:
+        """The versions that no other one beats: no other is as accurate and takes as little energy for a prediction, and better in one of
+        the two by more than the 95 % intervals of both versions leave open."""
+        known = [v for v in self.versions if v.accuracy is not None and v.energy_wh_per_1000 is not None]
+        return [v.version for v in known if not any(_beats(other, v) for other in known)]
+
+
+def _beats(one: Version, other: Version) -> bool:
+    accuracy, other_accuracy = one.accuracy or 0.0, other.accuracy or 0.0
+    energy, other_energy = one.energy_wh_per_1000 or 0.0, other.energy_wh_per_1000 or 0.0
+    if accuracy < other_accuracy or energy > other_energy:
+        return False
+    low = accuracy if one.accuracy_low is None else one.accuracy_low
+    other_high = other_accuracy if other.accuracy_high is None else other.accuracy_high
+    most = energy + (one.energy_uncertainty_wh_per_1000 or 0.0)
+    other_least = other_energy - (other.energy_uncertainty_wh_per_1000 or 0.0)
+    return low > other_high or most < other_least
+
+
+def read_history(scenario: Scenario, workspace: Workspace) -> History:
+    """What the records tell of a scenario.
+
+    Raises:
+        EvergreenError: MLflow can't be reached.
+    """
+    mlflow = connect(workspace)
+    name, client = scenario.name, mlflow.MlflowClient()
+    try:
+        found = sorted(client.search_model_versions(f"name='{model_name(name)}'"), key=lambda version: int(version.version))
+        named = client.get_registered_model(model_name(name)).aliases if found else {}
+        experiment = client.get_experiment_by_name(model_name(name))
+        runs = _runs(client, experiment.experiment_id) if experiment else {}
+        versions = tuple(_version(mlflow, scenario, version, runs.get(version.run_id or "")) for version in found)
+        events = _events(found, versions, named)
+    except mlflow.MlflowException as error:
+        raise EvergreenError(
+            f"MLflow's records can't be read: {error}", fix="See that MLflow answers, and try again."
+        ) from None
+    ended = {run_id for run_id, run in runs.items() if run.info.status in ("FINISHED", "FAILED", "KILLED")}
+    aliases = {alias: int(number) for alias, number in named.items()}
+    return History(
+        scenario=name,
+        champion=aliases.get("champion"),
+        previous=aliases.get("previous"),
+        versions=versions,
+        events=events,
+        data=_data_states(workspace, name, versions),
+        quarantined=_quarantined(workspace, name),
+        unfinished=len(ended - {version.run_id for version in found}),
+        spent=_known_sum([entry.cost for entry in read_ledger(workspace, name)]),
+        currency=scenario.price.currency if scenario.price else None,
+        mistakes=_mistakes(
+            mlflow, workspace, name, {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0))
+        ),
+    )
+
+
+def _mistakes(mlflow: Any, workspace: Workspace, name: str, run_id: str | None) -> Mistakes | None:
+    """What the version of this run makes of its test split."""
+    with tempfile.TemporaryDirectory() as scratch:
+        predictions = _Fetch(mlflow, run_id, Path(scratch)).file("evaluation/predictions.parquet")
+        return read_mistakes(predictions, batches(workspace, name), _thumbnail)
+
+
+def _known_sum(costs: Sequence[Cost]) -> Cost | None:
+    """Together; with an unknown part a figure is unknown."""
+    return sum(costs[1:], start=costs[0]) if costs else None
+
+
+def _runs(client: Any, experiment_id: str) -> dict[str, Run]:
+    runs: dict[str, Run] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        runs |= {run.info.run_id: run for run in page}
+        token = page.token
+        if not token:
+            return runs
+
+
+def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | None) -> Version:
+    metrics: dict[str, float] = dict(run.data.metrics) if run else {}
+    told = metrics | _numbers(dict(run.data.tags) if run else {})
+    with tempfile.TemporaryDirectory() as scratch:
+        fetch = _Fetch(mlflow, found.run_id, Path(scratch))
+        summary = fetch.json("summary.json")
+        records = fetch.folder("lineage/record")
+        low, high = _f1_interval(fetch.file("evaluation/predictions.parquet"))
+    if summary.get("model_version") != int(found.version):
+        summary = {}
+    energy = _energy(summary, records, found, metrics)
+    carbon = summary.get("carbon_gco2e") if _trained(summary) else None
+    money = None
+    with contextlib.suppress(WrongUse):  # nothing is known of the country's grid
+        cost = Cost.of(scenario, energy.seconds, energy.energy_wh, energy.uncertainty_wh)
+        carbon = cost.carbon_gco2e if carbon is None else carbon
+        money = cost.money if energy.seconds else None
+    of_data = records.get("stage-version", {}).get("result", {}).get("batches")
+    test_items = metrics.get("test_items")
+    return Version(
+        version=int(found.version),
+        made_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        data_version=found.tags.get("data_version"),
+        batches=None if of_data is None else tuple(of_data),
+        accuracy=metrics.get("test_accuracy"),
+        accuracy_low=metrics.get("test_accuracy_low"),
+        accuracy_high=metrics.get("test_accuracy_high"),
+        f1_macro=metrics.get("test_f1_macro"),
+        f1_macro_low=low,
+        f1_macro_high=high,
+        test_items=None if test_items is None else int(test_items),
+        energy_wh=energy.energy_wh,
+        energy_uncertainty_wh=energy.uncertainty_wh,
+        energy_methods=energy.methods,
+        seconds=energy.seconds or None,
+        carbon_gco2e=carbon,
+        money=money,
+        energy_wh_per_1000=metrics.get("energy_wh_per_1000"),
+        energy_uncertainty_wh_per_1000=metrics.get("energy_uncertainty_wh_per_1000"),
+        promoted=summary.get("promoted"),
+        reason=summary.get("reason"),
+        saved_by_waiting_gco2e=told.get("carbon_gco2e_saved_by_waiting"),
+        saved_by_warm_start_wh=told.get("energy_wh_saved_by_warm_start"),
+        gap=(summary.get("validation_and_test") or {}).get("sentence"),
+    )
+
+
+class _Fetch:
+    """Files that were logged with a run; what isn't there is empty."""
+
+    def __init__(self, mlflow: Any, run_id: str | None, scratch: Path) -> None:
+        self._mlflow, self._run_id, self._scratch = mlflow, run_id, scratch
+
+    def file(self, path: str) -> Path | None:
+        if not self._run_id:
+            return None
+        try:
+            return Path(
+                self._mlflow.artifacts.download_artifacts(run_id=self._run_id, artifact_path=path, dst_path=str(self._scratch))
+            )
+        except (self._mlflow.MlflowException, OSError) as error:
+            log.debug("run %s has no %s: %s", self._run_id, path, error)
+            return None
+
+    def json(self, path: str) -> dict[str, Any]:
+        return _json(self.file(path))
+
+    def folder(self, path: str) -> dict[str, dict[str, Any]]:
+        """The JSON objects in a folder by their files' names."""
+        folder = self.file(path)
+        return {file.stem: _json(file) for file in sorted(folder.glob("*.json"))} if folder and folder.is_dir() else {}
+
+
+def _json(path: Path | None) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _numbers(tags: dict[str, str]) -> dict[str, float]:
+    numbers = {}
+    for key, value in tags.items():
+        with contextlib.suppress(ValueError):
+            numbers[key] = float(value)
+    return numbers
+
+
+def _trained(summary: dict[str, Any]) -> bool:
+    """Whether the run of this summary made the model, and did not find it made."""
+    return bool(summary.get("stages", {}).get("train", {}).get("state") == "ran")
+
+
+def _energy(
+    summary: dict[str, Any], records: dict[str, dict[str, Any]], found: ModelVersion, metrics: dict[str, float]
+) -> Energy:
+    """What making a version took: its whole run's, else its stages', else the bare figure on the version."""
+    if _trained(summary) and summary.get("energy_wh") is not None:
+        uncertainty_wh = summary.get("energy_uncertainty_wh")
+        return Energy(
+            summary["energy_wh"] * 3600, None if uncertainty_wh is None else uncertainty_wh * 3600,
+            tuple(summary.get("energy_methods", ())), summary.get("seconds", 0.0),
+        )  # fmt: skip
+    with contextlib.suppress(KeyError, TypeError):
+        stages = [Energy(**records[f"stage-{stage}"]["energy"]) for stage in OF_THE_MODEL]
+        return sum(stages, start=Energy.nothing())
+    bare = _numbers(found.tags).get("energy_wh")
+    return Energy(None if bare is None else bare * 3600, None, (), metrics.get("run_seconds", 0.0))
+
+
+def _f1_interval(predictions: Path | None) -> tuple[float | None, float | None]:
+    if predictions is None:
+        return None, None
+    import pyarrow.parquet as pq
+
+    from evergreen.evaluation.metrics import f1_macro_interval
+
+    try:
+        rows = pq.read_table(predictions, columns=["label", "predicted"])
+    except (OSError, ValueError, KeyError):
+        return None, None
+    return f1_macro_interval(rows["label"].to_numpy(), rows["predicted"].to_numpy()) if len(rows) else (None, None)
+
+
+def _events(found: Sequence[ModelVersion], versions: Sequence[Version], named: dict[str, str]) -> tuple[Event, ...]:
+    """The changes of champion: as noted on the versions; those of before such notes as far as summaries and aliases tell."""
+    events = [
+        Event(at, how, int(version.version), instead_of)
+        for version in found
+        for at, how, instead_of in champion_notes(version.tags)
+    ]
+    noted = {event.version for event in events}
+    events += [Event(v.made_at, "promoted", v.version, None) for v in versions if v.promoted and v.version not in noted]
+    events.sort(key=lambda event: event.at or datetime.max.replace(tzinfo=UTC))
+    champion, previous = (int(named[alias]) if alias in named else None for alias in ("champion", "previous"))
+    if champion is not None and (not events or events[-1].version != champion):
+        how = "rolled back to" if previous is not None and champion < previous else "promoted"
+        events.append(Event(None, how, champion, previous))
+    return tuple(events)
+
+
+def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -> tuple[DataState, ...]:
+    folders = {folder.name: folder for folder in batches(workspace, name)}
+    wanted: dict[tuple[str, ...], list[Version]] = {}
+    for version in versions:
+        if version.batches is not None:
+            wanted.setdefault(version.batches, []).append(version)
+    if folders and tuple(folders) not in wanted:
+        wanted[tuple(folders)] = []
+    states: list[DataState] = []
+    collected: dict[str, str] = {}
+    labels: dict[str, str] | None = {}
+    known: tuple[str, ...] = ()
+    for names, learned in wanted.items():
+        fresh = [folders[batch] for batch in names if batch not in known and batch in folders]
+        complete = labels is not None and all(batch in folders for batch in names) and set(known) <= set(names)
+        added: Counter[str] = Counter()
+        relabelled = withdrawn = 0
+        if complete:
+            assert labels is not None
+            rows, told = table(fresh, ["id", "label"], Records()), records([folders[batch] for batch in names])
+            new = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+            added = Counter(new.values())
+            collected |= new
+            before = labels | {id: label for id, label in new.items() if id not in told.withdrawn}
+            labels = {id: told.labels.get(id, label) for id, label in collected.items() if id not in told.withdrawn}
+            relabelled = sum(before.get(id, label) != label for id, label in labels.items())
+            withdrawn = len(before.keys() - labels.keys())
+        else:
+            labels = None
+        states.append(
+            DataState(
+                data_version=learned[0].data_version if learned else None,
+                model_versions=tuple(version.version for version in learned),
+                at=learned[0].made_at if learned else None,
+                items=dict(sorted(Counter(labels.values()).items())) if labels is not None else None,
+                added=dict(sorted(added.items())) if complete else None,
+                relabelled=relabelled if complete else None,
+                withdrawn=withdrawn if complete else None,
+                thumbnails=_new_thumbnails(fresh, records([folders[batch] for batch in names if batch in folders])),
+            )
+        )
+        known = names
+    return tuple(states)
+
+
+def _new_thumbnails(folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
+    """A few items of the first row group (4 MB), as many labels as can be."""
+    for batch in iter_parts(folders, ["label", "source", "image"], known):
+        labels = batch["label"].to_pylist()
+        return tuple(
+            Thumbnail(_thumbnail(batch["image"][row].as_py()), labels[row], batch["source"][row].as_py())
+            for row in _in_turn(labels)[:THUMBNAILS]
+        )
+    return ()
+
+
+def _in_turn(kinds: Sequence[str]) -> list[int]:
+    """Places, so that every kind has its first before any has its second."""
+    seen: Counter[str] = Counter()
+    rank = []
+    for place, kind in enumerate(kinds):
+        rank.append((seen[kind], kind, place))
+        seen[kind] += 1
+    return [place for _, _, place in sorted(rank)]
+
+
+def _thumbnail(data: bytes) -> str | None:
+    """The image in small, as a `data:` address; None where it can't be read."""
+    import cv2
+    import numpy as np
+
+    try:
+        limits = extremes(data, MAX_PIXELS)  # of an image of more than 8 bits: shown with its own contrast
+        shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
+        pixels = decode(data, 3, MAX_PIXELS, shown)
+    except BadImage:
+        return None
+    height, width = pixels.shape[:2]
+    scale = THUMBNAIL_SIDE / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if scale < 1 else ("png", [])
+    done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, ::-1]), options)
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}" if done else None
+
+
+def _quarantined(workspace: Workspace, name: str) -> Quarantined:
+    records = read_quarantine(workspace, name)
+    records.reverse()  # the newest first
+    shown = [records[place] for place in _in_turn([record["reason"] for record in records])[:THUMBNAILS]]
+    thumbnails = tuple(
+        Thumbnail(_kept(workspace, name, record), record["label"] or "", record["source"], record["reason"]) for record in shown
+    )
+    return Quarantined(dict(Counter(record["reason"] for record in records).most_common()), thumbnails)
+
+
+def _kept(workspace: Workspace, name: str, record: dict[str, Any]) -> str | None:
+    """A picture of a refused item. Only of those that could be read: others may take the decoder, and so the report, with them."""
+    id = record["id"]
+    if record["reason"] not in READABLE or not id or not re.fullmatch(r"[0-9a-f]{64}", id):
+        return None
+    try:
+        return _thumbnail((workspace.quarantine(name) / "items" / id[:2] / id).read_bytes())
+    except OSError:
+        return None

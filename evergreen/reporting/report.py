@@ -1,0 +1,304 @@
+"""The report: was retraining worth it? One page, made of the records that there are, that fetches nothing.
+
+Jinja2 escapes every name (labels and files are called what strangers called them); only the charts, which hold no name, go in as they are.
+The page's own policy forbids scripts and every address but `data:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import figures as figures_
+from evergreen.reporting import charts
+from evergreen.reporting.history import DataState, Event, History, Version
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one scenario."""
+
+    history: History
+    answer: str
+    notes: tuple[str, ...]
+    figures: tuple[tuple[str, str, str], ...]  # name, value, explanation
+    charts: tuple[str, ...]
+    front_chart: str | None
+
+
+def render(histories: Sequence[History], *, made_at: datetime) -> str:
+    """The page, as HTML.
+
+    Args:
+        histories: a scenario each.
+        made_at: told at its end.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent, "interval": interval, "energy": figures_.energy, "carbon": figures_.carbon, "money": figures_.money,
+        "count": figures_.count, "day": day, "moment": moment, "story": story, "change": change,
+    }  # fmt: skip
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(sections=[section(history) for history in histories], made_at=made_at)
+
+
+def figures(history: History) -> dict[str, Any]:
+    """What the page says of a scenario, for programs; unknown is null."""
+    told = asdict(history) | {"answer": answer(history), "front": history.front()}
+    for state in told["data"]:
+        state.pop("thumbnails")
+    told["quarantined"] = history.quarantined.by_reason
+    return told
+
+
+def section(history: History) -> Section:
+    """Everything of one scenario, in words and pictures."""
+    return Section(history, answer(history), tuple(notes(history)), tuple(_figures(history)), *_charts(history))
+
+
+def answer(history: History) -> str:
+    """Was retraining worth it, in a sentence."""
+    champion = history.version(history.champion)
+    if not history.versions:
+        return f"No model yet. Train one with: evergreen run {history.scenario}"
+    if champion is None:
+        return f"{_count(len(history.versions), 'version')} registered, and none is in use."
+    now = f"Version {champion.version} is in use, {percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high)} accurate"
+    first, later = history.versions[0], history.versions[1:]
+    if not later:
+        return f"{now}. Nothing has been retrained yet."
+    price = _price(later, history.currency)
+    if champion.version == first.version:
+        return f"{now}. {_count(len(later), 'retraining')} brought nothing better, for {price}."
+    if champion.accuracy is None or first.accuracy is None:
+        return f"{now}. {_count(len(later), 'retraining')} took {price}; what they brought is unknown."
+    gain = champion.accuracy - first.accuracy
+    brought = f"{abs(gain) * 100:.1f} points {'more' if gain > 0 else 'less'} than version {first.version}" if gain else (
+        f"as much as version {first.version}"
+    )  # fmt: skip
+    return f"{now}: {brought}, for {_count(len(later), 'retraining')} that took {price}."
+
+
+def notes(history: History) -> Iterable[str]:
+    """What must be said beside the answer."""
+    champion, first = history.version(history.champion), history.versions[0] if history.versions else None
+    if champion and first and champion.version != first.version:
+        if champion.test_items != first.test_items:
+            yield (
+                f"Versions {first.version} and {champion.version} were measured on different test splits ({figures_.count(first.test_items)} and "
+                f"{figures_.count(champion.test_items)} items). The gate compares on the same items; this page shows what each run measured."
+            )
+        lows = _known((champion.accuracy_low, first.accuracy_low))
+        highs = _known((champion.accuracy_high, first.accuracy_high))
+        if len(lows) == len(highs) == 2 and max(lows) <= min(highs):
+            yield f"The 95 % intervals of versions {first.version} and {champion.version} overlap: taken alone, the difference may be chance."
+    if champion and champion.gap:
+        yield champion.gap
+    if history.versions and (last := history.versions[-1]).promoted is False and last.reason:
+        yield f"The last one, version {last.version}, was not promoted: {last.reason}."
+    if history.events and history.events[-1].how != "promoted":
+        yield f"{story(history.events[-1])}."
+    if history.unfinished:
+        yield f"{_count(history.unfinished, 'run')} ended without a model; what they took is in what was spent in all."
+
+
+def _figures(history: History) -> Iterable[tuple[str, str, str]]:
+    champion = history.version(history.champion)
+    if champion:
+        yield (
+            "accuracy",
+            percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high),
+            interval(champion.accuracy_low, champion.accuracy_high),
+        )
+        yield (
+            "macro F1",
+            percent(champion.f1_macro, champion.f1_macro_low, champion.f1_macro_high),
+            interval(champion.f1_macro_low, champion.f1_macro_high),
+        )
+        of_1000 = figures_.energy(champion.energy_wh_per_1000, champion.energy_uncertainty_wh_per_1000)
+        yield "1,000 predictions", of_1000, "of the version in use"
+    if history.versions:
+        spent = _sums(history.versions, history.currency)
+        made = f"for {_count(len(history.versions), 'model')}"
+        yield "energy", spent["energy"], f"{spent['methods']}{made}"
+        yield "carbon", spent["carbon"], made
+        yield "money", spent["money"], made if history.currency else "the scenario names no price"
+    if history.spent is not None:
+        whole = history.spent
+        yield (
+            "spent in all on this machine",
+            figures_.energy(whole.energy_wh, whole.energy_uncertainty_wh),
+            "every stage that ran, also of runs that failed",
+        )
+    waited = _known(version.saved_by_waiting_gco2e for version in history.versions)
+    warm = _known(version.saved_by_warm_start_wh for version in history.versions)
+    nothing = "nothing recorded yet"
+    yield "saved by waiting", figures_.carbon(sum(waited)) if waited else "–", _runs_of(waited) or nothing
+    yield "saved by warm starts", figures_.energy(sum(warm)) if warm else "–", _runs_of(warm) or nothing
+
+
+def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
+    versions = history.versions
+    if not versions:
+        return (), None
+    numbers, champion, name = [version.version for version in versions], history.champion, history.scenario
+    champion = champion if champion in numbers else None
+    nothing: list[charts.Interval] = [(None, None)] * len(versions)
+    drawn = [
+        charts.over_versions(
+            f"Quality of {name} by version", "on the test split, %", numbers,
+            {
+                "accuracy": (
+                    [_times(100, v.accuracy) for v in versions],
+                    [(_times(100, v.accuracy_low), _times(100, v.accuracy_high)) for v in versions],
+                ),
+                "macro F1": (
+                    [_times(100, v.f1_macro) for v in versions],
+                    [(_times(100, v.f1_macro_low), _times(100, v.f1_macro_high)) for v in versions],
+                ),
+            },
+            champion=champion, name=f"{name}-quality", most=100,
+        ),
+        charts.over_versions(
+            f"Energy that each version of {name} took", "Wh", numbers,
+            {"energy": ([v.energy_wh for v in versions], [_around(v.energy_wh, v.energy_uncertainty_wh) for v in versions])},
+            champion=champion, name=f"{name}-energy",
+        ),
+        charts.over_versions(
+            f"Carbon that each version of {name} took", "gCO2e", numbers,
+            {"carbon": ([v.carbon_gco2e for v in versions], nothing)}, champion=champion, name=f"{name}-carbon",
+        ),
+    ]  # fmt: skip
+    if any(version.money is not None for version in versions):
+        money = {"money": ([version.money for version in versions], nothing)}
+        drawn.append(
+            charts.over_versions(
+                f"What each version of {name} cost",
+                history.currency or "",
+                numbers,
+                money,
+                champion=champion,
+                name=f"{name}-money",
+            )
+        )
+    known = [
+        (v, v.accuracy, v.energy_wh_per_1000) for v in versions if v.accuracy is not None and v.energy_wh_per_1000 is not None
+    ]
+    if not known:
+        return tuple(drawn), None
+    unit, factor = _energy_unit(max(energy for _, _, energy in known))
+    points = [
+        charts.FrontPoint(
+            v.version,
+            100 * accuracy,
+            (_times(100, v.accuracy_low), _times(100, v.accuracy_high)),
+            energy * factor,
+            _around(energy * factor, _times(factor, v.energy_uncertainty_wh_per_1000)),
+        )
+        for v, accuracy, energy in known
+    ]
+    title = f"Accuracy of {name} against the energy of a prediction"
+    return tuple(drawn), charts.front(title, points, history.front(), unit=unit, champion=champion, name=f"{name}-front")
+
+
+def _energy_unit(largest_wh: float) -> tuple[str, float]:
+    """A unit in which the largest value is a number from 0.1 to 100 or so, and how many of it are one Wh."""
+    return next(
+        ((unit, factor) for unit, factor, least in (("Wh", 1.0, 0.1), ("mWh", 1e3, 1e-4)) if largest_wh >= least), ("µWh", 1e6)
+    )
+
+
+def _sums(versions: Sequence[Version], currency: str | None) -> dict[str, str]:
+    """Each sum, with how many parts of it are unknown; where all are, it is unknown itself."""
+
+    def total(values: list[float | None], shown: Callable[[float], str]) -> str:
+        known, missing = _known(values), values.count(None)
+        if not known:
+            return UNKNOWN
+        return shown(sum(known)) + (f" and {missing} unknown" if missing else "")
+
+    uncertain = _known(version.energy_uncertainty_wh for version in versions)
+    # Estimates are off together: their uncertainties add up.
+    uncertainty_wh = sum(uncertain) if len(uncertain) == len(versions) else None
+    methods = sorted({method for version in versions for method in version.energy_methods})
+    return {
+        "energy": total([version.energy_wh for version in versions], lambda wh: figures_.energy(wh, uncertainty_wh)),
+        "methods": f"{' and '.join(methods)}, " if methods else "",
+        "carbon": total([version.carbon_gco2e for version in versions], figures_.carbon),
+        "money": total([version.money for version in versions], lambda sum_: figures_.money(sum_, currency or ""))
+        if currency
+        else UNKNOWN,
+    }
+
+
+def _price(versions: Sequence[Version], currency: str | None) -> str:
+    spent = _sums(versions, currency)
+    told = [spent[what] if spent[what] != UNKNOWN else f"unknown {what}" for what in ("energy", "carbon")]
+    return ", ".join([*told, spent["money"]] if currency else told)
+
+
+def story(event: Event) -> str:
+    """A change of champion, in words."""
+    instead = f" in place of version {event.instead_of}" if event.instead_of is not None else ""
+    when = "" if event.at is None else f" on {moment(event.at)}"
+    if event.how == "promoted":
+        return f"Version {event.version} was promoted{instead}{when}"
+    return f"Version {event.version} was put back{instead}{when}"
+
+
+def change(state: DataState) -> str:
+    """What a data version brought, in words."""
+    if state.added is None or state.items is None:
+        return "its items are not all in data/ any more"
+    parts = [f"{_count(sum(state.added.values()), 'item')} added"] if state.added else []
+    if state.relabelled:
+        parts.append(f"{_count(state.relabelled, 'label')} corrected")
+    if state.withdrawn:
+        parts.append(f"{_count(state.withdrawn, 'item')} withdrawn")
+    return f"{', '.join(parts) or 'nothing new'}; {_count(sum(state.items.values()), 'item')} in all"
+
+
+def percent(share: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share with the digits that its 95 % interval carries; the interval stands beside it."""
+    return figures_.percent(share, low, high).partition(" (")[0]
+
+
+def interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "interval unknown"
+    return figures_.percent((low + high) / 2, low, high).partition("(")[2].rstrip(")")
+
+
+def day(at: datetime) -> str:
+    return f"{at.day} {at:%b %Y}"
+
+
+def moment(at: datetime) -> str:
+    return f"{day(at)}, {at:%H:%M} UTC"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def _runs_of(values: list[float]) -> str:
+    return f"in {_count(len(values), 'run')}" if values else ""
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
+def _around(value: float | None, uncertainty: float | None) -> charts.Interval:
+    return (None, None) if value is None or uncertainty is None else (max(0.0, value - uncertainty), value + uncertainty)

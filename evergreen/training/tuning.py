@@ -1,0 +1,198 @@
+"""Tuning: which settings of `train` are tried, how a trial is judged, and what came of them all.
+
+A trial is judged on the validation split alone: the test split stays unseen, for the gate. Its score is the scenario's metric less
+`promote.gain_per_doubling` for each doubling of a prediction's energy against the scenario's own settings (and plus as much for each halving): the gate's own
+exchange rate, so that both agree. One figure, and not two objectives: Optuna prunes for one alone. The front of quality against energy is read
+off the finished trials.
+
+Optuna (Akiba et al. 2019) proposes by TPE and prunes by the median of the earlier trials at the same share of their epochs: at the same epoch
+they would stand at different step sizes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evergreen.scenario.settings import Scenario, Train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from optuna import Study, Trial
+
+PRUNED_FROM = 3  # tenths of a trial's epochs, before which nobody can tell
+STARTUP_TRIALS = 5  # that are neither proposed by earlier ones nor pruned
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of one setting of `train`: whole numbers in steps of `step`, or real ones; `log`: low values as closely as high ones."""
+
+    name: str
+    low: float
+    high: float
+    step: int | None = None
+    log: bool = False
+
+    def suggest(self, trial: Trial) -> float:
+        if self.step is not None:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), step=self.step)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+def space(settings: Train, side: int) -> list[Range]:
+    """What is tried, around the scenario's own settings.
+
+    Args:
+        side: of the images, in pixels: the shorter one.
+    """
+    filters = max(4, settings.filters // 4 * 4)
+    return [
+        Range("learning_rate", settings.learning_rate / 4, min(10.0, settings.learning_rate * 4), log=True),
+        Range("weight_decay", max(1e-6, settings.weight_decay / 10), min(1.0, max(1e-3, settings.weight_decay * 10)), log=True),
+        Range("label_smoothing", 0.0, 0.2),
+        Range("filters", max(4, filters // 8 * 4), filters * 2, step=4),  # what a prediction takes
+        Range("epochs", max(1, settings.epochs // 2), settings.epochs * 2, step=1),  # what training takes
+        Range("shift", 0, max(1, side // 8, settings.shift), step=1),
+        Range("erase", 0, max(1, side // 4, settings.erase), step=1),
+    ]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial.
+
+    Attributes:
+        number: from 0.
+        own: whether these are the scenario's own settings.
+        state: `finished`, `pruned` (others stood better at the same share of their epochs), or `unfinished` (killed, or ended with the budget: another
+            trial goes on with it).
+        settings: of `train`, as far as they are tuned.
+        quality: the scenario's metric on val; None unless finished.
+        energy_wh_per_1000: of predictions by batches in Keras; None unless finished.
+        energy_wh: that the trial took; None where it is unknown.
+        score: as the head of this file says; None unless finished.
+    """
+
+    number: int
+    own: bool
+    state: Literal["finished", "pruned", "unfinished"]
+    settings: dict[str, float]
+    quality: float | None
+    energy_wh_per_1000: float | None
+    energy_wh: float | None
+    score: float | None
+
+
+def open_study(path: Path, name: str, seed: int) -> Study:
+    """The study in a file, to go on with where there is one. SQLite, since a kill leaves it whole and no lock behind."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///file:{urllib.parse.quote(str(path))}?uri=true"
+    # Another seed whenever it goes on, or it would propose the first ones again.
+    before = len(optuna.load_study(study_name=name, storage=storage).trials) if path.exists() else 0
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed + before),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=PRUNED_FROM),
+    )
+
+
+def tried(study: Study) -> list[Tried]:
+    """All trials that have ended."""
+    from optuna.trial import TrialState
+
+    states: dict[TrialState, Literal["finished", "pruned", "unfinished"]] = {
+        TrialState.COMPLETE: "finished",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "unfinished",
+    }
+    found = []
+    for trial in study.trials:
+        if trial.state in states:
+            told = trial.user_attrs
+            score = trial.value if trial.state == TrialState.COMPLETE else None
+            found.append(
+                Tried(
+                    trial.number, told.get("own", False), states[trial.state], told.get("settings", dict(trial.params)), told.get("quality"),
+                    told.get("energy_wh_per_1000"), told.get("energy_wh"), score,
+                )
+            )  # fmt: skip
+    return found
+
+
+def front(trials: Sequence[Tried]) -> list[Tried]:
+    """The finished trials that no other beats in quality for no more energy a prediction, the cheapest first (Pareto)."""
+    known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
+    known.sort(key=lambda one: (one.energy_wh_per_1000, -(one.quality or 0.0)))
+    best: list[Tried] = []
+    for one in known:
+        if not best or (one.quality or 0.0) > (best[-1].quality or 0.0):
+            best.append(one)
+    return best
+
+
+def score(quality: float, energy_ratio: float, scenario: Scenario) -> float:
+    """As the head of this file says.
+
+    Args:
+        quality: the scenario's metric, 0 to 1.
+        energy_ratio: of a prediction, to that with the scenario's own settings.
+    """
+    import math
+
+    return quality - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
+
+
+def as_csv(trials: Sequence[Tried]) -> bytes:
+    """A row a trial, for those who look closer."""
+    text = io.StringIO()
+    names = sorted({name for one in trials for name in one.settings})
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "state", "quality", "energy_wh_per_1000", "energy_wh", "score", *names])
+    for one in trials:
+        row: list[Any] = [one.number, one.state, one.quality, one.energy_wh_per_1000, one.energy_wh, one.score]
+        writer.writerow([*row, *(one.settings.get(name) for name in names)])
+    return text.getvalue().encode()
+
+
+def picture(trials: Sequence[Tried], winner: int, metric: str) -> Figure:
+    """Quality against the energy of 1,000 predictions: every finished trial, the front as a line, the scenario's own and the winner named."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
+
+    def points(those: Sequence[Tried]) -> tuple[list[float], list[float]]:
+        return [one.energy_wh_per_1000 or 0.0 for one in those], [100 * (one.quality or 0.0) for one in those]
+
+    axes.scatter(*points(known), color="tab:gray", alpha=0.6, label=f"{len(known)} finished trials", zorder=2)
+    best = front(trials)
+    axes.plot(
+        *points(best), color="tab:green", marker="o", drawstyle="steps-post", label="front: none better for less", zorder=3
+    )
+    own = [one for one in known if one.own]
+    best_one = [one for one in known if one.number == winner and not one.own]
+    for those, text, colour in ((own, "the scenario's own", "tab:blue"), (best_one, "winner", "tab:red")):
+        if those:
+            axes.scatter(*points(those), s=120, facecolors="none", edgecolors=colour, linewidths=2, label=text, zorder=4)
+    pruned = sum(one.state == "pruned" for one in trials)
+    axes.set(
+        xlabel="energy of 1,000 predictions, Wh",
+        ylabel=f"{metric} on val, %",
+        title=f"Quality against energy; {pruned} more trials were ended early",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure

@@ -1,0 +1,101 @@
+"""The embedding: what Keras gives the last dense layer, out of the ONNX file alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evergreen.errors import EvergreenError
+from evergreen.preparation.arrays import Split
+from evergreen.serving.embedding import MAX_DIMENSIONS, EmbeddingModel
+from evergreen.serving.scoring import BATCH_ITEMS, Model
+from tests.tiny import NAME, Tiny
+
+LABELS = ("one", "two", "three")
+
+
+def random_images(shape: tuple[int, int, int], items: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (items, *shape), np.uint8)
+
+
+@pytest.mark.parametrize("network", ["residual", "plain"])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)], ids=str)
+def test_the_embedding_is_what_the_last_dense_layer_is_given(network: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    import keras
+
+    from evergreen.models import cnn
+    from tasks.train import save
+
+    model = getattr(cnn, network)(shape, len(LABELS), filters=8, augment=cnn.Augment("both", 1, 2))
+    save(model, tmp_path)
+    images = random_images(shape, 5)
+    embeddings, predicted = EmbeddingModel((tmp_path / "model.onnx").read_bytes(), LABELS, shape).embed(images)
+    expected = np.array(keras.Model(model.input, model.get_layer("last").input)(images), np.float32)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(predicted, np.array(model(images)).argmax(axis=1))
+
+
+def test_labels_are_predicted_as_by_the_model_in_use(tiny: Tiny) -> None:
+    folder, pixels = tiny.workspace.model(NAME), Split.open(tiny.workspace.splits(NAME), "test").images
+    _, predicted = EmbeddingModel.open(folder).embed(pixels)
+    np.testing.assert_array_equal(predicted, Model.open(folder).probabilities(pixels).argmax(axis=1))
+
+
+@pytest.mark.parametrize("items", [0, 1, BATCH_ITEMS, BATCH_ITEMS + 1])
+def test_any_number_of_items_is_taken(tiny: Tiny, items: int) -> None:
+    model = EmbeddingModel.open(tiny.workspace.model(NAME))
+    images = random_images((8, 8, 1), items)
+    embeddings, predicted = model.embed(images)
+    assert embeddings.shape == (items, 32) and embeddings.dtype == np.float32 and predicted.shape == (items,)
+    if items:
+        np.testing.assert_allclose(model.embed(images[-1:])[0], embeddings[-1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_large_embedding_is_projected_the_same_way_each_time(tmp_path: Path) -> None:
+    from evergreen.models import cnn
+    from tasks.train import save
+
+    save(cnn.residual((8, 8, 1), len(LABELS), filters=80), tmp_path)  # 4 × 80 dimensions
+    network, images = (tmp_path / "model.onnx").read_bytes(), random_images((8, 8, 1), 3)
+    one, other = (EmbeddingModel(network, LABELS, (8, 8, 1)).embed(images)[0] for _ in range(2))
+    assert one.shape == (3, MAX_DIMENSIONS)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_without_a_dense_layer_is_refused_in_a_line() -> None:
+    from onnx import TensorProto, helper
+
+    pixels = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3])
+    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])
+    graph = helper.make_graph([helper.make_node("Softmax", ["images"], ["probabilities"])], "none", [pixels], [probabilities])
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)]).SerializeToString()
+    with pytest.raises(EvergreenError, match=r"no embedding; expected a graph that ends in a dense layer .* got \['Softmax'\]"):
+        EmbeddingModel(network, LABELS, (1, 1, 3))
+
+
+def test_what_is_no_model_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(EvergreenError, match="no ONNX model"):
+        EmbeddingModel(b"not a model", LABELS, (8, 8, 1))
+    with pytest.raises(EvergreenError, match=r"there is no settings.json in the model's folder. Train first"):
+        EmbeddingModel.open(tmp_path)
+
+
+def test_looking_for_drift_loads_no_tensorflow(tiny: Tiny) -> None:
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from evergreen.monitoring.drift import compare, observe, reference
+        from evergreen.serving.embedding import EmbeddingModel
+        from evergreen.workspace import Workspace
+        workspace = Workspace(Path({str(tiny.root)!r}))
+        model = EmbeddingModel.open(workspace.model({NAME!r}))
+        compare(reference(workspace, {NAME!r}, model), observe(model, [sys.stdin.buffer.read()] * 20), alpha=0.05)
+        print([name for name in ("tensorflow", "keras", "torch", "mlflow", "prefect") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], input=tiny.images[0], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == "[]"

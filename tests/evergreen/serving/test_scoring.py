@@ -1,0 +1,124 @@
+"""Predictions with a model that was really trained and registered."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.media.images import BadImage
+from evergreen.preparation.arrays import Split
+from evergreen.serving.scoring import BATCH_ITEMS, Model, load
+from tests.tiny import NAME, Tiny
+
+
+@pytest.fixture
+def model(tiny: Tiny) -> Model:
+    return Model.open(tiny.workspace.model(NAME))
+
+
+def test_a_prediction_names_the_likeliest_label_and_all_probabilities(model: Model, tiny: Tiny) -> None:
+    (prediction,) = model.predict(tiny.images[:1])
+    assert model.labels == tuple("0123456789") and model.shape == (8, 8, 1)
+    assert tuple(prediction.probabilities) == model.labels
+    assert prediction.probability == max(prediction.probabilities.values()) == prediction.probabilities[prediction.label]
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_encoded_images_and_prepared_pixels_give_the_same(model: Model, tiny: Tiny) -> None:
+    pixels = Split.open(tiny.workspace.splits(NAME), "test").images
+    np.testing.assert_array_equal(model.encoded_probabilities(tiny.images), model.probabilities(pixels))
+
+
+@pytest.mark.parametrize("items", [0, 1, BATCH_ITEMS, BATCH_ITEMS + 1])
+def test_any_number_of_images_is_taken_and_its_order_kept(model: Model, tiny: Tiny, items: int) -> None:
+    images = (tiny.images * 10)[:items]
+    together = model.encoded_probabilities(images)
+    assert together.shape == (items, 10) and len(model.predict(images)) == items
+    alone = [model.encoded_probabilities([image])[0] for image in images[:3]]
+    np.testing.assert_allclose(together[:3], np.array(alone).reshape(-1, 10), atol=1e-6)
+    assert model.probabilities(np.zeros((items, 8, 8, 1), np.uint8)).shape == (items, 10)
+
+
+def test_what_is_no_image_is_refused_in_a_line(model: Model) -> None:
+    with pytest.raises(BadImage):
+        model.predict([b"not an image"])
+
+
+def test_an_image_of_more_pixels_than_allowed_is_refused(model: Model, tiny: Tiny) -> None:
+    assert model.predict(tiny.images[:1], max_pixels=64)
+    with pytest.raises(BadImage):
+        model.predict(tiny.images[:1], max_pixels=63)
+
+
+def test_a_registered_model_is_loaded_by_alias_or_number(registered: Tiny) -> None:
+    expected = Model.open(registered.workspace.model(NAME)).predict(registered.images)
+    for wanted in ("challenger", "1"):
+        assert load(registered.workspace, NAME, wanted).predict(registered.images) == expected
+    with pytest.raises(WrongUse, match="no version champion; expected one of 1, or an alias: challenger"):
+        load(registered.workspace, NAME)
+
+
+def test_a_registered_model_whose_files_are_gone_is_an_error_that_says_so(registered: Tiny) -> None:
+    (registered.workspace.mlruns / "artifacts").rename(registered.workspace.mlruns / "elsewhere")
+    with pytest.raises(EvergreenError, match="the files of evergreen-quickstart version 1 can't be read"):
+        load(registered.workspace, NAME, "1")
+
+
+def test_mlflow_loads_it_and_it_predicts_the_same(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    from evergreen.registry.models import connect
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow adds the model's own code
+    connect(registered.workspace)
+    served = mlflow.pyfunc.load_model("models:/evergreen-quickstart@challenger")
+    table = served.predict(pd.DataFrame({"image": registered.images}))
+    expected = load(registered.workspace, NAME, "challenger").predict(registered.images)
+    assert table["label"].tolist() == [prediction.label for prediction in expected]
+    assert table["probability"].tolist() == [prediction.probability for prediction in expected]
+    for label in "0123456789":
+        assert table[f"p_{label}"].tolist() == [prediction.probabilities[label] for prediction in expected]
+    assert served.metadata.get_input_schema().input_names() == ["image"]
+    assert served.metadata.get_output_schema().input_names() == list(table.columns)
+
+
+def test_the_stored_model_holds_no_pickle(registered: Tiny) -> None:
+    files = [path for path in registered.workspace.mlruns.rglob("*") if path.is_file() and path.suffix != ".db"]
+    assert any(path.name == "MLmodel" for path in files) and any(path.name == "model.onnx" for path in files)
+    for path in files:
+        assert path.suffix not in {".pkl", ".pickle", ".joblib"} and not path.read_bytes().startswith(b"\x80"), path
+    (told,) = [path.read_text() for path in files if path.name == "MLmodel"]
+    assert "model_code_path" in told and "python_model:" not in told  # MLflow's words for code, and for a pickle
+
+
+def test_the_stored_model_brings_all_the_code_that_it_needs(registered: Tiny, tmp_path: Path) -> None:
+    import subprocess
+
+    (code,) = [path.parent for path in registered.workspace.mlruns.rglob("code/evergreen")]
+    code_run = f"""if True:
+        import json, sys
+        sys.path.insert(0, {str(code)!r})
+        from pathlib import Path
+        from evergreen.serving.scoring import Model
+        model = Model.open(Path({str(code.parent / "artifacts")!r}))
+        print(model.predict([sys.stdin.buffer.read()])[0].label)
+        print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] in ("evergreen", "tasks", "flows")]))
+    """
+    done = subprocess.run([sys.executable, "-c", code_run], input=registered.images[0], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    label, files = done.stdout.decode().splitlines()
+    assert label == load(registered.workspace, NAME, "1").predict(registered.images[:1])[0].label
+    assert all(file.startswith(str(code)) for file in json.loads(files))
+
+
+def test_models_that_were_registered_before_the_packages_find_what_they_import() -> None:
+    import evergreen.scoring as former
+    from evergreen.serving import scoring
+
+    assert (former.Model, former.Prediction, former.load) == (scoring.Model, scoring.Prediction, scoring.load)
