@@ -29,7 +29,7 @@ def networks(folder: Path) -> list[Path]:
     import keras
 
     from evergreen.kinds.base import kind_of
-    from tasks.train import save
+    from evergreen.training.export import export
 
     scenario = Scenario.load(Workspace.find().scenarios, "quickstart")
     pixels, labels = scenario.preprocess, list(scenario.validation.labels)
@@ -38,7 +38,7 @@ def networks(folder: Path) -> list[Path]:
         keras.utils.set_random_seed(seed)
         keras.backend.clear_session(free_memory=False)
         (folder / str(seed)).mkdir()
-        save(kind_of(scenario).build(scenario.train, shape, len(labels), steps=1), folder / str(seed))
+        export(kind_of(scenario).build(scenario.train, shape, len(labels), steps=1), folder / str(seed))
         (folder / str(seed) / "settings.json").write_text(json.dumps({"labels": labels, "shape": shape}))
         made.append(folder / str(seed))
     return made

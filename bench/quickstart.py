@@ -64,7 +64,7 @@ def ours(seed: int, data: tuple[np.ndarray, ...]) -> Clock:
     from evergreen.kinds.base import kind_of
     from evergreen.preparation.arrays import steps_per_epoch, training_batches
     from evergreen.scenario.settings import Scenario
-    from tasks.train import precision
+    from evergreen.training.precision import training_policy
 
     scenario = Scenario.load(ROOT / "scenarios", "quickstart")
     settings = scenario.train
@@ -72,7 +72,7 @@ def ours(seed: int, data: tuple[np.ndarray, ...]) -> Clock:
     split = Split(images, labels)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(precision(settings))
+    keras.config.set_dtype_policy(training_policy(settings))
     steps = steps_per_epoch(len(split), settings.batch_size)
     model = kind_of(scenario).build(settings, images.shape[1:], 10, steps=steps * settings.epochs)
     keras.config.set_dtype_policy("float32")

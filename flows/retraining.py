@@ -21,6 +21,7 @@ from evergreen.planning.estimate import Estimate
 from evergreen.planning.waiting import provider, when
 from evergreen.registry.origin import Attempt, settings_digest
 from evergreen.scenario.settings import Name
+from evergreen.training.fitting import Diverged
 from evergreen.workspace import replace_file
 from flows.attempt import attempt
 from flows.events import emit_drift
@@ -34,7 +35,6 @@ from tasks import decide, look
 from tasks.decide import Decision
 from tasks.look import Look
 from tasks.stage import Run
-from tasks.train import Diverged
 
 log = logging.getLogger("evergreen")
 

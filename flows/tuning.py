@@ -27,7 +27,7 @@ def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = F
 
     Args:
         scenario: the name of a file in scenarios/, without its ending.
-        budget_wh: watt-hours for all trials together, with what earlier sittings of the same study took.
+        budget_wh: watt-hours for all trials together, with what earlier sessions of the same study took.
         trials: that are to end, at most.
         apply: write the winner into the scenario, if it is better by more than chance.
     """

@@ -13,10 +13,10 @@ from evergreen.planning.estimate import expected, training_kind
 from evergreen.registry.models import connect
 from evergreen.registry.records import record_metrics
 from evergreen.training.fine_tuning import NotPossible, Start, warm_start
+from evergreen.training.fitting import Diverged
 from flows.stages import data_stages, model_stages, planned
 from flows.summary import conclude
 from tasks.stage import Run
-from tasks.train import Diverged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,8 +23,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import evergreen
 from evergreen import figures
 from evergreen.energy.meter import Energy
@@ -36,6 +34,7 @@ from evergreen.registry.models import connect, look_up, model_name, set_alias
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry.records import charted
 from evergreen.scenario.settings import Scenario
+from evergreen.training.export import compare
 from evergreen.workspace import Workspace
 from tasks.evaluate import Evaluation, of_1000_predictions
 from tasks.evaluate import stage as evaluate_stage
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 TRAINING_VIEW = "?workflowType=machine_learning"  # MLflow's page opens in its view of GenAI otherwise
-MAX_DIFFERENCE = 1e-4
 OF_THE_MODEL = (
     "test_items",
     "model_bytes",
@@ -105,7 +103,7 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
     Raises:
         EvergreenError: its two forms differ, or MLflow can't be reached.
     """
-    difference = check_parity(workspace, scenario.name)
+    difference = compare(workspace.model(scenario.name), Split.open(workspace.splits(scenario.name), "test").images)
     mark = fingerprint(scenario, workspace, data_version)
     mlflow = connect(workspace)
     try:
@@ -144,39 +142,6 @@ def fingerprint(scenario: Scenario, workspace: Workspace, data_version: DataVers
     for file in ("model.onnx", "settings.json"):
         told.update((workspace.model(scenario.name) / file).read_bytes())
     return told.hexdigest()[:16]
-
-
-def check_parity(workspace: Workspace, name: str) -> float:
-    """Compare the form that will run with the Keras model on the whole test split.
-
-    Returns:
-        The largest difference of a probability.
-
-    Raises:
-        EvergreenError: it is `MAX_DIFFERENCE` or more, or the likeliest label differs for an item.
-    """
-    from evergreen.environment import import_tensorflow
-
-    import_tensorflow()
-    from evergreen.models.cnn import load
-    from evergreen.serving.scoring import Model
-
-    folder, test = workspace.model(name), Split.open(workspace.splits(name), "test")
-    runs, keras_model = Model.open(folder), load(folder / "model.keras")
-    largest, disagreements = 0.0, 0
-    for start in range(0, len(test), 256):
-        pixels = np.ascontiguousarray(test.images[start : start + 256])
-        expected = np.asarray(keras_model(pixels, training=False))
-        found = runs.probabilities(pixels)
-        largest = max(largest, float(np.abs(expected - found).max()))
-        disagreements += int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
-    if disagreements or not largest < MAX_DIFFERENCE:
-        raise EvergreenError(
-            f"the model that would run differs from the trained one on {disagreements:,} of {len(test):,} test items",
-            expected=f"none, and probabilities within {figures.plain(MAX_DIFFERENCE)}", received=largest,
-            fix="Report it with the scenario: the conversion to ONNX is at fault. The champion is as it was.",
-        )  # fmt: skip
-    return largest
 
 
 def _registered(client: MlflowClient, name: str, mark: str) -> tuple[int, str] | None:

@@ -21,6 +21,7 @@ from evergreen.errors import EvergreenError
 from evergreen.kinds.base import kind_of
 from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
 from evergreen.scenario.settings import Collect, Scenario
+from evergreen.training.precision import dtype_policy, training_policy
 from evergreen.workspace import Workspace
 
 TRIAL_SECONDS = 5.0
@@ -34,34 +35,28 @@ def trial(scenario: Scenario, work: float) -> Expected:
         work: items times epochs.
     """
     from evergreen.environment import import_tensorflow
-    from tasks.train import precision
 
     started = time.monotonic()
     import_tensorflow()
-    import keras
-
     settings, pixels, labels = scenario.train, scenario.preprocess, len(scenario.validation.labels)
     random = np.random.default_rng(scenario.seed)
     images = random.integers(0, 256, (settings.batch_size, pixels.height, pixels.width, pixels.channels), np.uint8)
-    told = np.eye(labels, dtype=np.float32)[random.integers(0, labels, settings.batch_size)]
-    usual = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision(settings))
-    try:
+    one_hot = np.eye(labels, dtype=np.float32)[random.integers(0, labels, settings.batch_size)]
+    with dtype_policy(training_policy(settings)):
         model = kind_of(scenario).build(settings, images.shape[1:], labels, steps=100)
-        model.train_on_batch(images, told)  # traces the network
+        model.train_on_batch(images, one_hot)  # traces the network
         start_seconds, steps = time.monotonic() - started, 0
         with Meter() as meter, progress.task("Trial of the training", total=TRIAL_SECONDS) as report:
             while steps == 0 or meter.spent().seconds < TRIAL_SECONDS:
-                model.train_on_batch(images, told)
+                model.train_on_batch(images, one_hot)
                 steps += 1
                 report(meter.spent().seconds)
-    finally:
-        keras.config.set_dtype_policy(usual)
-    spent, share = meter.spent(), work / (steps * settings.batch_size)
+    spent = meter.spent()
+    whole = spent * (work / (steps * settings.batch_size))
     return Expected(
-        start_seconds + spent.seconds * share,
-        None if spent.energy_wh is None else spent.energy_wh * share,
-        None if spent.uncertainty_wh is None else spent.uncertainty_wh * share,
+        start_seconds + whole.seconds,
+        whole.energy_wh,
+        whole.uncertainty_wh,
         SPREAD_OF_TRIAL,
         f"a trial of {spent.seconds:.0f} s",
     )

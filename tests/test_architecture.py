@@ -24,7 +24,13 @@ MODULES = sorted(
 )
 FORMER = {"evergreen.scoring"}  # names that models which are registered import
 # What is a class of a library's own class has to import the library.
-OF_A_LIBRARY = {"evergreen.models.cnn", "evergreen.models.muon", "evergreen.registry.artifacts", "evergreen.serving.pyfunc"}
+OF_A_LIBRARY = {
+    "evergreen.models.cnn",
+    "evergreen.models.muon",
+    "evergreen.registry.artifacts",
+    "evergreen.serving.pyfunc",
+    "evergreen.training.callbacks",
+}
 
 
 def imports(module: str) -> Iterator[str]:

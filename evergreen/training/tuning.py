@@ -64,7 +64,7 @@ def space(settings: Train, side: int) -> list[Range]:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """A trial.
 
     Attributes:
@@ -108,7 +108,7 @@ def open_study(path: Path, name: str, seed: int) -> Study:
     )
 
 
-def tried(study: Study) -> list[Tried]:
+def ended_trials(study: Study) -> list[TrialResult]:
     """All trials that have ended."""
     from optuna.trial import TrialState
 
@@ -120,22 +120,22 @@ def tried(study: Study) -> list[Tried]:
     found = []
     for trial in study.trials:
         if trial.state in states:
-            told = trial.user_attrs
+            attributes = trial.user_attrs
             score = trial.value if trial.state == TrialState.COMPLETE else None
             found.append(
-                Tried(
-                    trial.number, told.get("own", False), states[trial.state], told.get("settings", dict(trial.params)), told.get("quality"),
-                    told.get("energy_wh_per_1000"), told.get("energy_wh"), score,
+                TrialResult(
+                    trial.number, attributes.get("own", False), states[trial.state], attributes.get("settings", dict(trial.params)), attributes.get("quality"),
+                    attributes.get("energy_wh_per_1000"), attributes.get("energy_wh"), score,
                 )
             )  # fmt: skip
     return found
 
 
-def front(trials: Sequence[Tried]) -> list[Tried]:
+def front(trials: Sequence[TrialResult]) -> list[TrialResult]:
     """The finished trials that no other beats in quality for no more energy a prediction, the cheapest first (Pareto)."""
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
     known.sort(key=lambda one: (one.energy_wh_per_1000, -(one.quality or 0.0)))
-    best: list[Tried] = []
+    best: list[TrialResult] = []
     for one in known:
         if not best or (one.quality or 0.0) > (best[-1].quality or 0.0):
             best.append(one)
@@ -154,7 +154,7 @@ def score(quality: float, energy_ratio: float, scenario: Scenario) -> float:
     return quality - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
 
 
-def as_csv(trials: Sequence[Tried]) -> bytes:
+def as_csv(trials: Sequence[TrialResult]) -> bytes:
     """A row a trial, for those who look closer."""
     text = io.StringIO()
     names = sorted({name for one in trials for name in one.settings})
@@ -166,7 +166,7 @@ def as_csv(trials: Sequence[Tried]) -> bytes:
     return text.getvalue().encode()
 
 
-def picture(trials: Sequence[Tried], winner: int, metric: str) -> Figure:
+def picture(trials: Sequence[TrialResult], winner: int, metric: str) -> Figure:
     """Quality against the energy of 1,000 predictions: every finished trial, the front as a line, the scenario's own and the winner named."""
     from matplotlib.figure import Figure
 
@@ -174,7 +174,7 @@ def picture(trials: Sequence[Tried], winner: int, metric: str) -> Figure:
     axes = figure.subplots()
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
 
-    def points(those: Sequence[Tried]) -> tuple[list[float], list[float]]:
+    def points(those: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
         return [one.energy_wh_per_1000 or 0.0 for one in those], [100 * (one.quality or 0.0) for one in those]
 
     axes.scatter(*points(known), color="tab:gray", alpha=0.6, label=f"{len(known)} finished trials", zorder=2)

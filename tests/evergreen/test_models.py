@@ -36,9 +36,9 @@ def test_an_exported_network_works_out_no_shapes_as_it_runs(cnn: Any, network: s
     """The converter folds such work away only most of the time: the same weights would give one file or another."""
     import onnx
 
-    from tasks.train import save
+    from evergreen.training.export import export
 
-    save(getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2), mirror=mirror), tmp_path)
+    export(getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2), mirror=mirror), tmp_path)
     assert "Shape" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
 
 
@@ -48,14 +48,14 @@ def test_a_mirroring_network_predicts_the_mean_of_both_ways_in_keras_and_as_onnx
 ) -> None:
     import onnxruntime
 
-    from tasks.train import save
+    from evergreen.training.export import export
 
     one_way, both = (getattr(cnn, network)((8, 9, 3), 5, filters=4, mirror=mirror) for mirror in (False, True))
     both.set_weights(one_way.get_weights())
     images = random_images((8, 9, 3), items=7)
     wanted = (np.array(one_way(images)) + np.array(one_way(images[:, :, ::-1]))) / 2
     assert np.allclose(both(images), wanted, atol=1e-6)
-    save(both, tmp_path)
+    export(both, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert np.allclose(session.run(None, {"images": images})[0], wanted, atol=1e-5)
     assert both(images, training=True).shape == (7, 5)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from evergreen.registry.models import aliases
+from evergreen.training.fitting import Diverged
 from flows.retraining import retrain_where_due
 from tasks.stage import Run, Stage
-from tasks.train import Diverged
 from tests.evergreen.data.test_versions import change
 from tests.flows.conftest import Checkout
 from tests.tasks.test_look import correct, drop, id_of, other, relax

@@ -12,6 +12,7 @@ import pytest
 from evergreen.errors import EvergreenError
 from evergreen.registry.card import trained_from
 from evergreen.registry.models import aliases
+from evergreen.training.checkpoint import Checkpoint, TrainingState
 from evergreen.training.fine_tuning import NotPossible, WarmStart, warm_start
 from flows.stages import first_to_run
 from flows.warm import starts, train_until_promoted
@@ -125,15 +126,15 @@ def test_a_killed_fine_tuning_goes_on_and_is_not_mixed_up_with_one_from_scratch(
 ) -> None:
     change(crowned.workspace, "train", epochs=20)
     start = warm_start(crowned.scenario, crowned.workspace, 1)
-    write = train_file.Checkpoint.write
+    write = Checkpoint.write
 
-    def killed(checkpoint: Any, progress: Any, *state: Any) -> None:
-        write(checkpoint, progress, *state)
-        if len(progress.history) == 2:
+    def killed(checkpoint: Checkpoint, state: TrainingState, *arrays: Any) -> None:
+        write(checkpoint, state, *arrays)
+        if len(state.history) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train_file.Checkpoint, "write", killed)
+        patched.setattr(Checkpoint, "write", killed)
         train(crowned.scenario, crowned.workspace, start)
     trained = train(crowned.scenario, crowned.workspace, start)
     record = json.loads((crowned.workspace.record(NAME) / "train.json").read_text())

@@ -239,7 +239,8 @@ def test_a_model_is_served_with_the_range_that_it_learned_with_and_an_older_one_
 
 
 def test_the_range_of_the_splits_goes_into_the_models_settings_and_its_checkpoints_name(workspace: Workspace) -> None:
-    from tasks.train import fingerprint, more_settings
+    from evergreen.training.checkpoint import fingerprint
+    from tasks.train import optional_settings
 
     fill(workspace)
     take_in(workspace)
@@ -247,7 +248,10 @@ def test_the_range_of_the_splits_goes_into_the_models_settings_and_its_checkpoin
     names = set()
     for asked in ({"low": 400, "high": 3_800}, {"low": 500, "high": 3_800}):
         preprocess(scenario(range=asked), workspace)
-        assert more_settings(splits, None) == {"range": asked}
-        names.add(fingerprint(prepared, splits, Split.open(splits, "train")))
+        assert optional_settings(splits, None) == {"range": asked}
+        names.add(fingerprint(prepared, splits, Split.open(splits, "train"), None))
     (splits / "range.json").unlink()
-    assert more_settings(splits, None) == {} and len({*names, fingerprint(prepared, splits, Split.open(splits, "train"))}) == 3
+    assert (
+        optional_settings(splits, None) == {}
+        and len({*names, fingerprint(prepared, splits, Split.open(splits, "train"), None)}) == 3
+    )

@@ -17,9 +17,12 @@ import pytest
 from evergreen.errors import EvergreenError
 from evergreen.preparation.arrays import Split
 from evergreen.scenario.settings import Scenario
+from evergreen.training.checkpoint import Checkpoint, Saved, fingerprint
+from evergreen.training.fitting import Diverged
+from evergreen.training.tracking import Tracker
 from evergreen.workspace import Workspace
 from tasks import train as train_file
-from tasks.train import Checkpoint, Diverged, Progress, Tracker, Training, class_weights, fingerprint, precision, train
+from tasks.train import Training, train
 
 SETTINGS = {"filters": 8, "epochs": 3, "batch_size": 32, "shift": 1, "flip": "horizontal", "learning_rate": 0.1}
 
@@ -63,6 +66,14 @@ def checkpoints(workspace: Workspace) -> list[Path]:
     return list(workspace.checkpoints("quickstart").rglob("*.npz"))
 
 
+def saved(workspace: Workspace) -> Saved:
+    """What the only checkpoint holds."""
+    (path,) = checkpoints(workspace)
+    found = Checkpoint(path.parents[1], path.parent.name).read()
+    assert found
+    return found
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -86,7 +97,7 @@ def test_a_training_killed_in_the_midst_ends_with_the_very_model_of_an_undisturb
     child.send_signal(signal.SIGKILL)  # somewhere in the second epoch
     assert child.wait() == -signal.SIGKILL
     assert not killed.model("quickstart").exists()
-    done = len(Checkpoint(killed.checkpoints("quickstart"), checkpoints(killed)[0].parent.name).read()[0].history)  # type: ignore[index]
+    done = len(saved(killed).state.history)
     assert 1 <= done < 6
 
     resumed, whole = train(scenario(epochs=6), killed), train(scenario(epochs=6), undisturbed)
@@ -140,15 +151,15 @@ def test_the_run_in_mlflow_has_settings_every_epoch_and_the_learning_curve(prepa
 def test_training_keeps_its_work_when_mlflow_goes_away(
     prepared: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begin = Tracker.begin
+    start_run = Tracker.start_run
 
-    def begin_and_lose_the_server(self: Tracker, *arguments: Any) -> str | None:
-        run_id = begin(self, *arguments)
+    def start_and_lose_the_server(self: Tracker, *arguments: Any) -> str | None:
+        run_id = start_run(self, *arguments)
         self.mlflow.set_tracking_uri("http://127.0.0.1:9")  # nothing answers at the discard port
         return run_id
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(Tracker, "begin", begin_and_lose_the_server)
+    monkeypatch.setattr(Tracker, "start_run", start_and_lose_the_server)
     with caplog.at_level(logging.WARNING, "evergreen"):
         training = train(scenario(), prepared)
     assert training.epochs == 3 and (prepared.model("quickstart") / "model.onnx").is_file()
@@ -178,12 +189,11 @@ def test_a_spent_budget_ends_the_training_cleanly(prepared: Workspace, budget: d
 def test_budgets_count_what_an_earlier_attempt_has_spent(prepared: Workspace) -> None:
     settings = scenario(epochs=50, max_seconds=3600)
     split = Split.open(prepared.splits("quickstart"), "train")
-    key = fingerprint(settings, prepared.splits("quickstart"), split)
+    key = fingerprint(settings, prepared.splits("quickstart"), split, None)
     earlier = Stopped(prepared, settings, after=2)
     checkpoint = Checkpoint(prepared.checkpoints("quickstart"), key)
-    progress, variables, best = earlier.found
-    progress.seconds = 3600.0
-    checkpoint.write(progress, variables, best)
+    earlier.found.state.seconds = 3600.0
+    checkpoint.write(*earlier.found)
     training = train(settings, prepared)
     assert (training.stopped, training.epochs) == ("seconds", 3)
     assert record(prepared)["seconds"] > 3600
@@ -193,48 +203,28 @@ class Stopped:
     """A training that an exception ended after so many epochs; `found` is what its checkpoint holds."""
 
     def __init__(self, workspace: Workspace, settings: Scenario, after: int) -> None:
-        log = Tracker.log
+        log_metrics = Tracker.log_metrics
 
         def stop(tracker: Tracker, metrics: dict[str, float], epoch: int) -> None:
-            log(tracker, metrics, epoch)
+            log_metrics(tracker, metrics, epoch)
             if epoch == after:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Tracker, "log", stop)
+            patch.setattr(Tracker, "log_metrics", stop)
             with pytest.raises(KeyboardInterrupt):
                 train(settings, workspace)
-        (path,) = checkpoints(workspace)
-        found = Checkpoint(path.parents[1], path.parent.name).read()
-        assert found
-        self.found = found
+        self.found = saved(workspace)
 
 
 def test_a_training_that_was_ended_goes_on_in_the_same_mlflow_run_unless_settings_changed(prepared: Workspace) -> None:
     stopped = Stopped(prepared, scenario(), after=1)
-    run_id = stopped.found[0].run_id
+    run_id = stopped.found.state.run_id
     assert run_id
     again = train(scenario(), prepared)
     assert again.run_id == run_id and record(prepared)["attempts"] == 2
     other = train(scenario(learning_rate=0.2), prepared)
     assert other.run_id != run_id and record(prepared)["attempts"] == 1
-
-
-def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "key")
-    weights = [np.arange(6, dtype=np.float32).reshape(2, 3), np.float32(4)]
-    checkpoint.write(Progress(history=[{"loss": 0.1}], best_epoch=1), weights, weights[:1])
-    found = checkpoint.read()
-    assert found and found[0].history == [{"loss": 0.1}]
-    assert [array.tolist() for array in found[1]] == [weights[0].tolist(), 4.0] and len(found[2]) == 1
-    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-100])
-    assert checkpoint.read() is None
-
-
-def test_a_checkpoint_of_other_settings_is_swept_away(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, "old").write(Progress(), [], [])
-    Checkpoint(tmp_path, "new").write(Progress(), [], [])
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 EXPLODES: dict[str, Any] = {"learning_rate": 10.0, "weight_decay": 1.0, "epochs": 6}  # each step multiplies the weights by -9
@@ -255,7 +245,7 @@ def test_a_training_that_diverges_is_ended_makes_no_model_and_is_not_repeated(
 
 
 def test_a_finite_loss_far_beyond_guessing_is_divergence_too(prepared: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.train.DIVERGED", 0.1)  # times log(10): any first epoch's loss is larger
+    monkeypatch.setattr("evergreen.training.fitting.DIVERGED", 0.1)  # times log(10): any first epoch's loss is larger
     with pytest.raises(Diverged, match="diverged in epoch 1: the loss is [0-9.]+; .*expected at most 0.23"):
         train(scenario(), prepared)
 
@@ -269,26 +259,11 @@ def test_the_run_of_a_training_that_diverged_has_failed_in_mlflow(prepared: Work
     assert run.info.status == "FAILED"
 
 
-def test_balanced_weights_let_every_label_weigh_the_same() -> None:
-    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
-    weights = class_weights(labels, 3)
-    assert weights == {0: 0.5, 1: 1.5, 2: 3.0}  # 9 items over 3 labels: 3 / count
-
-
-def test_balanced_weights_survive_a_label_without_items() -> None:
-    assert class_weights(np.array([0, 0]), 2) == {0: 0.5, 1: 1.0}
-
-
 def test_balanced_weights_make_a_difference_on_unbalanced_data(prepared: Workspace) -> None:
     losses = {
         which: train(scenario(epochs=1, class_weights=which), prepared).history[0]["loss"] for which in ("none", "balanced")
     }
     assert losses["none"] != losses["balanced"]
-
-
-def test_full_precision_is_kept_where_it_is_asked() -> None:
-    assert precision(scenario(precision="full").train) == "float32"
-    assert precision(scenario(precision="mixed").train).startswith("mixed_")
 
 
 def test_an_empty_train_split_is_refused(workspace: Workspace) -> None:

@@ -28,10 +28,10 @@ def test_the_embedding_is_what_the_last_dense_layer_is_given(network: str, shape
     import keras
 
     from evergreen.models import cnn
-    from tasks.train import save
+    from evergreen.training.export import export
 
     model = getattr(cnn, network)(shape, len(LABELS), filters=8, augment=cnn.Augment("both", 1, 2))
-    save(model, tmp_path)
+    export(model, tmp_path)
     images = random_images(shape, 5)
     embeddings, predicted = EmbeddingModel((tmp_path / "model.onnx").read_bytes(), LABELS, shape).embed(images)
     expected = np.array(keras.Model(model.input, model.get_layer("last").input)(images), np.float32)
@@ -57,9 +57,9 @@ def test_any_number_of_items_is_taken(tiny: Tiny, items: int) -> None:
 
 def test_a_large_embedding_is_projected_the_same_way_each_time(tmp_path: Path) -> None:
     from evergreen.models import cnn
-    from tasks.train import save
+    from evergreen.training.export import export
 
-    save(cnn.residual((8, 8, 1), len(LABELS), filters=80), tmp_path)  # 4 × 80 dimensions
+    export(cnn.residual((8, 8, 1), len(LABELS), filters=80), tmp_path)  # 4 × 80 dimensions
     network, images = (tmp_path / "model.onnx").read_bytes(), random_images((8, 8, 1), 3)
     one, other = (EmbeddingModel(network, LABELS, (8, 8, 1)).embed(images)[0] for _ in range(2))
     assert one.shape == (3, MAX_DIMENSIONS)

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.scenario.settings import Scenario, Train
-from evergreen.training.tuning import Tried, as_csv, front, open_study, picture, score, space, tried
+from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, space
 from tests.support.shipped import shipped
 
 QUICKSTART = Scenario.load(shipped() / "scenarios", "quickstart")
 
 some = st.floats(1e-6, 1.0)
 finished = st.builds(
-    Tried, st.integers(0, 99), st.booleans(), st.just("finished"), st.just({"epochs": 3.0}), some, some, some, some
+    TrialResult, st.integers(0, 99), st.booleans(), st.just("finished"), st.just({"epochs": 3.0}), some, some, some, some
 )
 pruned = st.builds(
-    Tried,
+    TrialResult,
     st.integers(0, 99),
     st.just(False),
     st.just("pruned"),
@@ -53,7 +53,7 @@ def test_a_doubling_of_energy_costs_what_the_gate_asks_for_it(quality: float, ra
 
 
 @given(st.lists(finished | pruned, max_size=12))
-def test_no_trial_beats_one_of_the_front_for_no_more_energy(trials: list[Tried]) -> None:
+def test_no_trial_beats_one_of_the_front_for_no_more_energy(trials: list[TrialResult]) -> None:
     best = front(trials)
     known = [one for one in trials if one.quality is not None]
     assert bool(best) == bool(known)
@@ -69,8 +69,8 @@ def test_no_trial_beats_one_of_the_front_for_no_more_energy(trials: list[Tried])
 
 def test_the_table_has_a_row_a_trial() -> None:
     trials = [
-        Tried(0, True, "finished", {"epochs": 3, "filters": 8}, 0.9, 0.1, 0.2, 0.9),
-        Tried(1, False, "pruned", {"epochs": 4, "filters": 8}, None, None, 0.1, None),
+        TrialResult(0, True, "finished", {"epochs": 3, "filters": 8}, 0.9, 0.1, 0.2, 0.9),
+        TrialResult(1, False, "pruned", {"epochs": 4, "filters": 8}, None, None, 0.1, None),
     ]
     rows = list(csv.DictReader(io.StringIO(as_csv(trials).decode())))
     assert [row["state"] for row in rows] == ["finished", "pruned"]
@@ -79,9 +79,9 @@ def test_the_table_has_a_row_a_trial() -> None:
 
 def test_the_picture_names_the_scenarios_own_and_the_winner() -> None:
     trials = [
-        Tried(0, True, "finished", {}, 0.90, 0.2, 0.2, 0.90),
-        Tried(1, False, "pruned", {}, None, None, 0.1, None),
-        Tried(2, False, "finished", {}, 0.95, 0.3, 0.2, 0.95),
+        TrialResult(0, True, "finished", {}, 0.90, 0.2, 0.2, 0.90),
+        TrialResult(1, False, "pruned", {}, None, None, 0.1, None),
+        TrialResult(2, False, "finished", {}, 0.95, 0.3, 0.2, 0.95),
     ]
     (axes,) = picture(trials, 2, "accuracy").axes
     legend = axes.get_legend()
@@ -95,6 +95,6 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     first = open_study(path, "mine", seed=1)
     first.tell(first.ask(), 0.5)
     again = open_study(path, "mine", seed=1)
-    assert [one.score for one in tried(again)] == [0.5]
+    assert [one.score for one in ended_trials(again)] == [0.5]
     proposed = [study.ask().suggest_float("x", 0, 1) for study in (open_study(tmp_path / "new.db", "mine", seed=1), again)]
     assert proposed[0] != proposed[1]  # what goes on does not repeat the first proposals

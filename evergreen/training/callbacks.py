@@ -1,0 +1,260 @@
+"""What happens around Keras's `fit` during a training, one duty a callback.
+
+Keras calls them in the order of their list; `evergreen.training.fitting` composes it. They share the `TrainingState`: what ends a training
+first is its reason to stop, and what is in the state when `SaveCheckpoint` is called is what an interrupted training resumes with.
+
+This file imports Keras at its top, since its classes derive from Keras's; import it late.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from evergreen import figures
+from evergreen.energy.meter import Meter
+from evergreen.progress import Task
+from evergreen.training.checkpoint import Checkpoint, StopReason, TrainingState
+from evergreen.training.spending import Spending
+from evergreen.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+log = logging.getLogger("evergreen")
+
+ENERGY_READ_EVERY_SECONDS = 1.0
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+Logs = dict[str, Any]
+
+
+def values(variables: list[Any]) -> list[np.ndarray]:
+    """Copies of the variables' values, which further training leaves as they are."""
+    return [np.asarray(keras.ops.convert_to_tensor(variable)).copy() for variable in variables]
+
+
+class TrainingCallback(keras.callbacks.Callback):
+    """A callback that reads and changes the state of the training."""
+
+    def __init__(self, state: TrainingState) -> None:
+        super().__init__()
+        self.state = state
+
+    def stop(self, reason: StopReason) -> None:
+        """End the training: with the current epoch, of which Keras skips the remaining steps."""
+        self.model.stop_training = True
+        self.state.stopped = self.state.stopped or reason
+
+
+class RestartLayers(keras.callbacks.Callback):
+    """Sets the random state of layers that have one (`evergreen.models.cnn.Augment`) by seed and epoch alone, so that a resumed epoch is the
+    same as an uninterrupted one."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        for layer in self.model.layers:
+            if hasattr(layer, "restart"):
+                layer.restart(self.seed, epoch)
+
+
+class RecordHistory(TrainingCallback):
+    """Adds each epoch's metrics, learning rate and seconds to the state."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch_started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        entry = {key: float(logs[key]) for key in METRICS if logs and key in logs}
+        entry["learning_rate"] = float(self.model.optimizer.learning_rate)
+        self.state.history.append(entry)
+        self.state.epoch_seconds.append(time.monotonic() - self.epoch_started)
+
+
+class StopOnDivergence(TrainingCallback):
+    """Ends the training where the loss of a step is not finite, or that of an epoch is above `largest_loss`."""
+
+    def __init__(self, state: TrainingState, largest_loss: float) -> None:
+        super().__init__(state)
+        self.largest_loss = largest_loss
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if logs and not math.isfinite(logs["loss"]):
+            self.stop("diverged")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if not self.state.history[-1]["loss"] <= self.largest_loss:  # also where it is not a number
+            self.stop("diverged")
+
+
+class StopAfterSeconds(TrainingCallback):
+    """Ends the training when its budget of time is spent."""
+
+    def __init__(self, state: TrainingState, spending: Spending, max_seconds: float) -> None:
+        super().__init__(state)
+        self.spending, self.max_seconds = spending, max_seconds
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self.spending.seconds() >= self.max_seconds:
+            self.stop("seconds")
+
+
+class StopAfterEnergy(TrainingCallback):
+    """Ends the training when its budget of energy is spent, in Wh. The meter is read once in `ENERGY_READ_EVERY_SECONDS`."""
+
+    def __init__(self, state: TrainingState, spending: Spending, max_wh: float) -> None:
+        super().__init__(state)
+        self.spending, self.max_wh = spending, max_wh
+        self.last_read = -math.inf
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        now = time.monotonic()
+        if now - self.last_read >= ENERGY_READ_EVERY_SECONDS:
+            self.last_read = now
+            if (self.spending.energy_wh() or 0) >= self.max_wh:
+                self.stop("energy")
+
+
+class KeepBestWeights(TrainingCallback):
+    """Keeps the weights of the epoch with the lowest validation loss; without a validation split, of the last epoch.
+
+    Attributes:
+        weights: of the state's `best_epoch`, in the network's order; empty before the first epoch has ended.
+    """
+
+    def __init__(self, state: TrainingState, weights: list[np.ndarray]) -> None:
+        super().__init__(state)
+        self.weights = weights
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        state = self.state
+        best = state.history[state.best_epoch - 1].get("val_loss", math.inf) if state.best_epoch else math.inf
+        best = best if math.isfinite(best) else math.inf
+        if state.best_epoch == 0 or state.history[-1].get("val_loss", -math.inf) < best:
+            state.best_epoch = epoch + 1
+            self.weights = values(self.model.weights)
+
+
+class StopWithoutProgress(TrainingCallback):
+    """Ends the training when no epoch of the last `patience` ones was the best."""
+
+    def __init__(self, state: TrainingState, patience: int) -> None:
+        super().__init__(state)
+        self.patience = patience
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if "val_loss" in self.state.history[-1] and epoch + 1 - self.state.best_epoch >= self.patience:
+            self.stop("patience")
+
+
+class StopAfterEpochs(TrainingCallback):
+    """Records that the training ended with its last epoch, so that it is not resumed."""
+
+    def __init__(self, state: TrainingState, epochs: int) -> None:
+        super().__init__(state)
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if epoch + 1 == self.epochs:
+            self.stop("epochs")
+
+
+class SaveCheckpoint(TrainingCallback):
+    """Writes all that is needed to resume, after every epoch."""
+
+    def __init__(self, state: TrainingState, checkpoint: Checkpoint, best: KeepBestWeights, spending: Spending) -> None:
+        super().__init__(state)
+        self.checkpoint, self.best, self.spending = checkpoint, best, spending
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.state.seconds, self.state.energy_wh = self.spending.seconds(), self.spending.energy_wh()
+        variables = values([*self.model.variables, *self.model.optimizer.variables])
+        self.checkpoint.write(self.state, variables, self.best.weights)
+
+
+class LogToMLflow(TrainingCallback):
+    """Logs each epoch's metrics and seconds."""
+
+    def __init__(self, state: TrainingState, tracker: Tracker) -> None:
+        super().__init__(state)
+        self.tracker = tracker
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        state = self.state
+        self.tracker.log_metrics({**state.history[-1], "epoch_seconds": state.epoch_seconds[-1]}, epoch + 1)
+
+
+class ReportProgress(TrainingCallback):
+    """Reports every step to a progress task, with the epoch and the last validation accuracy as its detail."""
+
+    def __init__(self, state: TrainingState, report: Task, val_items: int) -> None:
+        super().__init__(state)
+        self.report, self.val_items = report, val_items
+        self.steps_before = 0  # of the epochs before this one
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.steps_before = epoch * self.params["steps"]
+        accuracy = self.state.history[-1].get("val_accuracy") if self.state.history else None
+        quality = "" if accuracy is None else f", {figures.percent(accuracy, items=self.val_items)} on val"
+        self.report.detail = f"epoch {epoch + 1} of {self.params['epochs']}{quality}"
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.report(self.steps_before + batch + 1)
+
+
+class LogEpochs(TrainingCallback):
+    """Writes a line into the log for each epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        entry = self.state.history[-1]
+
+        def quality(loss: str, accuracy: str) -> str:
+            return f"loss {entry[loss]:.3f}, {figures.percent(entry[accuracy])}"
+
+        on_val = f"; val {quality('val_loss', 'val_accuracy')}" if "val_loss" in entry else ""
+        seconds = figures.duration(self.state.epoch_seconds[-1])
+        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.params["epochs"], quality("loss", "accuracy"), on_val, seconds)
+
+
+class RecordTrialEnergy(TrainingCallback):
+    """Writes what a trial has spent so far into the study after every epoch, so that it counts if the process is killed; ends the trial's
+    training when that reaches `max_wh`.
+
+    Args:
+        meter: that measures this attempt at the trial.
+        max_wh: that the attempt may spend.
+    """
+
+    def __init__(self, state: TrainingState, trial: Trial, meter: Meter, max_wh: float) -> None:
+        super().__init__(state)
+        self.trial, self.meter, self.max_wh = trial, meter, max_wh
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        spent_wh = self.meter.spent().energy_wh or 0.0
+        self.trial.set_user_attr("energy_wh", spent_wh)
+        if spent_wh >= self.max_wh:
+            self.stop("budget")
+
+
+class PruneTrial(TrainingCallback):
+    """Reports the validation accuracy at every tenth of a trial's epochs, and ends its training where the study's pruner says so."""
+
+    def __init__(self, state: TrainingState, trial: Trial) -> None:
+        super().__init__(state)
+        self.trial = trial
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        epochs = self.params["epochs"]
+        tenth = 10 * (epoch + 1) // epochs
+        if not self.state.stopped and tenth > 10 * epoch // epochs:
+            self.trial.report(self.state.history[-1]["val_accuracy"], tenth)
+            if self.trial.should_prune():
+                self.stop("pruned")

@@ -1,0 +1,119 @@
+"""The checkpoint from which an interrupted training resumes: one file, replaced atomically after every epoch.
+
+It holds every variable of the model and the optimizer, the best weights so far, and the state of the training. Keras's own backup callback
+keeps neither the best weights nor the state, and not in one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.scenario.settings import Scenario
+from evergreen.training.fine_tuning import WarmStart
+from evergreen.workspace import replace_file
+
+log = logging.getLogger("evergreen")
+
+StopReason = Literal["epochs", "patience", "diverged", "seconds", "energy", "pruned", "budget"]
+
+
+@dataclass
+class TrainingState:
+    """How far a training is, over all its attempts. Stored in the checkpoint under these names.
+
+    Attributes:
+        history: for each epoch its loss, accuracy, learning rate and, with a validation split, val_loss and val_accuracy.
+        epoch_seconds: of each epoch.
+        best_epoch: from 1; 0 before the first epoch has ended.
+        seconds, energy_wh: spent up to the last checkpoint; energy None where it is unknown.
+        stopped: a `StopReason`; empty while the training goes on.
+        run_id: of the MLflow run; None without one.
+        attempts: how often it was started or resumed.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    energy_wh: float | None = 0.0
+    stopped: StopReason | Literal[""] = ""
+    run_id: str | None = None
+    attempts: int = 1
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: the state, all variables of model and optimizer, and the best weights so far, in the network's order."""
+
+    state: TrainingState
+    variables: list[np.ndarray]
+    best_weights: list[np.ndarray]
+
+
+class Checkpoint:
+    """The checkpoint of one training.
+
+    Args:
+        folder: of the scenario's checkpoints; others than this training's are removed from it.
+        key: the training's `fingerprint`.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.path = folder, folder / key / "state.npz"
+
+    def write(self, state: TrainingState, variables: list[np.ndarray], best_weights: list[np.ndarray]) -> None:
+        content = io.BytesIO()
+        arrays = {
+            f"{group}-{i:05}": array
+            for group, many in (("now", variables), ("best", best_weights))
+            for i, array in enumerate(many)
+        }
+        np.savez(content, progress=np.array(json.dumps(asdict(state))), **arrays)  # type: ignore[arg-type]
+        replace_file(self.path, content.getvalue())
+        for other in self.folder.iterdir():  # of splits or settings that are no more
+            if other != self.path.parent:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def read(self) -> Saved | None:
+        """What was written last; None where there is nothing, or nothing usable, which is logged."""
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in sorted(file.files)}
+            state = TrainingState(**json.loads(str(arrays.pop("progress"))))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            log.warning("The checkpoint %s can't be read (%s): training starts anew.", self.path, error)
+            return None
+        now, best = ([array for name, array in arrays.items() if name.startswith(group)] for group in ("now-", "best-"))
+        return Saved(state, now, best)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fingerprint(scenario: Scenario, splits: Path, train_split: Split, start: WarmStart | None) -> str:
+    """A digest of splits, settings and first weights: a training resumes only from a checkpoint with the same one.
+
+    Args:
+        splits: the folder `outputs/NAME/splits`.
+        start: the weights that a fine-tuning begins with; None for random ones.
+    """
+    settings = {"seed": scenario.seed, "kind": scenario.kind, "train": scenario.train.model_dump(mode="json")}
+    begins: list[Any] = [asdict(start)] if start else []
+    if read_with := pixel_range(splits):
+        begins.append(read_with._asdict())
+    digest = hashlib.sha256(json.dumps([settings, train_split.images.shape, *begins], sort_keys=True).encode())
+    for name in ("labels.json", "items.parquet"):  # the items' ids and splits; pixels follow from them, the shape and the range
+        digest.update((splits / name).read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,231 @@
+"""Fitting the network of a scenario: build it, resume from the checkpoint, fit it within its budgets, and take its best weights.
+
+On a CPU, an interrupted training that is resumed ends with the same weights, bit for bit, as an uninterrupted one: the order of the items and
+the augmentation depend only on the scenario's seed and the epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evergreen import figures
+from evergreen.energy.meter import Meter
+from evergreen.errors import EvergreenError
+from evergreen.kinds.base import kind_of
+from evergreen.planning.budget import training_limit_wh
+from evergreen.preparation.arrays import Split, label_names, ordered_batches, steps_per_epoch, training_batches
+from evergreen.progress import Task, task
+from evergreen.scenario.settings import Scenario
+from evergreen.training.checkpoint import Checkpoint, TrainingState
+from evergreen.training.precision import FULL, devices, dtype_policy, training_policy
+from evergreen.training.spending import Spending
+from evergreen.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger("evergreen")
+
+DIVERGED = 20.0  # times the loss of predicting all labels alike, log(labels): no epoch of a training that learns is as bad
+VALIDATION_BATCH_ITEMS = 512
+
+
+class Diverged(EvergreenError):
+    """The loss of a training has become too large, or is not finite: there is no model."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The label names, in the order of the model's output, and the splits that a training uses; `val` may be empty."""
+
+    labels: list[str]
+    train: Split
+    val: Split
+
+    @classmethod
+    def open(cls, splits: Path) -> TrainingData:
+        """Of `outputs/NAME/splits`; the arrays are mapped, not read.
+
+        Raises:
+            EvergreenError: the arrays are missing or damaged.
+        """
+        return cls(label_names(splits), Split.open(splits, "train"), Split.open(splits, "val"))
+
+
+class Fitting:
+    """One attempt at a training: a new one, or one that resumes from the checkpoint.
+
+    Args:
+        meter: that measures this attempt.
+        initial_weights: that a fine-tuning begins with, in the network's order; None for random ones.
+
+    Attributes:
+        state: of the training, over all its attempts.
+        spending: time and energy, over all its attempts.
+        policy: the Keras dtype policy of the network in training.
+        model: the network in training.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        data: TrainingData,
+        checkpoint: Checkpoint,
+        tracker: Tracker,
+        meter: Meter,
+        initial_weights: list[np.ndarray] | None,
+    ) -> None:
+        from evergreen.training.callbacks import KeepBestWeights
+
+        self.scenario, self.data, self.checkpoint, self.tracker = scenario, data, checkpoint, tracker
+        saved = checkpoint.read()
+        self.state = saved.state if saved else TrainingState()
+        self.spending = Spending(meter, self.state.seconds, self.state.energy_wh)
+        self.diverged_before = self.state.stopped == "diverged"  # in an earlier attempt
+        self.max_wh = training_limit_wh(scenario)
+        self.policy = training_policy(scenario.train)
+        self.steps = steps_per_epoch(len(data.train), scenario.train.batch_size)
+        with devices().scope():
+            self.model = self._build(self.policy, self.steps)
+        if initial_weights is not None:
+            _assign(self.model.weights, initial_weights)
+        self.model.optimizer.build(self.model.trainable_variables)
+        if saved:
+            _assign([*self.model.variables, *self.model.optimizer.variables], saved.variables)
+            self.state.attempts += 1
+            log.info("train: going on after epoch %d of an earlier attempt", len(self.state.history))
+        self._best = KeepBestWeights(self.state, saved.best_weights if saved else [])
+
+    def run(self, name: str, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Fit until a callback ends it, with the last epoch at the latest; `state.stopped` says why. Where an earlier attempt has
+        ended the training, there is nothing left to do.
+
+        Args:
+            name: of the work, where its progress is shown.
+            callbacks: that are called after those of every training.
+
+        Raises:
+            EvergreenError: an energy budget is set where energy can't be measured.
+        """
+        self.state.run_id = self.tracker.start_run(self.state.run_id, self._parameters())
+        if self.max_wh is not None and self.spending.energy_wh() is None:
+            raise EvergreenError(
+                "the energy budget cannot be kept: energy can't be measured here",
+                fix="Take train.max_wh and budget.run out; train.max_seconds works.",
+            )
+        if self.state.stopped:
+            return
+        settings, data = self.scenario.train, self.data
+        labels, first_epoch = len(data.labels), len(self.state.history)
+        with task(name, total=self.steps * settings.epochs, unit="steps", detail="preparing the network") as report:
+            self.model.fit(
+                training_batches(
+                    data.train,
+                    labels,
+                    settings.batch_size,
+                    seed=self.scenario.seed,
+                    first_epoch=first_epoch,
+                    epochs=settings.epochs,
+                ),
+                steps_per_epoch=self.steps,
+                initial_epoch=first_epoch,
+                epochs=settings.epochs,
+                validation_data=ordered_batches(data.val, labels, VALIDATION_BATCH_ITEMS) if len(data.val) else None,
+                class_weight=class_weights(data.train.labels, labels) if settings.class_weights == "balanced" else None,
+                callbacks=[*self._callbacks(report), *callbacks],
+                shuffle=False,  # the batches are
+                verbose=0,
+            )
+
+    def best_model(self) -> keras.Model:
+        """A model with the weights of the best epoch, in full precision, as it is exported and served."""
+        model = self._build(FULL, 1)
+        _assign(model.weights, self._best.weights)
+        return model
+
+    def diverged(self) -> Diverged:
+        """The error for a training that has diverged, with what led to it."""
+        state, loss = self.state, self.state.history[-1]["loss"]
+        before = [entry for entry in state.history[:-1] if "val_accuracy" in entry]
+        best = max(before, key=lambda entry: entry["val_accuracy"], default=None)
+        came = f" (before that, val accuracy was {figures.percent(best['val_accuracy'])} at best)" if best else ""
+        again = ", as it did before with the same items and settings" if self.diverged_before else ""
+        value = figures.number(loss) if math.isfinite(loss) else "no number any more"
+        return Diverged(
+            f"the training diverged in epoch {len(state.history)}{again}: the loss is {value}{came}; no model is made of it",
+            expected=f"at most {figures.number(self._largest_loss())}",
+            fix=f"Lower train.learning_rate (it is {figures.plain(self.scenario.train.learning_rate)}), and run again.",
+        )
+
+    def _callbacks(self, report: Task) -> list[keras.callbacks.Callback]:
+        """Those of every training. Their order matters: what fills the state comes first, then what may end the training, then what stores
+        the state."""
+        from evergreen.training import callbacks
+
+        settings, state, spending = self.scenario.train, self.state, self.spending
+        chosen = [
+            callbacks.RestartLayers(self.scenario.seed),
+            callbacks.ReportProgress(state, report, len(self.data.val)),
+            callbacks.RecordHistory(state),
+            callbacks.StopOnDivergence(state, self._largest_loss()),
+        ]
+        if settings.max_seconds is not None:
+            chosen.append(callbacks.StopAfterSeconds(state, spending, settings.max_seconds))
+        if self.max_wh is not None:
+            chosen.append(callbacks.StopAfterEnergy(state, spending, self.max_wh))
+        chosen.append(self._best)
+        if settings.patience is not None:
+            chosen.append(callbacks.StopWithoutProgress(state, settings.patience))
+        return [
+            *chosen,
+            callbacks.StopAfterEpochs(state, settings.epochs),
+            callbacks.SaveCheckpoint(state, self.checkpoint, self._best, spending),
+            callbacks.LogToMLflow(state, self.tracker),
+        ]
+
+    def _largest_loss(self) -> float:
+        """Of an epoch that doesn't count as diverged."""
+        return DIVERGED * math.log(max(2, len(self.data.labels)))
+
+    def _parameters(self) -> dict[str, Any]:
+        """What MLflow lists as the run's parameters."""
+        return {
+            **{f"train.{key}": value for key, value in self.scenario.train.model_dump(mode="json").items()},
+            "seed": self.scenario.seed,
+            "precision": self.policy,
+            "train_items": len(self.data.train),
+            "val_items": len(self.data.val),
+            "parameters": self.model.count_params(),
+        }
+
+    def _build(self, policy: str, steps: int) -> keras.Model:
+        """The compiled network, with `steps` steps an epoch, from the scenario's seed."""
+        import keras
+
+        keras.backend.clear_session(free_memory=False)  # or the layers' names would count on from an earlier model's
+        keras.utils.set_random_seed(self.scenario.seed)
+        settings, shape = self.scenario.train, self.data.train.images.shape[1:]
+        with dtype_policy(policy):
+            return kind_of(self.scenario).build(settings, shape, len(self.data.labels), steps=steps * settings.epochs)
+
+
+def class_weights(labels: np.ndarray, label_count: int) -> dict[int, float]:
+    """For each label the weight with which its items count, so that all labels weigh the same together.
+
+    Args:
+        labels: integers `(items,)`, indices below `label_count`.
+    """
+    counts = np.bincount(labels, minlength=label_count)
+    return {label: len(labels) / (label_count * max(int(count), 1)) for label, count in enumerate(counts)}
+
+
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

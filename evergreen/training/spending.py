@@ -1,0 +1,28 @@
+"""The time and energy that a training has spent, over all its attempts."""
+
+from __future__ import annotations
+
+import time
+
+from evergreen.energy.meter import Meter
+
+
+class Spending:
+    """What a training has spent so far; an attempt begins when this is created.
+
+    Args:
+        meter: that measures this attempt.
+        seconds, energy_wh: of the attempts before; energy None where it is unknown.
+    """
+
+    def __init__(self, meter: Meter, seconds: float, energy_wh: float | None) -> None:
+        self._meter, self._started = meter, time.monotonic()
+        self._seconds_before, self._energy_wh_before = seconds, energy_wh
+
+    def seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def energy_wh(self) -> float | None:
+        """None where it is unknown."""
+        now, before = self._meter.spent().energy_wh, self._energy_wh_before
+        return None if now is None or before is None else before + now
