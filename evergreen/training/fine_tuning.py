@@ -28,13 +28,13 @@ class NotPossible(EvergreenError):
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a fine-tuning begins with.
+    """The weights with which a fine-tuning begins, and how much shorter it is. Stored under these names.
 
     Attributes:
         version: of the registered model whose weights they are.
-        sha256: of the file that holds them.
-        epochs_share: of the scenario's epochs that it takes.
-        rate_share: of the scenario's learning rate.
+        sha256: of the file that holds them, in hex.
+        epochs_share: the fraction of the scenario's epochs.
+        rate_share: the fraction of the scenario's learning rate.
     """
 
     version: int
@@ -55,7 +55,7 @@ class WarmStart:
         return scenario.model_copy(update={"train": settings.model_copy(update=shorter)})
 
     def weights(self, workspace: Workspace, name: str) -> list[np.ndarray]:
-        """The weights, in the order of the network's.
+        """The weights, in the network's order.
 
         Raises:
             EvergreenError: the file is not there any more, or is another one.
@@ -71,8 +71,8 @@ class WarmStart:
         return [np.asarray(weight.value) for weight in load(path).weights]
 
 
-# What a training begins with: a registered version's weights, or random ones; "any": a model that is there already will do however it began, and
-# if one has to be trained, it is from random weights.
+# What a training begins with: a registered version's weights, or random ones ("scratch"). "any": a model that exists is kept, whatever it began
+# with; if one has to be trained, it begins with random weights.
 Start = WarmStart | Literal["scratch", "any"]
 
 
@@ -83,8 +83,8 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
         NotPossible: it is another network than the scenario's, or its Keras file can't be had.
     """
     settings: Retraining = scenario.retraining
-    told = json.loads((download(workspace, scenario.name, str(version)) / "artifacts" / "settings.json").read_text())
-    other = [key for key, (theirs, ours) in _compared(scenario, told).items() if theirs != ours]
+    registered = json.loads((download(workspace, scenario.name, str(version)) / "artifacts" / "settings.json").read_text())
+    other = [key for key, (theirs, ours) in _compared(scenario, registered).items() if theirs != ours]
     if other:
         raise NotPossible(f"version {version} has another network than the scenario (other {', '.join(other)})")
     try:
@@ -96,13 +96,13 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
     return WarmStart(version, sha256, settings.fine_tune_epochs, settings.fine_tune_rate)
 
 
-def _compared(scenario: Scenario, told: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What a registered model has, and what the scenario would make, by name."""
+def _compared(scenario: Scenario, registered: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The properties that must agree, by name: of the registered model (from its `settings.json`), and of the scenario's network."""
     pixels = scenario.preprocess
     return {
-        **{key: (told["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
-        "image size": (list(told["shape"]), [pixels.height, pixels.width, pixels.channels]),
-        "labels": (list(told["labels"]), list(scenario.validation.labels)),
+        **{key: (registered["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
+        "image size": (list(registered["shape"]), [pixels.height, pixels.width, pixels.channels]),
+        "labels": (list(registered["labels"]), list(scenario.validation.labels)),
     }
 
 

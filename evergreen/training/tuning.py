@@ -5,8 +5,8 @@ A trial is judged on the validation split alone: the test split stays unseen, fo
 exchange rate, so that both agree. One figure, and not two objectives: Optuna prunes for one alone. The front of quality against energy is read
 off the finished trials.
 
-Optuna (Akiba et al. 2019) proposes by TPE and prunes by the median of the earlier trials at the same share of their epochs: at the same epoch
-they would stand at different step sizes.
+Optuna (Akiba et al. 2019) proposes by TPE and prunes by the median of the earlier trials at the same fraction of their epochs: at the same epoch
+their learning rates would differ.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna import Study, Trial
 
-PRUNED_FROM = 3  # tenths of a trial's epochs, before which nobody can tell
+PRUNED_FROM = 3  # tenths of a trial's epochs, before which accuracies say too little
 STARTUP_TRIALS = 5  # that are neither proposed by earlier ones nor pruned
 
 
@@ -65,13 +65,13 @@ def space(settings: Train, side: int) -> list[Range]:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A trial.
+    """A trial that has ended.
 
     Attributes:
         number: from 0.
         own: whether these are the scenario's own settings.
-        state: `finished`, `pruned` (others stood better at the same share of their epochs), or `unfinished` (killed, or ended with the budget: another
-            trial goes on with it).
+        state: `finished`, `pruned` (others were better at the same fraction of their epochs, or its training diverged), or `unfinished` (killed, or
+            ended with the budget: another trial resumes it).
         settings: of `train`, as far as they are tuned.
         quality: the scenario's metric on val; None unless finished.
         energy_wh_per_1000: of predictions by batches in Keras; None unless finished.
@@ -109,7 +109,7 @@ def open_study(path: Path, name: str, seed: int) -> Study:
 
 
 def ended_trials(study: Study) -> list[TrialResult]:
-    """All trials that have ended."""
+    """All trials that have ended, in order."""
     from optuna.trial import TrialState
 
     states: dict[TrialState, Literal["finished", "pruned", "unfinished"]] = {

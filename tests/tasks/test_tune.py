@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_file, "MEASURE_SECONDS", 0.01)
 
 
-def test_the_scenarios_own_settings_are_tried_first_and_the_best_is_told(tiny: Tiny) -> None:
+def test_the_scenarios_own_settings_are_tried_first_and_the_best_is_named(tiny: Tiny) -> None:
     change(tiny.workspace, "train", epochs=2)
     found = tune(tiny.scenario, tiny.workspace, MUCH, 3)
     assert [one.state for one in found.trials] == ["finished"] * 3 and found.stopped == "trials"
