@@ -237,7 +237,7 @@ def read_corrections(content: bytes) -> list[Row] | str:
 def _text(content: bytes) -> str | None:
     """A text file as Excel and others write it, with or without a byte order mark."""
     byte_order_marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    encoding = next((encoding for mark, encoding in byte_order_marks.items() if content.startswith(mark)), None)
+    encoding = next((encoding for start, encoding in byte_order_marks.items() if content.startswith(start)), None)
     if encoding is None:
         encoding = guess_encoding(content.splitlines(), WINDOWS[::-1])
     try:

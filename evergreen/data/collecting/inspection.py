@@ -25,7 +25,7 @@ class ImageInspection:
     """Inspects the images of one collection.
 
     Attributes:
-        pixel_range: with which deep images are read; None until one is met, and in data sets that were begun before there were ranges.
+        pixel_range: with which deep images are read; None until one is met, and in data sets that were started before there were ranges.
         deep: images of more than 8 bits a value among those added.
     """
 
@@ -75,7 +75,7 @@ class ImageInspection:
         """The range of deep images, once for the data set: the scenario's, else as suits a sample of all that the source holds."""
         self._is_chosen = True
         if next(iter_deep(self.folders), None) is not None:
-            return  # begun before there were ranges: new items are read as the old ones were
+            return  # started before there were ranges: new items are read as the old ones were
         sample = self._sample()
         suits, requested = sample.range(), self.scenario.preprocess.range
         if suits is None:
