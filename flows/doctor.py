@@ -113,7 +113,7 @@ def _settings(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _scenarios(workspace: Workspace) -> Iterator[Finding]:
-    from evergreen.data.sources import locate
+    from evergreen.data.sources.opening import locate
     from evergreen.errors import WrongUse
     from evergreen.scenario.settings import Scenario
 
@@ -125,12 +125,9 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
             continue
         source = scenario.collect.builtin or scenario.collect.path or scenario.collect.file or ""
         try:
-            found = scenario.collect.builtin is not None or locate(scenario, workspace, download=False) is not None
-        except Exception:
-            found = False
-        if found:
+            locate(scenario, workspace, download=False)
             yield Finding("fine", f"scenario {path.stem}", source)
-        else:
+        except Exception:
             yield Finding(
                 "note",
                 f"scenario {path.stem}",

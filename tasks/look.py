@@ -35,7 +35,7 @@ from evergreen.data.dataset import (
     table,
     withdrawals,
 )
-from evergreen.data.inbox import Entry, Inbox, Row, inbox_of, read_corrections, said_at
+from evergreen.data.inbox import Inbox, InboxFile, Row, inbox_of, read_corrections, said_at
 from evergreen.data.versions import fetch_data
 from evergreen.errors import EvergreenError
 from evergreen.media.images import PixelRange
@@ -83,10 +83,10 @@ class Taken:
             "new items": self.added, "known": self.known, "corrected": self.corrected, "corrections known": self.corrections_known,
             **{f"in quarantine as {reason}": count for reason, count in sorted(refused.items())}, "left for next time": len(self.left),
         }  # fmt: skip
-        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        counted = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         unknown = "; ".join(self._of_unknown(label, count) for label, count in self.unknown.items())
         return (
-            ", ".join(filter(None, [told, f"left because validate.labels lacks their label: {unknown}" if unknown else ""]))
+            ", ".join(filter(None, [counted, f"left because validate.labels lacks their label: {unknown}" if unknown else ""]))
             or "nothing came"
         )
 
@@ -119,7 +119,7 @@ class Look:
             champion.
         age_days: since it was registered, or since a later retraining that left it in its place; None where that isn't known.
         new_items, corrected_items (or withdrawn, or brought back): that neither the champion nor such a retraining had.
-        quality, drift: of the new items (of many, the newest 4,000); None where they can't be told.
+        quality, drift: of the new items (of many, the newest 4,000); None where they are not known.
         unknown: why not, in words.
         batches: names of the data set's batch folders.
     """
@@ -167,7 +167,8 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
 
     Raises: as `look`.
     """
-    inbox = Inbox.look_into(inbox_of(scenario, workspace), scenario.retraining.settle_seconds)
+    settle_seconds, encoding = scenario.retraining.settle_seconds, scenario.collect.encoding
+    inbox = Inbox.look_into(inbox_of(scenario, workspace), settle_seconds, encoding)
     if not len(inbox):
         return Taken(left=inbox.left)
     try:
@@ -208,21 +209,20 @@ class _Correcting:
         self.found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # id and source, by what a line says of an item
         self.labels: dict[str, str] = {}  # of those items
 
-    def stage(self, entries: list[Entry]) -> None:
+    def stage(self, files: list[InboxFile]) -> None:
         """Stage a batch of those that change a label; later files have the last word."""
-        if not entries:
+        if not files:
             return
-        files = [
-            (entry, Path(os.fsdecode(entry.path)).read_bytes()) for entry in sorted(entries, key=lambda e: (said_at(e), e.name))
-        ]
-        read = [(entry, content, read_corrections(content)) for entry, content in files]
+        files = sorted(files, key=lambda file: (said_at(file), file.name))
+        contents = [(file, Path(os.fsdecode(file.path)).read_bytes()) for file in files]
+        read = [(file, content, read_corrections(content)) for file, content in contents]
         self._find({row.id for _, _, rows in read if isinstance(rows, list) for row in rows if not row.problem})
         with Quarantine(self.workspace, self.scenario.name) as quarantine:
-            for entry, content, rows in read:
+            for file, content, rows in read:
                 if isinstance(rows, str):
                     self.refused["corrections-unreadable"] += 1
                     quarantine.add(
-                        entry.name, "corrections-unreadable", rows, id=hashlib.sha256(content).hexdigest(), data=content, label=None,
+                        file.name, "corrections-unreadable", rows, id=hashlib.sha256(content).hexdigest(), data=content, label=None,
                         size_bytes=len(content), collected_at=datetime.now(UTC),
                     )  # fmt: skip
                     continue
@@ -231,7 +231,7 @@ class _Correcting:
                     if len(found := self.found.get(row.id, [])) == 1:
                         said[found[0][0]].add(row.label)
                 for row in dict.fromkeys(rows):
-                    self._note(entry, row, said, quarantine)
+                    self._settle(file, row, said, quarantine)
         stage_records(self.workspace.staging(self.scenario.name), len(self.folders), self.new)
 
     def _find(self, references: set[str]) -> None:
@@ -255,22 +255,22 @@ class _Correcting:
             if exact := [(id, source) for id, source in found if source == _plain(one)]:
                 self.found[one] = exact
 
-    def _note(self, entry: Entry, row: Row, said: dict[str, set[str]], quarantine: Quarantine) -> None:
+    def _settle(self, file: InboxFile, row: Row, said: dict[str, set[str]], quarantine: Quarantine) -> None:
         label = self.scenario.collect.rename.get(row.label, row.label)
         problem = ("correction-unreadable", row.problem) if row.problem else self._problem(row.id, label, said)
         if problem:
             self.refused[problem[0]] += 1
             quarantine.add(
-                f"{entry.name}, line {row.line}", *problem, id=row.id if len(row.id) == 64 else None, data=None, label=row.label,
+                f"{file.name}, line {row.line}", *problem, id=row.id if len(row.id) == 64 else None, data=None, label=row.label,
                 size_bytes=0, collected_at=datetime.now(UTC),
             )  # fmt: skip
             return
         [(id, _)] = self.found[row.id]
-        if self.labels[id] == label or (id, label, said_at(entry), entry.name) in self.said:
+        if self.labels[id] == label or (id, label, said_at(file), file.name) in self.said:
             self.count["known"] += 1
         else:
             self.count["corrected"] += 1
-            self.new.append(Correction(id, label, self.labels[id], row.by, said_at(entry), entry.name))
+            self.new.append(Correction(id, label, self.labels[id], row.by, said_at(file), file.name))
             self.labels[id] = label
 
     def _problem(self, reference: str, label: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
@@ -321,7 +321,7 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     new, labels, changed = _new_to(folders, origin, attempt)
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
     quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, recorded_range(folders))
-    since = max([told for told in (origin and origin.registered_at, attempt and attempt.ended_at) if told], default=None)
+    since = max([at for at in (origin and origin.registered_at, attempt and attempt.ended_at) if at], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
 
@@ -376,7 +376,7 @@ def _asked(
     labels: dict[str, str],
     inspected: PixelRange | None,
 ) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
-    """What the champion makes of new items, whose labels are given by id; and what can't be told, in words."""
+    """What the champion makes of new items, whose labels are given by id; and what is not known, in words."""
     from evergreen.serving.embedding import EmbeddingModel
 
     if origin is None:
@@ -394,7 +394,7 @@ def _asked(
         seen = observe(EmbeddingModel.open(artifacts), images(), inspected=inspected)
     except EvergreenError as error:
         return None, None, (f"the champion can't be asked about new items: {error}",)
-    right = sum(seen.labels[place] == labels[id] for place, id in zip(seen.predicted.tolist(), order, strict=True))
+    right = sum(seen.labels[index] == labels[id] for index, id in zip(seen.predicted.tolist(), order, strict=True))
     quality = Quality(origin.right, origin.items, right, len(order)) if origin.items else None
     if not (artifacts / REFERENCE).is_file():
         return quality, None, ("drift is not known: the champion was registered without a reference",)

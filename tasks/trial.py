@@ -1,4 +1,4 @@
-"""trial: what learning takes on this machine, by doing it for some seconds with the scenario's own network on random pixels; and how many
+"""trial: what training takes on this machine, by doing it for some seconds with the scenario's own network on random pixels; and how many
 items a source has that was never collected.
 
 Reads   the scenario; for the number of items, the names in its source.
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from evergreen import figures, progress
-from evergreen.data.sources import Source, locate, readable_name, stream, walk
+from evergreen.data.sources.opening import locate
 from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base import kind_of
 from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
-from evergreen.scenario.settings import Collect, Scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.training.precision import dtype_policy, training_policy
 from evergreen.workspace import Workspace
 
@@ -73,31 +71,23 @@ def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
             source = locate(scenario, workspace, download=False)
         except EvergreenError as error:
             raise NothingKnown(f"nobody knows how many items {scenario.name} has: {error.happened}", fix=error.fix) from None
-        pattern, items, seen, share = re.compile(scenario.collect.pattern, re.DOTALL), 0, 0, 1.0
+        pattern, items, seen, fraction = re.compile(scenario.collect.pattern, re.DOTALL), 0, 0, 1.0
         until = time.monotonic() + COUNT_SECONDS
-        for name, place in _names(source, scenario.collect):
+        for name, fraction_read in source.names():
             match = pattern.fullmatch(name)
             items += bool(match and match.groupdict().get("label"))
             seen += 1
-            report(items, share=place)
-            if place is not None and place > 0 and time.monotonic() > until:
-                share = place
+            report(items, share=fraction_read)
+            if fraction_read is not None and fraction_read > 0 and time.monotonic() > until:
+                fraction = fraction_read
                 break
     if not items:
         raise NothingKnown(
             f"no item is found in the source of {scenario.name} among {figures.count(seen, 'entry', 'entries')}",
             fix=f"Correct collect.pattern in scenarios/{scenario.name}.yaml, or the source.",
         )
-    if share < 1:
-        return round(items / share), f"about {round(items / share):,} items, by {figures.percent(share)} of the archive"
+    if fraction < 1:
+        return round(
+            items / fraction
+        ), f"about {round(items / fraction):,} items, by {figures.percent(fraction)} of the archive"
     return items, f"{figures.count(items, 'item')} counted in the source"
-
-
-def _names(source: Source, settings: Collect) -> Iterator[tuple[str, float | None]]:
-    """The name of each entry, and which share of the source is read with it, where that is known."""
-    if isinstance(source, Path) and source.is_dir():
-        for _, name in walk(source, "all" if settings.follow_links else "inside"):
-            yield readable_name(name), None
-    else:
-        for found in stream(source):
-            yield found.name, found.share

@@ -5,8 +5,8 @@ inbox/NAME/*.zip .tar(.gz)   archives of such folders
 inbox/NAME/*.csv             corrections: columns `id` (or `source`: a path or a file name) and `label`, and `by` (who says so) if you like
 inbox/NAME/taken/…           what was taken in; nothing reads it, and it can be emptied at any time
 
-A file is moved to `taken` when its items are in the data set or in quarantine, and not before: whoever is killed in between
-finds it in the inbox again, and its items known. Files that may still be on their way (changed within the last seconds, hidden, or
+A file is moved to `taken` when its items are in the data set or in quarantine, and not before: after a kill in between it is
+in the inbox again, and its items are known. Files that may still be on their way (changed within the last seconds, hidden, or
 called `.part`, `.tmp` or the like) are left for the next time, and so are those whose label the scenario doesn't know. The label `taken` can only come in an archive.
 """
 
@@ -25,7 +25,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evergreen.data.sources import Found, archive_kind, read_file, stream, walk
+from evergreen.data.sources.archive import ArchiveSource, archive_kind
+from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.data.sources.folder import read_file, walk
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.names import UNIX, WINDOWS, Decoder, guess_encoding, readable_name, tidy
 from evergreen.scenario.settings import Scenario
@@ -45,142 +47,143 @@ def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InboxFile:
     """A file of the inbox.
 
     Attributes:
         path: where it lies.
         raw: its path inside the inbox, `/` between the parts.
         name: the same as text.
-        mark: size, times and inode, when it was seen first.
+        fingerprint: size in bytes, time of modification in ns, inode and mode, when it was listed.
     """
 
     path: bytes
     raw: bytes
     name: str
-    mark: tuple[int, ...]
+    fingerprint: tuple[int, ...]
 
     def untouched(self) -> bool:
         """Whether it is still what it was."""
         try:
-            return _mark(os.lstat(self.path)) == self.mark
+            return _file_fingerprint(os.lstat(self.path)) == self.fingerprint
         except OSError:
             return False
 
 
 @dataclass
-class Inbox:
-    """What lies in an inbox, as it was when it was looked into.
+class Inbox(Source):
+    """The content of an inbox when it was listed. As a source: its images, and those inside its archives.
 
     Attributes:
         folder: its path.
+        encoding: of names that are not UTF-8; None: the encoding that they suggest.
         images, archives, corrections: its files.
         left: the files that are left for the next time, and why, by name; reading archives may add to it.
         unknown: items of each label that the scenario doesn't know ("" where there is none); their files stay.
     """
 
     folder: Path
-    images: list[Entry] = field(default_factory=list)
-    archives: list[Entry] = field(default_factory=list)
-    corrections: list[Entry] = field(default_factory=list)
+    encoding: str | None = None
+    images: list[InboxFile] = field(default_factory=list)
+    archives: list[InboxFile] = field(default_factory=list)
+    corrections: list[InboxFile] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     _staying: set[str] = field(default_factory=set)
-    _current: Entry | None = None  # whose item `stream` gave last
+    _current: InboxFile | None = None  # the file of the entry that `stream` yielded last
 
     @classmethod
-    def look_into(cls, folder: Path, settle_seconds: float) -> Inbox:
+    def look_into(cls, folder: Path, settle_seconds: float, encoding: str | None = None) -> Inbox:
         """List what is there; nothing is read. A folder that doesn't exist is an empty inbox.
 
         Args:
-            settle_seconds: a file that was changed (or moved here) within so long is left.
+            settle_seconds: a file that was changed (or moved here) within so many seconds is left.
+            encoding: of names that are not UTF-8; None: the encoding that they suggest.
 
         Raises:
             WrongUse: a folder cannot be listed.
         """
-        inbox, now = cls(folder), time.time()
+        inbox, now = cls(folder, encoding), time.time()
         if not folder.is_dir():
             return inbox
-        for found, raw_name in walk(folder):
+        for entry, raw_name in walk(folder):
             name = readable_name(raw_name)
             if name.startswith(f"{TAKEN}/"):
                 continue
             try:
-                status = os.lstat(found.path)
+                status = os.lstat(entry.path)
             except FileNotFoundError:
-                continue  # renamed by whoever is copying
-            entry = Entry(found.path, raw_name, name, _mark(status))
+                continue  # renamed by the program that is copying it
+            file = InboxFile(entry.path, raw_name, name, _file_fingerprint(status))
             base = name.rsplit("/", 1)[-1].lower()
+            # Unlike the time of modification, no copying program sets the time of change back.
+            changed_seconds_ago = abs(now - status.st_ctime)
             if base.startswith(".") or base.endswith(ON_THEIR_WAY):
                 inbox.left[name] = "its name says that it is not complete"
-            elif (
-                abs(now - status.st_ctime) < settle_seconds
-            ):  # unlike the time of change, no copying program sets this one back
+            elif changed_seconds_ago < settle_seconds:
                 inbox.left[name] = f"it changed within the last {settle_seconds:g} seconds"
             elif "/" not in name and base.endswith(".csv"):
-                inbox.corrections.append(entry)
-            elif "/" not in name and _is_archive(found.path):
-                inbox.archives.append(entry)
+                inbox.corrections.append(file)
+            elif "/" not in name and _is_archive(entry.path):
+                inbox.archives.append(file)
             else:
-                inbox.images.append(entry)
+                inbox.images.append(file)
         return inbox
 
     def __len__(self) -> int:
-        return len(self.images) + len(self.archives) + len(self.corrections)
-
-    def __str__(self) -> str:
-        return str(self.folder)
+        return len(self._files)
 
     @property
-    def fingerprint(self) -> str:
-        """Of names, sizes and times of what is taken: sha256 (hex)."""
-        told = [(entry.name, entry.mark) for entry in (*self.images, *self.archives, *self.corrections)]
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+    def _files(self) -> list[InboxFile]:
+        return [*self.images, *self.archives, *self.corrections]
 
-    def stream(self, encoding: str | None = None) -> Iterator[Found]:
+    def stream(self) -> Iterator[SourceEntry]:
         """The images, and those inside the archives. An archive that is damaged or a trap stays in the inbox; what could be read of it
-        is known when it comes again.
-
-        Args:
-            encoding: of names, as in `evergreen.data.sources.stream`.
-        """
-        decode = Decoder(lambda: (entry.raw for entry in self.images), encoding, UNIX)
-        for entry in self.images:
-            self._current = entry
-            yield replace(read_file(decode(entry.raw), entry.path), encoding=decode.assumed)
-        for entry in self.archives:
-            self._current = entry
+        is known when it comes again."""
+        decode = Decoder(lambda: (file.raw for file in self.images), self.encoding, UNIX)
+        for file in self.images:
+            self._current = file
+            yield replace(read_file(decode(file.raw), file.path), encoding=decode.assumed)
+        for file in self.archives:
+            self._current = file
             try:
-                yield from stream(Path(os.fsdecode(entry.path)), encoding=encoding)
+                yield from ArchiveSource(Path(os.fsdecode(file.path)), self.encoding).stream()
             except (DataRefused, WrongUse) as error:
-                self.left[entry.name] = str(error)
+                self.left[file.name] = str(error)
+
+    def fingerprint(self) -> str:
+        names = [(file.name, file.fingerprint) for file in self._files]
+        return hashlib.sha256(repr(names).encode()).hexdigest()
+
+    def describe(self) -> str:
+        return str(self.folder)
 
     def leave(self, label: str) -> None:
-        """The item that `stream` gave last has a label that the scenario doesn't know: the file that it came in stays in the inbox."""
+        """The scenario doesn't know the label of the entry that `stream` yielded last: the file that it came in stays in the inbox."""
         assert self._current is not None
         self.unknown[label] += 1
         self._staying.add(self._current.name)
 
     def put_away(self) -> int:
-        """Move what was taken in to `taken/`; returns how many files. The folders stay: somebody may be about to use them.
+        """Move what was taken in to `taken/`; returns how many files. The folders stay: someone may be about to use them.
 
         A file that was changed meanwhile stays, and its new content is taken the next time.
         """
         moved = 0
-        for entry in (*self.images, *self.archives, *self.corrections):
-            if entry.name in self.left or entry.name in self._staying:
+        for file in self._files:
+            if file.name in self.left or file.name in self._staying:
                 continue
-            if not entry.untouched():
-                self.left[entry.name] = "it was changed while it was being read"
+            if not file.untouched():
+                self.left[file.name] = "it was changed while it was being read"
                 continue
-            relative = os.path.relpath(entry.path, os.fsencode(self.folder))
+            relative = os.path.relpath(file.path, os.fsencode(self.folder))
             target = os.path.join(os.fsencode(self.folder), TAKEN.encode(), relative)
             stem, ending = os.path.splitext(target)
             number = 1
             while os.path.lexists(target):  # another file of that name was taken before
                 target, number = b"%s-%d%s" % (stem, number, ending), number + 1
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.rename(entry.path, target)
+            os.rename(file.path, target)
             moved += 1
         return moved
 
@@ -233,8 +236,8 @@ def read_corrections(content: bytes) -> list[Row] | str:
 
 def _text(content: bytes) -> str | None:
     """A text file as Excel and others write it, with or without a byte order mark."""
-    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    encoding = next((encoding for mark, encoding in marks.items() if content.startswith(mark)), None)
+    byte_order_marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((encoding for start, encoding in byte_order_marks.items() if content.startswith(start)), None)
     if encoding is None:
         encoding = guess_encoding(content.splitlines(), WINDOWS[::-1])
     try:
@@ -245,14 +248,14 @@ def _text(content: bytes) -> str | None:
 
 
 def _delimiter(text: str) -> str:
-    """Comma, semicolon (where a comma divides decimals) or tab: whichever the first line has most of."""
+    """Comma, semicolon (where a comma divides decimals) or tab: the one that is most frequent in the first line."""
     first = text.split("\n", 1)[0]
     return max(",;\t", key=first.count)
 
 
-def said_at(entry: Entry) -> str:
+def said_at(file: InboxFile) -> str:
     """When a file of corrections was written, ISO 8601 in UTC, whole seconds: the same however often it is read."""
-    return datetime.fromtimestamp(entry.mark[1] // 10**9, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(file.fingerprint[1] // 10**9, UTC).isoformat(timespec="seconds")
 
 
 def _judged(row: Row, labels: set[str]) -> Row:
@@ -264,7 +267,7 @@ def _judged(row: Row, labels: set[str]) -> Row:
     return Row(row.line, row.id, row.label, row.by, problem)
 
 
-def _mark(status: os.stat_result) -> tuple[int, ...]:
+def _file_fingerprint(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_mode)
 
 

@@ -6,7 +6,8 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from evergreen.data.sources import Found, is_hidden, is_leftover
+from evergreen.data.folder_names import is_hidden, is_leftover
+from evergreen.data.sources.base import SourceEntry
 
 MOST_FOLDERS = 20_000  # that are remembered; what lies in more of them is counted only
 READ = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif"])
@@ -46,13 +47,13 @@ class Skipped:
         if folder in self.taken or len(self.taken) < MOST_FOLDERS:
             self.taken[folder] += 1
 
-    def skip(self, found: Found, reason: str | None = None) -> None:
+    def skip(self, entry: SourceEntry, reason: str | None = None) -> None:
         """A file of the source was not. `reason`: as `reason_to_skip` where None."""
-        reason = reason or reason_to_skip(found)
+        reason = reason or reason_to_skip(entry)
         self.counts[reason] += 1
-        if found.problem == "link" and len(self.links) < MOST_FOLDERS:
-            self.links[found.name] = found.detail
-        folder = os.path.dirname(found.name)
+        if entry.problem == "link" and len(self.links) < MOST_FOLDERS:
+            self.links[entry.name] = entry.detail
+        folder = os.path.dirname(entry.name)
         if folder in self.skipped or len(self.skipped) < MOST_FOLDERS:
             self.skipped[folder][reason] += 1
 
@@ -89,17 +90,17 @@ class Skipped:
         return f"{count:,} {reason} {verb}{where}{f': {fix}' if fix and (lost or reason.startswith('.')) else ''}."
 
 
-def reason_to_skip(found: Found) -> str:
+def reason_to_skip(entry: SourceEntry) -> str:
     """Why an entry that is no item isn't one."""
-    ending = os.path.splitext(found.name)[1].lower()
-    if found.problem == "link":
+    ending = os.path.splitext(entry.name)[1].lower()
+    if entry.problem == "link":
         return "links"
-    if is_leftover(found.name):
+    if is_leftover(entry.name):
         return LEFTOVER
-    if is_hidden(found.name):
+    if is_hidden(entry.name):
         return HIDDEN
-    if found.problem == "unreadable":
-        return f"unreadable files ({found.detail.split(':')[0]})"
+    if entry.problem == "unreadable":
+        return f"unreadable files ({entry.detail.split(':')[0]})"
     if ending in CONVERT:
         return f"{ending} files"
     return f"{ending or 'nameless'} files that are no images" if ending not in READ else f"{ending} {OUTSIDE}"

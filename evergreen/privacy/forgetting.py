@@ -30,7 +30,7 @@ from evergreen.data.dataset import (
     records,
     without,
 )
-from evergreen.data.sources import stream
+from evergreen.data.sources.archive import ArchiveSource
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.registry.models import connect, model_name, unreachable
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
@@ -361,11 +361,9 @@ def _filter_lines(path: Path, ids: set[str]) -> None:
 
 
 def _archive_has(file: Path, ids: set[str]) -> bool:
-    from evergreen.data.sources import archive_kind
-
     try:
-        archive_kind(file)
-        return any(one.data is not None and hashlib.sha256(one.data).hexdigest() in ids for one in stream(file))
+        entries = ArchiveSource(file).stream()
+        return any(entry.data is not None and hashlib.sha256(entry.data).hexdigest() in ids for entry in entries)
     except (WrongUse, DataRefused, EvergreenError, OSError):
         return False
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evergreen.data.sources import split_affix, split_of
+from evergreen.data.folder_names import split_affix, split_of
 from evergreen.errors import WrongUse
 
 Folders = tuple[str, ...]  # those above an image

@@ -14,8 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.skipped import READ, Skipped
-from evergreen.data.sources import Found, is_hidden, is_leftover, stream
+from evergreen.data.sources.base import SourceEntry
+from evergreen.data.sources.opening import open_source
 from evergreen.errors import WrongUse
 from evergreen.media.depth import Sample, extremes
 from evergreen.media.images import BadImage, Header, PixelRange, decode, read_header
@@ -181,38 +183,38 @@ def _refuse_name(name: str, workspace: Workspace) -> None:
 def _look(images: Path, follow_links: bool) -> _Seen:
     """Every entry of a source once: its images, and what else there is."""
     seen = _Seen()
-    others: list[Found] = []
+    others: list[SourceEntry] = []
     of_folder: Counter[str] = Counter()
-    for found in stream(images, follow_links=follow_links):
-        seen.encoding = seen.encoding or found.encoding
-        folder = found.name.rpartition("/")[0]
-        if found.data is None or found.problem or is_hidden(found.name) or is_leftover(found.name):
-            seen.skipped.skip(found)
+    for entry in open_source(images, follow_links=follow_links).stream():
+        seen.encoding = seen.encoding or entry.encoding
+        folder = entry.name.rpartition("/")[0]
+        if entry.data is None or entry.problem or is_hidden(entry.name) or is_leftover(entry.name):
+            seen.skipped.skip(entry)
             continue
         try:
-            header = read_header(found.data)
+            header = read_header(entry.data)
             if header.frames > 1:
                 raise BadImage("animated", "")
             number = of_folder[folder]
             small = header.width * header.height <= Collect.model_fields["max_pixels"].default
-            limits = extremes(found.data) if header.deep and small and seen.values.has_room_for(found.data) else None
+            limits = extremes(entry.data) if header.deep and small and seen.values.has_room_for(entry.data) else None
             if limits:
-                seen.values.add(found.data, limits)
+                seen.values.add(entry.data, limits)
             look_closer = number < 16 or number % 64 == 0
-            grey = _is_grey(found.data, limits) if small and look_closer and (limits or not header.deep) else None
+            grey = _is_grey(entry.data, limits) if small and look_closer and (limits or not header.deep) else None
         except BadImage:
-            others.append(replace(found, data=None))
+            others.append(replace(entry, data=None))
             continue
         of_folder[folder] += 1
-        seen.skipped.take(found.name)
-        seen.images.append(_Looked(found.name, header, grey))
+        seen.skipped.take(entry.name)
+        seen.images.append(_Looked(entry.name, header, grey))
     extensions = {image.extension for image in seen.images}
-    for found in others:
-        ending = os.path.splitext(found.name)[1].lower()
+    for entry in others:
+        ending = os.path.splitext(entry.name)[1].lower()
         if ending in extensions:
             seen.unusable += 1
         else:
-            seen.skipped.skip(found, f"{ending} files that hold no image" if ending in READ else None)
+            seen.skipped.skip(entry, f"{ending} files that hold no image" if ending in READ else None)
     return seen
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from evergreen.data.dataset import Correction, batches, read_quarantine, stage_records, staged, table
-from evergreen.data.sources import stream
+from evergreen.data.sources.builtin import DigitsSource
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.media.images import BadImage
 from evergreen.media.isolated import Inspectors
@@ -668,7 +668,7 @@ def mutated(generator: random.Random, data: bytes) -> bytes:
 
 def test_mutated_images_never_crash_and_are_never_lost(workspace: Workspace) -> None:
     generator = random.Random(20_260_102)
-    originals = [found.data for found in stream("digits") if found.data]
+    originals = [found.data for found in DigitsSource().stream() if found.data]
     formats = ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"]
     with tarfile.open(workspace.root / "pets", "w") as archive:
         for number in range(FUZZ):

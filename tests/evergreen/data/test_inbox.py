@@ -48,6 +48,16 @@ def test_images_archives_and_corrections_are_told_apart(tmp_path: Path) -> None:
     assert [entry.name for entry in inbox.corrections] == ["fixes.csv"]
 
 
+def test_an_inbox_is_a_source(tmp_path: Path) -> None:
+    path = put(tmp_path, "cat/a.png")
+    inbox = Inbox.look_into(tmp_path, 0)
+    assert [name for name, _ in inbox.names()] == ["cat/a.png"]
+    assert (inbox.describe(), inbox.published_at) == (str(tmp_path), None)
+    assert Inbox.look_into(tmp_path, 0).fingerprint() == inbox.fingerprint()
+    path.write_bytes(b"longer")
+    assert Inbox.look_into(tmp_path, 0).fingerprint() != inbox.fingerprint()
+
+
 def test_what_was_taken_is_moved_and_not_seen_again(tmp_path: Path) -> None:
     for content in (b"one", b"two"):
         put(tmp_path, "cat/a.png", content)

@@ -123,7 +123,7 @@ def test_the_items_of_an_archive_and_of_the_shipped_digits_are_counted(workspace
 def test_a_source_that_is_not_here_is_not_downloaded_for_an_estimate(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("evergreen.data.sources._sample_folders", lambda workspace: [tmp_path])
+    monkeypatch.setattr("evergreen.data.sources.public_file._sample_folders", lambda workspace: [tmp_path])
     with pytest.raises(NothingKnown, match="nobody knows how many items cifar10 has"):
         estimate(Scenario.load(workspace.scenarios, "cifar10"), workspace, no_trial, count=count_items)
 

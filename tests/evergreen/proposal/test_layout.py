@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.data.sources import split_of
+from evergreen.data.folder_names import split_of
 from evergreen.errors import WrongUse
 from evergreen.proposal.layout import Layout, understand
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from evergreen.data.sources import stream
+from evergreen.data.sources.opening import open_source
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.proposal.propose import Proposal, propose
 from evergreen.scenario.settings import Scenario
@@ -54,7 +54,7 @@ def proposed(workspace: Workspace, folder: Path) -> tuple[Scenario, str]:
     scenario = scenario_of(proposal, workspace)
     assert scenario.validation.labels == list(proposal.counts)
     assert all("\n" not in reason and reason.endswith(".") for reason in proposal.reasons)
-    matches = [re.fullmatch(scenario.collect.pattern, found.name, re.DOTALL) for found in stream(folder)]
+    matches = [re.fullmatch(scenario.collect.pattern, found.name, re.DOTALL) for found in open_source(folder).stream()]
     assert Counter(match["label"] for match in matches if match) == proposal.counts
     return scenario, " ".join(proposal.reasons)
 

@@ -1,0 +1,115 @@
+"""Inspects images in processes of their own, and chooses the range of values that deep ones (more than 8 bits a value) are read with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+
+from evergreen.data.collecting.base import Candidate
+from evergreen.data.dataset import iter_deep, record_range, recorded_range
+from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
+from evergreen.media.images import BadImage, Inspection, PixelRange
+from evergreen.media.isolated import Inspectors, Verdict
+from evergreen.scenario.settings import Scenario
+
+log = logging.getLogger("evergreen")
+
+SAMPLED_BYTES = 4 * 2**20  # of encoded images that are submitted at once for the sample
+
+
+class ImageInspection:
+    """Inspects the images of one collection.
+
+    Attributes:
+        pixel_range: with which deep images are read; None until one is met, and in data sets that were started before there were ranges.
+        deep: images of more than 8 bits a value among those added.
+    """
+
+    def __init__(
+        self, scenario: Scenario, folders: Sequence[Path], source: Source, may_hold_items: Callable[[SourceEntry], bool]
+    ) -> None:
+        """
+        Args:
+            folders: the data set's batch folders.
+            source: read a second time if the range has to be chosen.
+            may_hold_items: which of its entries count for that.
+        """
+        self.scenario, self.folders, self.source = scenario, folders, source
+        self.pixel_range = recorded_range(folders)
+        self.deep = 0
+        self._may_hold_items = may_hold_items
+        self._is_recorded = self._is_chosen = self.pixel_range is not None
+        self._inspectors = Inspectors(scenario.collect.max_pixels)
+        self.max_pending = 2 * self._inspectors.processes
+
+    def __enter__(self) -> ImageInspection:
+        self._inspectors.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._inspectors.__exit__(kind, error, trace)
+
+    def submit(self, candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
+        """Inspect some items, whose bytes are there; the verdicts come in their order.
+
+        Raises:
+            DataRefused: with the scenario's range deep images reach too few levels.
+        """
+        images = [candidate.entry.data for candidate in candidates if candidate.entry.data is not None]
+        if not self._is_chosen and any(may_be_deep(image) for image in images):
+            self._choose_range()
+        return self._inspectors.submit(images, self.pixel_range)
+
+    def added(self, inspection: Inspection) -> None:
+        self.deep += inspection.header.deep
+
+    def record(self, folder: Path) -> None:
+        if self.deep and self.pixel_range and not self._is_recorded:
+            record_range(folder, self.pixel_range)
+
+    def _choose_range(self) -> None:
+        """The range of deep images, once for the data set: the scenario's, else as suits a sample of all that the source holds."""
+        self._is_chosen = True
+        if next(iter_deep(self.folders), None) is not None:
+            return  # started before there were ranges: new items are read as the old ones were
+        sample = self._sample()
+        suits, requested = sample.range(), self.scenario.preprocess.range
+        if suits is None:
+            return
+        if requested is None:
+            self.pixel_range = suits
+            log.info(
+                "collect %s: images have more than 8 bits a value; from a sample of %s, values from %.10g (black) to %.10g (white) are "
+                "read, from now on; preprocess.range sets others", self.scenario.name, f"{len(sample):,}", *suits,
+            )  # fmt: skip
+            return
+        self.pixel_range = PixelRange(requested.low, requested.high)
+        if (reached := levels(self.pixel_range, suits)) < MIN_LEVELS:
+            raise no_contrast(self.scenario, self.pixel_range, reached, suits)
+
+    def _sample(self) -> Sample:
+        """A sample of the source's deep images."""
+        sample = Sample()
+        for images in self._lots(sample):
+            for image, values in zip(images, self._inspectors.extremes(images).result(), strict=True):
+                if values is not None and not isinstance(values, BadImage):
+                    sample.add(image, values)
+        return sample
+
+    def _lots(self, sample: Sample) -> Iterator[list[bytes]]:
+        """The source's images that may be deep and would belong to the sample, some at a time."""
+        lot: list[bytes] = []
+        for entry in self.source.stream():
+            if entry.data is None or entry.problem or not may_be_deep(entry.data) or not sample.has_room_for(entry.data):
+                continue
+            if self._may_hold_items(entry):
+                lot.append(entry.data)
+            if sum(map(len, lot)) >= SAMPLED_BYTES:
+                yield lot
+                lot = []
+        if lot:
+            yield lot

@@ -1,0 +1,81 @@
+"""What every source of items has in common.
+
+A source is streamed one entry at a time and never unpacked to disk. Archives are assumed to be hostile: an entry whose name points
+outside, a link (except a hard link to a file of the same archive), a device or an entry of absurd size is yielded as a problem and never
+followed; an archive that is itself a trap (a bomb, millions of entries, damaged) is refused.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from evergreen.data.sources import safety
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One entry of a source.
+
+    Attributes:
+        name: its path inside the source, `/` between the parts; undecodable bytes as `\\xNN`.
+        data: its bytes, or None where there is a problem.
+        size_bytes: as its source states it.
+        problem: None, or a reason for quarantine: `link`, `not-a-file`, `outside`, `too-large`, `unreadable`.
+        detail: one clause about the problem.
+        fraction_read: how much of the source has been read with it, 0 to 1; None if that is not known.
+        encoding: the one that was assumed for its name; None if the source states it or the name is UTF-8.
+    """
+
+    name: str
+    data: bytes | None
+    size_bytes: int
+    problem: str | None = None
+    detail: str = ""
+    fraction_read: float | None = None
+    encoding: str | None = None
+
+
+class Source(ABC):
+    """Where items come from.
+
+    Attributes:
+        published_at: the publication date of a data set that never changes, recorded as the collection date of its items; None for
+            others, whose items are dated by the collection.
+    """
+
+    published_at: ClassVar[datetime | None] = None
+
+    @abstractmethod
+    def stream(self) -> Iterator[SourceEntry]:
+        """Every entry except folders, in a stable order.
+
+        Raises:
+            WrongUse: the source is missing, cannot be listed, or is neither a folder nor an archive that is read.
+            DataRefused: an archive is damaged or a trap.
+        """
+
+    def names(self) -> Iterator[tuple[str, float | None]]:
+        """The name of each entry and the fraction of the source that has been read with it (None if not known), for an estimate: entries
+        are not read where names can be had without.
+
+        Raises: as `stream`.
+        """
+        for entry in self.stream():
+            yield entry.name, entry.fraction_read
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 (hex) that changes if the source may have changed: cheap, of the names, sizes and times of files, which are not read."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """For people: its path, or its name."""
+
+
+def too_large(name: str, size_bytes: int) -> SourceEntry:
+    """An entry that is not read because of its size."""
+    return SourceEntry(name, None, size_bytes, "too-large", f"{size_bytes:,} bytes; at most {safety.MAX_ITEM_BYTES:,} are read")

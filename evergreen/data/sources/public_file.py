@@ -1,0 +1,100 @@
+"""The public file of a scenario: found on this machine, or downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from evergreen import progress
+from evergreen.errors import EvergreenError
+from evergreen.scenario.settings import Collect
+from evergreen.workspace import Workspace
+
+
+def public_file(settings: Collect, workspace: Workspace, *, download: bool) -> Path:
+    """Where the file `settings.file` is on this machine.
+
+    It is taken from the folder EVERGREEN_SAMPLES, else from `shared/data` beside the checkout, else from an earlier
+    download, else from its address; wherever it comes from, its checksum must be right.
+
+    Args:
+        download: whether it may be downloaded if it is not on this machine.
+
+    Raises:
+        EvergreenError: it is not available; says what to fetch and where to put it.
+    """
+    assert settings.file is not None
+    wrong = []
+    for folder in _sample_folders(workspace):
+        path = folder / settings.file
+        if path.is_file():
+            if settings.sha256 is None or _sha256(path) == settings.sha256:
+                return path
+            wrong.append(str(path))
+    return _download(settings, workspace, wrong, allowed=download)
+
+
+def _sample_folders(workspace: Workspace) -> list[Path]:
+    named = os.environ.get("EVERGREEN_SAMPLES")
+    samples = Path(named) if named else workspace.root.parent / "shared" / "data"
+    return [samples, workspace.private / "downloads"]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(settings: Collect, workspace: Workspace, wrong: list[str], *, allowed: bool) -> Path:
+    """Fetch the file into `.evergreen/downloads`; it takes its name there once its checksum is right."""
+    assert settings.file is not None
+    folder = _sample_folders(workspace)[0]
+    remedy = (
+        f"Fetch {settings.url or settings.file} yourself, and put it at {folder / settings.file} (or set EVERGREEN_SAMPLES)."
+    )
+    if wrong:
+        remedy = f"{' and '.join(wrong)} had the wrong checksum. {remedy}"
+    if settings.url is None or not allowed:
+        raise EvergreenError(f"{settings.file} is not on this machine", fix=remedy)
+    target = workspace.private / "downloads" / settings.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        digest = _fetch(settings.url, part)
+        if settings.sha256 is not None and digest != settings.sha256:
+            raise EvergreenError(
+                f"{settings.url} gave something else", expected=f"sha256 {settings.sha256}", received=digest, fix=remedy
+            )
+        os.replace(part, target)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise EvergreenError(f"{settings.file} could not be fetched from {settings.url}: {reason}", fix=remedy) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _fetch(url: str, path: Path) -> str:
+    """Download, waiting at most a minute for each piece; returns the sha256 (hex)."""
+    import urllib.request
+    from http.client import HTTPException
+
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("not an address of the web")
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as file:
+            total = int(answer.headers.get("Content-Length") or 0)
+            with progress.task(f"Downloading {url.rpartition('/')[2]}", total=total / 1e6 or None, unit="MB") as report:
+                while piece := answer.read(2**20):
+                    digest.update(piece)
+                    file.write(piece)
+                    report(file.tell() / 1e6)
+            if total and file.tell() != total:
+                raise ValueError(f"the connection ended after {file.tell():,} of {total:,} bytes")
+            file.flush()
+            os.fsync(file.fileno())
+    except HTTPException as error:
+        raise ValueError(str(error)) from None
+    return digest.hexdigest()
