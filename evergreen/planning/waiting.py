@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evergreen.errors import EvergreenError
-from evergreen.planning.intensity import CsvFile, ElectricityMaps, GreatBritain, Provider
+from evergreen.planning.intensity.series import CsvFile, ElectricityMaps, GreatBritain, Provider
 from evergreen.planning.start import STEP, Plan, plan_with
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace

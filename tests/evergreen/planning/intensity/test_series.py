@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.errors import WrongUse
-from evergreen.planning.intensity import (
+from evergreen.planning.intensity.series import (
     HALF_HOUR,
     Constant,
     CsvFile,
