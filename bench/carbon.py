@@ -2,7 +2,7 @@
 for Germany and Great Britain, and with a forecast from the past alone.
 
 `python -m bench.carbon` measures both countries; `python bench/carbon.py FILE [--json]` any CSV file of a year (see
-`evergreen.planning.intensity.read_csv`). All figures are savings in percent of the emissions of starting at once, of jobs of constant power, by
+`evergreen.planning.intensity.csv_file.read_csv`). All figures are savings in percent of the emissions of starting at once, of jobs of constant power, by
 average intensity at the place of the grid (location-based). They tell nothing of marginal emissions.
 
 Without a prefix the forecast is the published one: the truth with normal noise of 5 % of the mean, which looks into the future.
@@ -30,7 +30,8 @@ import numpy as np
 
 from bench.report import Row, samples, show
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.planning.intensity import HALF_HOUR, LONGEST_FILLED_GAP, IntensitySeries, read_csv
+from evergreen.planning.intensity.csv_file import read_csv
+from evergreen.planning.intensity.series import HALF_HOUR, LONGEST_FILLED_GAP, IntensitySeries
 from evergreen.planning.start import DAY_STEPS, LEAST_HISTORY, choose, forecast
 
 if TYPE_CHECKING:

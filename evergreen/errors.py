@@ -9,6 +9,9 @@ EvergreenError        exit status 1
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class EvergreenError(Exception):
     """Something a person can act on. Its text is a single line."""
@@ -31,6 +34,10 @@ class EvergreenError(Exception):
             parts.append(f"got {_shorten(repr(received))}")
         line = "; ".join(part.rstrip(".") for part in parts) + "."
         super().__init__(" ".join(f"{line} {fix}".split()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it has the same text, not one that is made of this text anew."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class Unreachable(EvergreenError):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.data.dataset import DEALT, Records, batches, iter_deep, parts, record_range, recorded_range, records, table
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base import kind_of
 from evergreen.media.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
 from evergreen.media.images import PixelRange
 from evergreen.planning.estimate import pixels_kind
@@ -119,7 +120,8 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
         for path in (pixels, looks):
             scratch.callback(path.unlink, missing_ok=True)
         read_with = range_of(scenario, everything)
-        decode_all(scenario.kind, folders, shape, pixels, looks if settings.look_alikes else None, pixel_range=read_with)
+        descriptors = looks if settings.look_alikes else None
+        decode_all(kind_of(scenario).arrays, folders, shape, pixels, descriptors, pixel_range=read_with)
         _refuse_without_contrast(scenario, folders, pixels, shape, read_with)
         items = Items(
             keys=_keys(rows["id"]),

@@ -21,7 +21,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.planning.intensity import HALF_HOUR, IntensitySeries, NoIntensity, Provider, in_utc
+from evergreen.planning.intensity.provider import NoIntensity, Provider
+from evergreen.planning.intensity.series import HALF_HOUR, IntensitySeries, in_utc
 
 STEP = HALF_HOUR  # of forecasts and plans; many grids settle by it
 DAY_STEPS = 48

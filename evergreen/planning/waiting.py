@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from evergreen.errors import EvergreenError
-from evergreen.planning.intensity import CsvFile, ElectricityMaps, GreatBritain, Provider
+from evergreen.planning.intensity.csv_file import CsvFile
+from evergreen.planning.intensity.electricity_maps import ElectricityMaps
+from evergreen.planning.intensity.great_britain import GreatBritain
+from evergreen.planning.intensity.provider import Provider
 from evergreen.planning.start import STEP, Plan, plan_with
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace

@@ -1,62 +1,60 @@
-"""Decodes a data set's images once, in processes of their own on all cores, each straight into its place in one file.
+"""Decodes a data set's images once, in child processes on all cores, each straight into its place in one file.
 
 Threads would fight over the interpreter's lock: OpenCV decodes a small image in less time than Python takes around it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen.data.dataset import parts
 from evergreen.errors import EvergreenError
 from evergreen.media.images import PixelRange
+from evergreen.processes import Crashed, ProcessPool
 
 if TYPE_CHECKING:
     import numpy as np
 
 CHUNK_BYTES = 16 * 2**20  # of pixels at a time
-LOOKS_CHUNK_ITEMS = 512
+DESCRIPTOR_CHUNK_ITEMS = 512
 ALONE_BYTES = 8 * 2**20  # encoded: with fewer, starting processes takes longer than it saves
+
+Shape = tuple[int, int, int]
+# Encoded images, the shape of each, their ids and the range of deep ones, to pixels uint8 `(images, *shape)`.
+Decoder = Callable[[Sequence[bytes], Shape, Sequence[str], PixelRange | None], "np.ndarray"]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What one process does: the row groups `first`, `first + step`, … of all parts."""
+class _RowGroup:
+    """Of a part; `first` is the number of its first item in the data set."""
 
-    kind: str
-    parts: list[str]
-    shape: tuple[int, int, int]
-    pixels: str
-    looks: str | None
-    range: tuple[float, float] | None
-    parent: int
-    first: int = 0
-    step: int = 1
+    part: Path
+    number: int
+    first: int
 
 
 def decode_all(
-    kind: str,
+    decode: Decoder,
     folders: Sequence[Path],
-    shape: tuple[int, int, int],
+    shape: Shape,
     pixels: Path,
-    looks: Path | None,
+    descriptors: Path | None,
     processes: int | None = None,
     pixel_range: PixelRange | None = None,
 ) -> None:
     """Decode the items of these batch folders, in the order of their arrival.
 
     Args:
-        kind: the scenario's; its `arrays` makes pixels of encoded images.
+        decode: a function of a module, so that child processes can import it. It raises `EvergreenError` for an image that it can't
+            decode.
         shape: height, width and channels.
         pixels: this file gets uint8 `(items, *shape)`, with no header.
-        looks: this file gets int8 `(items, LOOKS)` (`evergreen.preparation.splits.looks_of`), where it is asked for.
+        descriptors: this file gets int8 `(items, LOOKS)` (`evergreen.preparation.splits.looks_of`), where they are asked for.
         processes: default, one for each core that this process may use.
         pixel_range: as `evergreen.media.images.prepare`.
 
@@ -64,87 +62,58 @@ def decode_all(
         EvergreenError: an image of the data set cannot be decoded; it could be when it was collected.
     """
     paths = parts(folders)
-    for path in (pixels, looks):
+    for path in (pixels, descriptors):
         if path is not None:
             path.touch()
-    job = _Job(kind, [str(path) for path in paths], shape, str(pixels), str(looks) if looks else None, pixel_range, os.getpid())
+    work = partial(_decode_group, decode, shape, pixels, descriptors, pixel_range)
     count = processes or len(os.sched_getaffinity(0))
     if count == 1 or sum(path.stat().st_size for path in paths) < ALONE_BYTES:
-        _work(job)
+        for group in _row_groups(paths):
+            work(group)
         return
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    workers = []
-    try:
-        for first in range(count):
-            mine = json.dumps(asdict(job) | {"first": first, "step": count})
-            command = [sys.executable, "-P", "-m", "evergreen.preparation.decoding"]
-            worker = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            workers.append(worker)
-            assert worker.stdin is not None
-            worker.stdin.write(mine)
-            worker.stdin.close()
-            worker.stdin = None
-        for worker in workers:
-            _, told = worker.communicate()
-            if worker.returncode:
-                lines = told.strip().splitlines() or [f"its process ended with status {worker.returncode}"]
-                raise EvergreenError(f"decoding the data set failed: {lines[-1]}")
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    with ProcessPool(count) as pool:
+        try:
+            for done in [pool.submit(work, group) for group in _row_groups(paths)]:
+                done.result()
+        except Crashed as crash:
+            raise EvergreenError(f"decoding the data set failed: {crash.happened}") from None
 
 
-def _work(job: _Job) -> None:
-    import contextlib
-    import importlib
+def _row_groups(paths: Sequence[Path]) -> Iterator[_RowGroup]:
+    import pyarrow.parquet as pq
 
+    first = 0
+    for path in paths:
+        metadata = pq.read_metadata(path)
+        for number in range(metadata.num_row_groups):
+            yield _RowGroup(path, number, first)
+            first += metadata.row_group(number).num_rows
+
+
+def _decode_group(
+    decode: Decoder, shape: Shape, pixels: Path, descriptors: Path | None, pixel_range: PixelRange | None, group: _RowGroup
+) -> None:
+    """Decode a row group into its place in the files."""
     import pyarrow.parquet as pq
 
     from evergreen.preparation.splits import LOOKS, looks_of
 
-    pixel_range = PixelRange(*job.range) if job.range else None
-    kind = importlib.import_module(f"evergreen.kinds.{job.kind}")
-    item_bytes = job.shape[0] * job.shape[1] * job.shape[2]
+    item_bytes = shape[0] * shape[1] * shape[2]
     at_once = max(1, CHUNK_BYTES // item_bytes)
-    with contextlib.ExitStack() as files:
-        pixels = files.enter_context(open(job.pixels, "r+b"))
-        looks = files.enter_context(open(job.looks, "r+b")) if job.looks else None
-        row, group_number = 0, 0
-        for path in job.parts:
-            part = files.enter_context(pq.ParquetFile(path))
-            for group in range(part.num_row_groups):
-                rows = part.metadata.row_group(group).num_rows
-                if group_number % job.step == job.first:
-                    if job.step > 1 and os.getppid() != job.parent:
-                        return  # nobody waits for it any more
-                    table = part.read_row_group(group, columns=["id", "image"])
-                    for start in range(0, rows, at_once):
-                        chunk = table.slice(start, at_once)
-                        images = kind.arrays(chunk["image"].to_pylist(), job.shape, chunk["id"].to_pylist(), pixel_range)
-                        _write_at(pixels.fileno(), (row + start) * item_bytes, images)
-                        for at in range(0, len(images) if looks else 0, LOOKS_CHUNK_ITEMS):
-                            assert looks is not None
-                            found = looks_of(images[at : at + LOOKS_CHUNK_ITEMS])
-                            _write_at(looks.fileno(), (row + start + at) * LOOKS, found)
-                row += rows
-                group_number += 1
-            part.close()
+    with pq.ParquetFile(group.part) as part:
+        table = part.read_row_group(group.number, columns=["id", "image"])
+    for start in range(0, table.num_rows, at_once):
+        chunk = table.slice(start, at_once)
+        images = decode(chunk["image"].to_pylist(), shape, chunk["id"].to_pylist(), pixel_range)
+        _write_at(pixels, (group.first + start) * item_bytes, images)
+        if descriptors is None:
+            continue
+        for at in range(0, len(images), DESCRIPTOR_CHUNK_ITEMS):
+            described = looks_of(images[at : at + DESCRIPTOR_CHUNK_ITEMS])
+            _write_at(descriptors, (group.first + start + at) * LOOKS, described)
 
 
-def _write_at(file: int, place: int, array: np.ndarray) -> None:
-    left = array.reshape(-1).view("uint8").data
-    while left:
-        written = os.pwrite(file, left, place)
-        left, place = left[written:], place + written
-
-
-if __name__ == "__main__":
-    try:
-        told = json.loads(sys.stdin.read())
-        _work(_Job(**told | {"shape": tuple(told["shape"])}))
-    except EvergreenError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(1) from None
+def _write_at(path: Path, offset: int, array: np.ndarray) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(array.reshape(-1).view("uint8").data)

@@ -694,7 +694,7 @@ def test_mutated_images_never_crash_and_are_never_lost(workspace: Workspace) -> 
 def test_a_decoder_that_dies_or_hangs_takes_one_question_along(trouble: signal.Signals, reason: str) -> None:
     with Inspectors(10_000_000, processes=1, patience_seconds=2.0) as inspectors:
         assert inspectors.submit([encoded(1)]).result()[0].header.format == "PNG"
-        inspectors._workers[0].process.send_signal(trouble)
+        inspectors.pool._children[0].process.send_signal(trouble)
         [verdict] = inspectors.submit([encoded(2)]).result()
         assert isinstance(verdict, BadImage) and verdict.reason == reason
         assert inspectors.submit([encoded(2)]).result()[0].header.width == 24
@@ -703,7 +703,7 @@ def test_a_decoder_that_dies_or_hangs_takes_one_question_along(trouble: signal.S
 def test_a_chunk_whose_worker_died_is_asked_again_one_by_one() -> None:
     with Inspectors(10_000_000, processes=1) as inspectors:
         inspectors.submit([encoded(1)]).result()
-        inspectors._workers[0].process.kill()
+        inspectors.pool._children[0].process.kill()
         verdicts = inspectors.submit([encoded(2), b"text", encoded(3)]).result()
         assert [getattr(verdict, "reason", "good") for verdict in verdicts] == ["good", "not-an-image", "good"]
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +18,7 @@ import pytest
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
 from evergreen.data.dataset import Item, PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.classify import arrays
 from evergreen.media.images import inspect, prepare
 from evergreen.preparation import decoding
 from evergreen.preparation.arrays import Split
@@ -143,7 +146,7 @@ def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch
     for processes in (1, 3):
         monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
         pixels, looks = workspace.root / f"pixels{processes}", workspace.root / f"looks{processes}"
-        decoding.decode_all("classify", folders, shape, pixels, looks, processes)
+        decoding.decode_all(arrays, folders, shape, pixels, looks, processes)
         told.append((pixels.read_bytes(), looks.read_bytes()))
     assert len(told[0][0]) == 120 * 64
     assert told[0] == told[1]
@@ -160,7 +163,18 @@ def test_a_damaged_image_in_the_data_set_is_named_by_any_number_of_processes(
     monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
     for processes in (1, 2):
         with pytest.raises(EvergreenError, match=r"item f{64} of the data set cannot be decoded.*dvc checkout"):
-            decoding.decode_all("classify", batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
+            decoding.decode_all(arrays, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
+
+
+def kill_itself(*_: object) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_decoder_that_crashes_is_an_error_and_no_hang(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
+    add_batch(workspace, digits(0, 3))
+    with pytest.raises(EvergreenError, match="decoding the data set failed: its process ended with status -9"):
+        decoding.decode_all(kill_itself, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, 2)
 
 
 def test_items_of_one_group_share_a_split_by_pattern_csv_and_column(workspace: Workspace) -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from evergreen.errors import WrongUse
 from evergreen.planning import start as shifting
-from evergreen.planning.intensity import HALF_HOUR, Constant, CsvFile, IntensitySeries, NoIntensity
+from evergreen.planning.intensity.csv_file import CsvFile
+from evergreen.planning.intensity.provider import Constant, NoIntensity
+from evergreen.planning.intensity.series import HALF_HOUR, IntensitySeries
 from evergreen.planning.start import cheapest_start, cheapest_steps, choose, forecast, plan, plan_with
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from evergreen.errors import WrongUse
-from evergreen.planning.intensity import CsvFile, Provider
+from evergreen.planning.intensity.csv_file import CsvFile
+from evergreen.planning.intensity.provider import Provider
 from evergreen.planning.waiting import provider, saved_gco2e, when
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace

@@ -1,11 +1,11 @@
-"""What a grid emits over time: files as they come, and services that answer, fail, or talk nonsense (a real server on loopback)."""
+"""Services that give a grid's intensity: they answer, fail, or talk nonsense (a real server on loopback)."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,230 +13,13 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from evergreen.errors import WrongUse
-from evergreen.planning.intensity import (
-    HALF_HOUR,
-    Constant,
-    CsvFile,
-    ElectricityMaps,
-    GreatBritain,
-    IntensitySeries,
-    NoIntensity,
-    read_csv,
-)
-
-MONDAY = datetime(2020, 6, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-NAN = float("nan")
-
-
-def series(*values: float, start: datetime = MONDAY, step: timedelta = HALF_HOUR) -> IntensitySeries:
-    return IntensitySeries(start, step, np.array(values, float), "DE", "made up")
-
-
-def told(found: IntensitySeries) -> list[float | None]:
-    """Its values, None where unknown."""
-    return [None if np.isnan(value) else float(value) for value in found.intensity_gco2e_per_kwh]
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a CSV file of these lines below a header."""
-
-    def write(*lines: str, header: str = "Time,Carbon Intensity") -> Path:
-        path = tmp_path / "grid.csv"
-        path.write_text("\n".join([header, *lines]) + "\n")
-        return path
-
-    return write
-
-
-# The series
-
-
-def test_of_the_past_only_steps_that_have_ended_are_known() -> None:
-    grid = series(1, 2, 3)
-    assert told(grid.known_by(MONDAY + timedelta(minutes=59))) == [1]
-    assert told(grid.known_by(MONDAY + timedelta(minutes=60))) == [1, 2]
-    assert told(grid.known_by(MONDAY - DAY)) == []
-    assert told(grid.known_by(MONDAY + DAY)) == [1, 2, 3]
-
-
-def test_a_part_of_a_series_begins_with_its_first_whole_step() -> None:
-    part = series(1, 2, 3, 4).between(MONDAY + timedelta(minutes=10), MONDAY + timedelta(minutes=90))
-    assert told(part) == [2, 3] and part.start == MONDAY + HALF_HOUR
-
-
-def test_a_short_gap_is_filled_by_a_straight_line_and_a_long_one_stays_unknown() -> None:
-    grid = series(NAN, 1, NAN, NAN, 4, *[NAN] * 7, 5, NAN)
-    assert told(grid.interpolated(3 * HOUR)) == [None, 1, 2, 3, 4, *[None] * 7, 5, None]
-    assert told(grid)[2] is None  # and the series itself is as it was
-    assert None not in told(grid.interpolated(3.5 * HOUR))[1:-1]
-
-
-def test_steps_can_be_joined_to_means_and_cut_to_equals() -> None:
-    assert told(series(1, 3, 5, NAN).with_step(HOUR)) == [2, 5]
-    assert told(series(1, 3, step=HOUR).with_step(HALF_HOUR)) == [1, 1, 3, 3]
-    assert told(series(1, 3, 5, start=MONDAY + HALF_HOUR).with_step(HOUR)) == [1, 4]
-    with pytest.raises(WrongUse, match="in steps of 0:30:00 can't be told in steps of 0:45:00"):
-        series(1).with_step(timedelta(minutes=45))
-
-
-@given(st.lists(st.floats(0, 1000), min_size=1, max_size=50), st.integers(1, 6))
-def test_cutting_steps_and_joining_them_again_changes_nothing(values: list[float], parts: int) -> None:
-    grid = series(*values, step=HOUR)
-    assert np.allclose(grid.with_step(HOUR / parts).with_step(HOUR).intensity_gco2e_per_kwh, values)
-
-
-def test_a_time_without_a_zone_is_refused() -> None:
-    with pytest.raises(WrongUse, match="has no time zone"):
-        series(1, start=datetime(2020, 6, 1))
-
-
-# Files
-
-
-def test_a_file_is_read_as_half_hours(written: Callable[..., Path]) -> None:
-    found = read_csv(written("2020-06-01 00:00:00,100", "2020-06-01T00:30:00Z,110.5", "2020-06-01 03:00+02:00,120"), zone="DE")
-    assert told(found) == [100, 110.5, 120]
-    assert (found.start, found.step, found.zone, found.source) == (MONDAY, HALF_HOUR, "DE", "grid.csv")
-
-
-def test_a_step_that_changes_inside_the_file_becomes_even(written: Callable[..., Path]) -> None:
-    lines = [f"2020-06-01 {minutes // 60:02}:{minutes % 60:02},{minutes}" for minutes in (0, 30, 60, 75, 90, 105, 120, 150)]
-    assert told(read_csv(written(*lines), zone="GB")) == [0, 30, 60, 90, 120, 150]
-
-
-def test_where_no_row_stands_at_a_steps_start_the_mean_of_those_within_it_is_taken(written: Callable[..., Path]) -> None:
-    lines = ["2020-06-01 00:00,1", "2020-06-01 00:30,2", "2020-06-01 01:10,4", "2020-06-01 01:20,6", "2020-06-01 01:30,3"]
-    assert told(read_csv(written(*lines), zone="GB")) == [1, 2, 5, 3]
-
-
-def test_an_hourly_row_is_of_the_whole_hour(written: Callable[..., Path]) -> None:
-    lines = ["2020-06-01 00:00,1", "2020-06-01 01:00,2", "2020-06-01 02:00,", "2020-06-01 03:00,4", "2020-06-01 04:00,5"]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, 1, 2, 2, None, None, 4, 4, 5]
-
-
-@pytest.mark.parametrize("unknown", ["", "NaN", "nan", " "])
-def test_what_is_not_known_and_what_is_missing_is_unknown_and_never_0(written: Callable[..., Path], unknown: str) -> None:
-    lines = [
-        "2020-06-01 00:00,1",
-        f"2020-06-01 00:30,{unknown}",
-        "2020-06-01 01:00,3",
-        "2020-06-01 02:00,4",
-        "2020-06-01 02:30,4",
-    ]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, None, 3, None, 4, 4]
-
-
-def test_rows_may_come_in_any_order_and_twice(written: Callable[..., Path]) -> None:
-    lines = ["2020-06-01 01:00,3", "2020-06-01 00:00,1", "2020-06-01 00:30,2", "", "2020-06-01 01:00,5"]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, 2, 4]
-
-
-def local_rows(first: datetime, hours: list[float]) -> list[str]:
-    """Hours written by a clock on the wall."""
-    return [f"{first + hour * HOUR:%F %H:%M},{place}" for place, hour in enumerate(hours)]
-
-
-def test_the_hour_that_the_clocks_repeat_in_autumn_is_two_hours(written: Callable[..., Path]) -> None:
-    path = written(*local_rows(datetime(2020, 10, 25), [0, 0.5, 1, 1.5, 2, 2.5, 2, 2.5, 3, 3.5]))
-    found = read_csv(path, zone="DE", time_zone="Europe/Berlin")
-    assert told(found) == list(range(10)) and found.start == datetime(2020, 10, 24, 22, tzinfo=UTC)
-
-
-def test_the_hour_that_the_clocks_leave_out_in_spring_is_no_gap(written: Callable[..., Path]) -> None:
-    path = written(*local_rows(datetime(2020, 3, 29), [0.5, 1, 1.5, 3, 3.5]))
-    assert told(read_csv(path, zone="DE", time_zone="Europe/Berlin")) == list(range(5))
-
-
-def test_a_time_that_its_zones_clocks_never_showed_is_refused_with_its_line(written: Callable[..., Path]) -> None:
-    path = written(*local_rows(datetime(2020, 3, 29), [1, 1.5, 2, 2.5]))
-    with pytest.raises(
-        WrongUse, match=r"grid.csv, line 4: Europe/Berlin has no such time.*'2020-03-29 02:00'.*many are in UTC"
-    ):
-        read_csv(path, zone="DE", time_zone="Europe/Berlin")
-
-
-def test_a_wall_clocks_file_that_is_taken_for_utc_is_read_with_a_mean_and_a_gap(written: Callable[..., Path]) -> None:
-    autumn = read_csv(written(*local_rows(datetime(2020, 10, 25), [1.5, 2, 2.5, 2, 2.5, 3])), zone="DE")
-    spring = read_csv(written(*local_rows(datetime(2020, 3, 29), [0.5, 1, 1.5, 3, 3.5])), zone="DE")
-    assert told(autumn) == [0, 2, 3, 5] and told(spring) == [0, 1, 2, None, None, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["2020-06-01 00:00,5", "2020-06-01 00:30,-3.5"], "line 3: a negative carbon intensity.*got -3.5.*empty the cell"),
-        (["2020-06-01 00:00,many"], "line 2: not a number.*got 'many'.*Correct or empty"),
-        (["2020-06-01 00:00,inf"], "line 2: not a number"),
-        (["01/06/2020,5"], "line 2: not a time.*such as 2020-01-31 13:30:00.*got '01/06/2020'"),
-        ([], "tells no carbon intensity.*two rows"),
-        (["2020-06-01 00:00,5"], "tells no carbon intensity.*two rows"),
-        (["2020-06-01 00:00,5", "9020-06-01 00:30,5"], "goes from 2020-06-01 to 9020-06-01.*mistyped year"),
-    ],
-)
-def test_a_line_that_is_not_right_is_told_with_file_value_and_remedy(
-    written: Callable[..., Path], lines: list[str], message: str
-) -> None:
-    with pytest.raises(WrongUse, match=f"grid.csv.*{message}"):
-        read_csv(written(*lines), zone="DE")
-
-
-def test_a_file_of_another_zone_is_refused(written: Callable[..., Path]) -> None:
-    path = written("2020-06-01 00:00,DE,1", "2020-06-01 00:30,FR,2", header="time,zone,intensity_gco2e_per_kwh")
-    with pytest.raises(WrongUse, match="line 3: of another zone; expected DE; got 'FR'"):
-        read_csv(path, zone="DE")
-
-
-def test_a_file_without_content_header_or_existence_is_refused(written: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").touch()
-    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    for path, message in (
-        (tmp_path / "empty.csv", "line 1: no column for the carbon intensity"),
-        (written("1,2", header="a,b"), r"line 1: no column.*got \['a', 'b'\]"),
-        (tmp_path / "none.csv", "can't be read"),
-        (tmp_path / "bytes.csv", "can't be read.*UTF-8"),
-    ):
-        with pytest.raises(WrongUse, match=message):
-            read_csv(path, zone="DE")
-
-
-@pytest.mark.parametrize("name", ["Mars/Base", "", "../etc"])
-def test_a_time_zone_that_is_none_is_refused(written: Callable[..., Path], name: str) -> None:
-    with pytest.raises(WrongUse, match="there is no such time zone"):
-        CsvFile(written("2020-06-01 00:00,5"), "DE", name).history(MONDAY, MONDAY + DAY)
-
-
-@pytest.mark.samples
-@pytest.mark.parametrize("file", ["ger.csv", "gb.csv"])
-def test_of_the_published_files_whose_steps_change_the_half_hours_are_taken(samples: Path, file: str) -> None:
-    import pandas as pd
-
-    rows = pd.read_csv(samples / "carbon-intensity" / file, parse_dates=["Time"])
-    half_hours = rows[rows["Time"].dt.minute % 30 == 0]
-    found = read_csv(samples / "carbon-intensity" / file, zone="any")
-    assert found.start == datetime(2019, 12, 20, tzinfo=UTC)
-    assert found.intensity_gco2e_per_kwh == pytest.approx(half_hours["Carbon Intensity"].to_numpy(), rel=1e-12)
-
-
-# A constant
-
-
-def test_a_constant_is_the_same_at_any_hour() -> None:
-    assert told(Constant(380, "DE").history(MONDAY, MONDAY + 2 * HOUR)) == [380] * 4
-
-
-@pytest.mark.parametrize("value", [-1.0, NAN, float("inf")])
-def test_a_constant_that_is_no_intensity_is_refused(value: float) -> None:
-    with pytest.raises(WrongUse, match="is no intensity"):
-        Constant(value, "DE")
-
-
-# Services
+from evergreen.planning.intensity.electricity_maps import ElectricityMaps
+from evergreen.planning.intensity.great_britain import GreatBritain
+from evergreen.planning.intensity.provider import NoIntensity
+from evergreen.planning.intensity.series import HALF_HOUR
+from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, told
 
 
 class Service:
