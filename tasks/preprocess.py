@@ -316,6 +316,7 @@ def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> 
 
 
 def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:
+    """How much work it was, and of which kind. See `tasks.stage.Stage`."""
     return float(preparation.items), pixels_kind(scenario)
 
 

@@ -53,6 +53,7 @@ class Plan:
 
     @property
     def start(self) -> datetime:
+        """When the first interval begins."""
         return self.intervals[0][0]
 
 
