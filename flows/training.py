@@ -44,7 +44,8 @@ def training(
 def show_unchanged(summary: dict[str, Any]) -> None:
     """Put a run in which nothing changed on Prefect's page, as one that has ended: there is nothing to orchestrate."""
     from prefect import Task, get_client
-    from prefect.states import Completed, State
+    from prefect.client.schemas.objects import State
+    from prefect.states import Completed
 
     scenario = summary["scenario"]
     state: State[Any] = Completed(name="Unchanged", message="Nothing has changed since the last run.")

@@ -187,7 +187,8 @@ def _places_or_none(values: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
+    found: np.ndarray = pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
+    return found
 
 
 def _numbered(groups: pa.ChunkedArray) -> np.ndarray:

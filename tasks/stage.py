@@ -120,7 +120,8 @@ class Stage:
         with stop_postponed():
             state = prefect_task(return_state=True)
         check()
-        return state.result()
+        outcome: Outcome = state.result()
+        return outcome
 
     def perform(
         self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False, force: bool = False

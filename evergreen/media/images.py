@@ -66,10 +66,12 @@ class PixelRange(NamedTuple):
 
         if values.dtype == np.uint16:
             table: np.ndarray = _table(self)
-            return table[values]
+            looked_up: np.ndarray = table[values]
+            return looked_up
         numbers = np.nan_to_num(values.astype(np.float64), nan=self.low, posinf=self.high, neginf=self.low)
         scaled = (numbers - self.low) * (255 / (self.high - self.low))
-        return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        grey: np.ndarray = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        return grey
 
     def __str__(self) -> str:
         return f"{{low: {self.low:.10g}, high: {self.high:.10g}}}"
@@ -267,7 +269,8 @@ def _cosines() -> np.ndarray:
     import numpy as np
 
     frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
-    return np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+    basis: np.ndarray = np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+    return basis
 
 
 def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:

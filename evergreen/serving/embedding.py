@@ -106,7 +106,8 @@ class EmbeddingModel:
         if self._projection is None:
             directions = np.random.default_rng(dimensions).standard_normal((dimensions, MAX_DIMENSIONS))
             self._projection = (directions / MAX_DIMENSIONS**0.5).astype(np.float32)
-        return embedding @ self._projection
+        projected: np.ndarray = embedding @ self._projection
+        return projected
 
 
 def last_dense_input(graph: onnx.GraphProto) -> str:
