@@ -34,6 +34,7 @@ $(VENV)/.installed: requirements-uv.lock requirements.lock pyproject.toml
 	@rm -rf $(VENV)/lib/python3*/site-packages/tensorflow/include  # 430 MB of C++ headers, for building TensorFlow's extensions
 	@touch $@
 
+# requirements-dev.lock holds only what the extra `dev` adds to requirements.lock.
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	@$(call INSTALL,--no-deps --require-hashes -r requirements-dev.lock)
 	@touch $@
@@ -57,11 +58,14 @@ test: lint  ## set up where needed; lint, type check and all tests
 bench: $(VENV)/.installed-dev  ## print the performance table, each figure beside its rival (long)
 	$(BIN)/python -m bench
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+# --no-annotate: uv would list every package that --no-emit-package leaves out.
 lock: install  ## resolve the requirements anew
-	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  -c requirements.lock -o requirements-dev.lock
-	echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-uv.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --no-annotate -c requirements.lock -o requirements-dev.lock \
+	  $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+	echo uv | $(COMPILE) - --no-annotate -o requirements-uv.lock
 
 clean:  ## remove what can be made again: .venv and caches (never data, models or records)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

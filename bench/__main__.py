@@ -15,7 +15,9 @@ def main() -> None:
     rows: list[Row] = []
     for name in MEASUREMENTS:
         print(f"bench.{name} …", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", f"bench.{name}", "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode:
             rows.append(Row(name, "failed", "", f"exit status {done.returncode}", ""))
         elif done.stdout.strip():

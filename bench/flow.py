@@ -24,6 +24,7 @@ def evergreen(checkout: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
         env=environment(checkout),
         capture_output=True,
         text=True,
+        check=False,
     )
     wall = time.perf_counter() - started
     if done.returncode:

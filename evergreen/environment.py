@@ -36,9 +36,11 @@ class Servers:
 
     @property
     def prefect_api_url(self) -> str:
+        """The address of Prefect's API."""
         return f"{self.prefect_url}/api"
 
     def write(self, workspace: Workspace) -> None:
+        """Record the addresses for other processes of this checkout. See `running`."""
         replace_file(workspace.private / "up.json", json.dumps(asdict(self)).encode())
 
     @classmethod
@@ -62,6 +64,7 @@ def pages_url() -> str | None:
 
 
 def answers(url: str, timeout_seconds: float = 2.0) -> bool:
+    """Whether a GET request is answered with status 200 in time."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_seconds) as response:
             return bool(response.status == 200)
@@ -220,7 +223,7 @@ def in_utf8() -> None:
     if locale.getencoding().lower().replace("-", "") in ("utf8", "cp65001") or sys.flags.utf8_mode or os.environ.get(_UTF8):
         return
     os.environ.update({_UTF8: "1", "PYTHONUTF8": "1"})
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 (no shell is needed)
 
 
 def threads() -> dict[str, int | str]:
@@ -266,7 +269,7 @@ def _import_in_silence() -> None:
         kept = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow  # noqa: F401 (the import is the purpose)
         except BaseException:
             held.seek(0)
             with contextlib.suppress(OSError):  # where nobody reads it any more, the error itself must still be heard of

@@ -41,18 +41,24 @@ class EvergreenError(Exception):
 
 
 class Unreachable(EvergreenError):
-    pass
+    """Something outside does not answer: the same may go well later."""
 
 
 class WrongUse(EvergreenError):
+    """The command or the scenario is wrong."""
+
     exit_status = 2
 
 
 class DataRefused(EvergreenError):
+    """The data did not pass validation, or too much of it was bad."""
+
     exit_status = 3
 
 
 class NotPromoted(EvergreenError):
+    """`--must-promote` was given and the champion stayed."""
+
     exit_status = 4
 
 

@@ -231,7 +231,7 @@ class _Subscription:
                 self.told[id(task)] = time.monotonic()
             try:
                 self.listener(task)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (showing progress must not end the work)
                 self.broken = True
                 log.debug("Progress is no longer shown by %r: %s: %s", self.listener, type(error).__name__, error)
 
@@ -304,7 +304,7 @@ class _Display:
             if self.timer is threading.current_thread() and self.open:
                 try:
                     self.show()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (showing progress must not end the work)
                     log.debug("Progress can't be shown: %s: %s", type(error).__name__, error)
 
 

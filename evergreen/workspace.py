@@ -50,10 +50,12 @@ class Workspace:
 
     @property
     def scenarios(self) -> Path:
+        """The scenarios' YAML files."""
         return self.root / "scenarios"
 
     @property
     def mlruns(self) -> Path:
+        """MLflow's own store."""
         return self.root / "mlruns"
 
     @property
@@ -62,24 +64,31 @@ class Workspace:
         return self.root / ".evergreen"
 
     def data(self, name: str) -> Path:
+        """The data set: batches of Parquet files, versioned by DVC."""
         return self.root / "data" / name
 
     def quarantine(self, name: str) -> Path:
+        """What was refused, with the reasons."""
         return self.root / "quarantine" / name
 
     def outputs(self, name: str) -> Path:
+        """What the stages make."""
         return self.root / "outputs" / name
 
     def splits(self, name: str) -> Path:
+        """What preprocess makes."""
         return self.outputs(name) / "splits"
 
     def model(self, name: str) -> Path:
+        """What train makes."""
         return self.outputs(name) / "model"
 
     def evaluation(self, name: str) -> Path:
+        """What evaluate makes."""
         return self.outputs(name) / "evaluation"
 
     def data_docs(self, name: str) -> Path:
+        """The pages of Great Expectations."""
         return self.outputs(name) / "data-docs"
 
     def record(self, name: str) -> Path:
@@ -88,9 +97,11 @@ class Workspace:
         return self.outputs(name) / "record"
 
     def staging(self, name: str) -> Path:
+        """A batch that is not complete yet."""
         return self.private / "staging" / name
 
     def checkpoints(self, name: str) -> Path:
+        """What a killed training goes on from."""
         return self.private / "checkpoints" / name
 
     @contextlib.contextmanager

@@ -49,7 +49,7 @@ Scenario_ = Annotated[str, typer.Argument(help="A scenario: the name of a file i
 
 
 @app.callback(invoke_without_command=True)
-def begin_here(
+def begin_here(  # noqa: D103 (the docstring would be the text of --help)
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version, and end.", is_eager=True)] = False,
 ) -> None:

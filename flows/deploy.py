@@ -188,7 +188,7 @@ def _refusal(workspace: Workspace, document: dict[str, Any]) -> str | None:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)],
         cwd=workspace.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
-        env=os.environ | {"COLUMNS": "1000"},
+        env=os.environ | {"COLUMNS": "1000"}, check=False,
     )  # fmt: skip
     if not done.returncode:
         return None

@@ -28,6 +28,8 @@ MUST_STAY_BELOW = {"fastapi": (0, 148), "sqlalchemy": (2, 1), "pandas": (3, 1)}
 
 @dataclass(frozen=True)
 class Finding:
+    """One line of `evergreen doctor`: what was examined, what was seen there, and what to do about it."""
+
     state: Literal["fine", "note", "broken"]
     what: str
     seen: str
@@ -35,6 +37,7 @@ class Finding:
 
 
 def examine(workspace: Workspace) -> list[Finding]:
+    """Look at all that a run depends on."""
     return [
         *_python(),
         *_packages(),
@@ -127,7 +130,7 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
         try:
             locate(scenario, workspace, download=False)
             yield Finding("fine", f"scenario {path.stem}", source)
-        except Exception:
+        except Exception:  # noqa: BLE001 (the finding says that the source was not found, whatever the cause)
             yield Finding(
                 "note",
                 f"scenario {path.stem}",

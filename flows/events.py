@@ -51,6 +51,6 @@ def _emit(event: str, scenario: str, payload: dict[str, Any], labels: dict[str, 
     resource = {"prefect.resource.id": f"evergreen.scenario.{scenario}", "prefect.resource.name": scenario} | labels
     try:
         return emit_event(event=event, resource=resource, payload=payload) is not None
-    except Exception as error:  # that nobody could be told must not undo what has been done
+    except Exception as error:  # noqa: BLE001 (a message that cannot be sent must not undo what has been done)
         log.warning("%s of %s: %s (Prefect's server could not be told: %s)", event, scenario, payload["message"], error)
         return False

@@ -176,8 +176,7 @@ def _outlook(workspace: Workspace, name: str) -> Outlook:
 
 
 def _inbox(scenario: Scenario, workspace: Workspace) -> str:
-    from evergreen.data.inbox import Inbox
-    from tasks.look import inbox_of
+    from evergreen.data.inbox import Inbox, inbox_of
 
     found = Inbox.look_into(inbox_of(scenario, workspace), 0.0)
     counts = {"image": len(found.images), "archive": len(found.archives), "file of corrections": len(found.corrections)}

@@ -44,7 +44,7 @@ def try_to_write(workspace: Workspace, name: str) -> tuple[Path, str] | None:
     """
     try:
         path, histories = write_report(workspace, [name])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (it undoes nothing of a finished run)
         log.warning("The report of %s could not be written (%s).", name, error)
         return None
     return path, answer(histories[0])

@@ -62,7 +62,7 @@ def activate_schedule(workspace: Workspace, name: str) -> None:
     try:
         with get_client(sync_client=True) as client:
             put_schedules(client, workspace, [Scenario.load(workspace.scenarios, name)])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the next evergreen deploy does it)
         log.warning(
             "The schedule of %s could not be activated (%s): the next evergreen deploy or evergreen up does it.", name, error
         )

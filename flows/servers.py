@@ -45,6 +45,7 @@ class Processes:
     started_again: list[float] = field(default_factory=list)  # when, by the monotonic clock
 
     def start(self, name: str, *command: str) -> None:
+        """Start a process whose output goes to its log; a process that is started again adds to it."""
         self.logs.mkdir(parents=True, exist_ok=True)
         self.commands[name] = command
         with open(self.logs / f"{name}.log", "ab" if name in self.started else "wb") as log:
@@ -87,6 +88,7 @@ class Processes:
         self.start(name, *self.commands[name])
 
     def first_ended(self) -> str | None:
+        """The name of a process that has ended; None while all run."""
         return next((name for name, process in self.started.items() if process.poll() is not None), None)
 
     def end(self) -> None:

@@ -26,6 +26,7 @@ log = logging.getLogger("evergreen")
 
 
 def stages_in_order(run: Run) -> dict[str, Any]:
+    """The whole way from the source to the gate."""
     return conclude(run, *model_stages(run, data_stages(run), "any"))
 
 

@@ -253,7 +253,7 @@ def _log(run: Run, registration: Registration, summary: dict[str, Any]) -> None:
             if stage["state"] == "ran":
                 measured |= {f"stage/{name}/seconds": stage["seconds"], f"stage/{name}/energy_wh": stage["energy_wh"]}
         record_metrics(mlflow.MlflowClient(), registration.run_id, measured)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the run is finished, also without them)
         log.warning(
             "The run's totals could not be written to MLflow (%s); they are in %s.",
             error,

@@ -39,9 +39,10 @@ class Messages(logging.Handler):
     """Log messages on the standard error of the moment: a progress bar that is shown puts itself in its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the record to standard error, wrapped to the terminal."""
         try:
             print(wrapped(self.format(record), sys.stderr), file=sys.stderr, flush=True)
         except BrokenPipeError:  # nobody reads it any more
             pass
-        except Exception:
+        except Exception:  # noqa: BLE001 (what logging.Handler.emit does itself)
             self.handleError(record)

@@ -44,7 +44,8 @@ def training(
 def show_unchanged(summary: dict[str, Any]) -> None:
     """Put a run in which nothing changed on Prefect's page, as one that has ended: there is nothing to orchestrate."""
     from prefect import Task, get_client
-    from prefect.states import Completed, State
+    from prefect.client.schemas.objects import State
+    from prefect.states import Completed
 
     scenario = summary["scenario"]
     state: State[Any] = Completed(name="Unchanged", message="Nothing has changed since the last run.")
@@ -54,5 +55,5 @@ def show_unchanged(summary: dict[str, Any]) -> None:
             for name in summary["stages"]:
                 task = Task(lambda: None, name=name)
                 client.create_task_run(task, run.id, dynamic_key=name, name=name, state=Completed(name="Unchanged"))
-    except Exception as error:  # a page that can't be reached must not make a failure of a run in which nothing was to do
+    except Exception as error:  # noqa: BLE001 (a page that can't be reached must not make a failure of a run in which nothing was to do)
         log.warning("That nothing has changed could not be shown on Prefect's page (%s).", error)

@@ -79,7 +79,7 @@ class _Reporter:
             for news in latest.values():
                 try:
                     news.context.run(self._show, news)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (showing progress must not end the work)
                     log.debug("Progress could not be shown on Prefect's page (%s).", error)
             if self.finished:
                 return

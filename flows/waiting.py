@@ -43,7 +43,7 @@ def start_later(scenario: str, when: datetime, reason_found_at: datetime, reason
                 name=f"retraining-{scenario}-waits",
                 idempotency_key=f"{scenario}-{when.isoformat(timespec='minutes')}",  # a retry schedules no second one
             )
-    except Exception as error:  # whatever is wrong with the server, the training must not be lost
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with the server, the training must not be lost)
         log.warning("The start could not be put off (%s): it starts now.", error)
         return None
     return str(run.name)

@@ -32,6 +32,7 @@ class Decision:
 
     @property
     def due(self) -> bool:
+        """Whether there is any reason to train."""
         return bool(self.reasons)
 
     def __str__(self) -> str:

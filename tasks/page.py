@@ -75,7 +75,7 @@ def publish(workspace: Workspace, name: str, title: str, sentence: str, draw: Ca
             if server:
                 kept = kept_picture(workspace, name, picture)
                 create_image_artifact(address(workspace, server, kept), key=key(name, caption), description=plain(caption))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the work is done, also where it cannot be shown)
         log.warning("%s of %s could not be shown on Prefect's page (%s).", title.capitalize(), name, error)
 
 

@@ -189,7 +189,8 @@ def _places_or_none(values: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
+    found: np.ndarray = pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
+    return found
 
 
 def _numbered(groups: pa.ChunkedArray) -> np.ndarray:
@@ -318,6 +319,7 @@ def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> 
 
 
 def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:
+    """How much work it was, and of which kind. See `tasks.stage.Stage`."""
     return float(preparation.items), pixels_kind(scenario)
 
 

@@ -71,6 +71,7 @@ class Stage:
 
     @property
     def name(self) -> str:
+        """The stage's name: that of its function."""
         return self.function.__name__
 
     def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any, force: bool = False) -> Outcome:
@@ -119,7 +120,8 @@ class Stage:
         with stop_postponed():
             state = prefect_task(return_state=True)
         check()
-        return state.result()
+        outcome: Outcome = state.result()
+        return outcome
 
     def perform(
         self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False, force: bool = False
@@ -243,6 +245,7 @@ class Run:
             yield cls(scenario, workspace, requested=requested, force=force)
 
     def __call__(self, stage: Stage, *earlier: Any) -> Any:
+        """Run a stage, unless it is unchanged, and return its result."""
         outcome = stage(self.scenario, self.workspace, *earlier, force=self.force)
         self.outcomes.append(outcome)
         return outcome.result
@@ -269,6 +272,11 @@ class Rehearsal(Run):
     """A pass over the stages that runs none of them: it ends at the first that would, by raising `WouldRun`."""
 
     def __call__(self, stage: Stage, *earlier: Any) -> Any:
+        """Return the result of a stage that is unchanged.
+
+        Raises:
+            WouldRun: it is not.
+        """
         started = time.monotonic()
         with Meter() as meter:
             result = None if self.force else stage.recall(self.scenario, self.workspace, *earlier)

@@ -252,6 +252,7 @@ def _short(text: str) -> str:
 
 
 def work(scenario: Scenario, validation: Validation) -> tuple[float, str]:
+    """How much work it was, and of which kind. See `tasks.stage.Stage`."""
     return float(validation.items), "items"
 
 

@@ -401,6 +401,7 @@ class PartWriter:
         self._digest = hashlib.sha256()
 
     def add(self, item: Item) -> None:
+        """Append one item as a row."""
         looks, header = item.inspection, item.inspection.header
         self.add_row(
             (

@@ -91,6 +91,7 @@ class Entry:
 
 
 def path(workspace: Workspace, name: str) -> Path:
+    """The file of a scenario's entries, one JSON object a line."""
     return workspace.private / "ledger" / f"{name}.jsonl"
 
 

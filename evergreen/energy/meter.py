@@ -53,10 +53,12 @@ class Energy:
 
     @property
     def energy_wh(self) -> float | None:
+        """The same in watt-hours; None where nothing was measured."""
         return None if self.energy_joules is None else self.energy_joules / 3600
 
     @property
     def uncertainty_wh(self) -> float | None:
+        """The standard uncertainty in watt-hours; None where nothing was measured."""
         return None if self.uncertainty_joules is None else self.uncertainty_joules / 3600
 
     def __mul__(self, factor: float) -> Energy:

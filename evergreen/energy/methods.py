@@ -59,7 +59,8 @@ class Method(Protocol):
 
     name: str
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Begin to count."""
 
     def spent(self, work: Work) -> Part | None:
         """None where this method can't tell, or no longer."""
@@ -243,7 +244,7 @@ def _gpu_millijoules() -> dict[str, int] | None:
     """By each GPU's address; None where any can't tell."""
     try:
         return {_gpu_address(gpu): _nvml().nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in _gpus()}
-    except Exception:  # no library, no driver, no counter: whatever it is, nothing was measured
+    except Exception:  # noqa: BLE001 (no library, no driver, no counter: whatever it is, nothing was measured)
         return None
 
 
@@ -252,7 +253,7 @@ def _gpu_share() -> float:
     and none would seem to be ours."""
     try:
         running = {process.pid for gpu in _gpus() for process in _nvml().nvmlDeviceGetComputeRunningProcesses(gpu)}
-    except Exception:
+    except Exception:  # noqa: BLE001 (the same: nothing is known of the other processes)
         return 1.0
     ours = running & {os.getpid(), *(child.pid for child in _tree())}
     return max(1, len(ours)) / max(1, len(running))

@@ -38,6 +38,7 @@ class Footprint:
 
     @property
     def sci_gco2e(self) -> float | None:
+        """Operational and embodied carbon together, in grams of CO2e; None where one of them is unknown."""
         if self.carbon_gco2e is None or self.embodied_gco2e is None:
             return None
         return self.carbon_gco2e + self.embodied_gco2e

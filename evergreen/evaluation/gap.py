@@ -44,6 +44,7 @@ class Gap:
         )
 
     def as_json(self) -> dict[str, Any]:
+        """The figures and, where the difference is more than chance, the sentence about it."""
         return {**asdict(self), "sentence": str(self) if self.beyond_chance else None}
 
 

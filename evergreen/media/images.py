@@ -66,10 +66,12 @@ class PixelRange(NamedTuple):
 
         if values.dtype == np.uint16:
             table: np.ndarray = _table(self)
-            return table[values]
+            looked_up: np.ndarray = table[values]
+            return looked_up
         numbers = np.nan_to_num(values.astype(np.float64), nan=self.low, posinf=self.high, neginf=self.low)
         scaled = (numbers - self.low) * (255 / (self.high - self.low))
-        return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        grey: np.ndarray = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        return grey
 
     def __str__(self) -> str:
         return f"{{low: {self.low:.10g}, high: {self.high:.10g}}}"
@@ -155,7 +157,7 @@ def read_header(data: bytes) -> Header:
         raise
     except (struct.error, IndexError, EOFError):
         raise BadImage("truncated", "the file ends inside its header") from None
-    except Exception as error:  # Pillow's parsers raise many kinds on mutated headers
+    except Exception as error:  # noqa: BLE001 (Pillow's parsers raise many kinds on mutated headers)
         raise BadImage(_why(error), f"unreadable header: {error}") from None
     if header.width < 1 or header.height < 1:
         raise BadImage("undecodable", f"its header says {header.width}×{header.height} pixels")
@@ -267,7 +269,8 @@ def _cosines() -> np.ndarray:
     import numpy as np
 
     frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
-    return np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+    basis: np.ndarray = np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+    return basis
 
 
 def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
@@ -342,7 +345,7 @@ def _deep_values(header: Header, data: bytes) -> np.ndarray:
             if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
                 values = np.asarray(turned)
                 return values.astype(values.dtype.newbyteorder("="))
-    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds on mutated bytes)
         raise BadImage(_why(error), str(error) or type(error).__name__) from None
     raise BadImage("undecodable", f"its values of more than 8 bits cannot be read (Pillow's mode {turned.mode})")
 
@@ -356,11 +359,16 @@ def _alpha(header: Header, data: bytes) -> np.ndarray:
         with _open(header.format, data) as image:
             image.load()
             return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")) / 255
-    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds on mutated bytes)
         raise BadImage(_why(error), str(error) or type(error).__name__) from None
 
 
 def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
+    """uint8 (height, width, channels), turned upright.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -383,7 +391,7 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
         raise
     except MemoryError:
         raise BadImage("too-large", f"{header.width}×{header.height} pixels do not fit in memory") from None
-    except Exception as error:  # Pillow's decoders raise many kinds on mutated bytes
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds on mutated bytes)
         raise BadImage(_why(error), str(error) or type(error).__name__) from None
 
 
@@ -592,5 +600,5 @@ def _exif_turns(exif: bytes) -> bool:
         tags = Image.Exif()
         tags.load(b"Exif\0\0" + exif if not exif.startswith(b"Exif\0\0") else exif)
         return tags.get(0x0112) in (5, 6, 7, 8)
-    except Exception:
+    except Exception:  # noqa: BLE001 (Pillow's parser raises many kinds on mutated tags)
         return False

@@ -116,6 +116,7 @@ class Estimate:
 
     @property
     def least(self) -> Cost:
+        """The lower end."""
         return _times(self.cost, max(0.0, 1 - self.spread))
 
     def after(self, stages: dict[str, tuple[float, float | None]], spent: Cost, perhaps: Cost | None) -> Estimate:
@@ -304,6 +305,7 @@ def _by_others(stage: str, work: float, others: list[Entry], training: Expected 
 
 
 def pixels_kind(scenario: Scenario) -> str:
+    """The images' size, which the cost of preparing one depends on, as the ledger names it."""
     pixels = scenario.preprocess
     return f"{pixels.height}×{pixels.width}×{pixels.channels}"
 

@@ -54,6 +54,7 @@ class Plan:
 
     @property
     def start(self) -> datetime:
+        """When the first interval begins."""
         return self.intervals[0][0]
 
 
@@ -153,7 +154,8 @@ def forecast(history: IntensitySeries, *, now: datetime, steps: int) -> np.ndarr
     values = values[: known[-1] + 1][-days * DAY_STEPS :]
     mean = float(np.nanmean(values))
     weights = _weights(days, -(-(late + steps) // DAY_STEPS))[:, late : late + steps]
-    return np.maximum(mean + _completed(values - mean, days) @ weights, 0.0)
+    forecast: np.ndarray = np.maximum(mean + _completed(values - mean, days) @ weights, 0.0)
+    return forecast
 
 
 def choose(ahead: np.ndarray, needed: int, *, interruptible: bool) -> np.ndarray:
@@ -203,7 +205,7 @@ def _covariance(days: int) -> np.ndarray:
     """Of the half hours of so many days with each other, float64 `(steps, steps)`."""
     from scipy.linalg import toeplitz
 
-    covariance = toeplitz(_together(np.arange(days * DAY_STEPS) / DAY_STEPS))
+    covariance: np.ndarray = toeplitz(_together(np.arange(days * DAY_STEPS) / DAY_STEPS))
     covariance[np.diag_indices_from(covariance)] += NOISE
     return covariance
 
@@ -216,7 +218,8 @@ def _weights(days: int, days_ahead: int) -> np.ndarray:
     known = np.arange(days * DAY_STEPS) / DAY_STEPS
     ahead = days + np.arange(days_ahead * DAY_STEPS) / DAY_STEPS
     factor = cho_factor(_covariance(days), lower=True, check_finite=False)
-    return cho_solve(factor, _together(ahead[None, :] - known[:, None]), check_finite=False)
+    weights: np.ndarray = cho_solve(factor, _together(ahead[None, :] - known[:, None]), check_finite=False)
+    return weights
 
 
 @functools.lru_cache(maxsize=2)

@@ -376,13 +376,15 @@ def looks_of(images: np.ndarray) -> np.ndarray:
     around = np.mean([edged[:, y : y + CELLS, x : x + CELLS] for y in range(3) for x in range(3)], axis=0)
     cells /= around[..., None] + 2  # grey levels: below it is noise
     looks = np.sign(cells) * np.sqrt(np.abs(cells))
-    return np.rint(LOOKS_SCALE * looks).astype(np.int8).reshape(len(images), LOOKS)
+    scaled: np.ndarray = np.rint(LOOKS_SCALE * looks).astype(np.int8)
+    return scaled.reshape(len(images), LOOKS)
 
 
 def _in_cells(values: np.ndarray) -> np.ndarray:
     """Means over the cells: float32 `(n, SIDE, SIDE)` to `(n, CELLS, CELLS)`."""
     size = SIDE // CELLS
-    return values.reshape(len(values), CELLS, size, CELLS, size).mean((2, 4))
+    means: np.ndarray = values.reshape(len(values), CELLS, size, CELLS, size).mean((2, 4))
+    return means
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Asked:
     groups: tuple[str, ...] = ()
 
     def means(self, id: str | None, source: str, group: str | None) -> bool:
+        """Whether an item with this id, source and group is one of them."""
         return id in self.ids or group in self.groups or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
 
 
@@ -81,6 +82,7 @@ class Plan:
     models: tuple[int, ...]
 
     def save(self, workspace: Workspace) -> None:
+        """Write the plan, so that a run that was killed goes on with it."""
         replace_file(journal(workspace, self.scenario), json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
@@ -95,6 +97,7 @@ class Plan:
 
 
 def journal(workspace: Workspace, name: str) -> Path:
+    """The file that holds the plan of a scenario until it is carried out."""
     return workspace.private / "forget" / f"{name}.json"
 
 

@@ -83,6 +83,7 @@ class Layout:
 
     @property
     def label(self) -> Level:
+        """The level of folders that names the label."""
         return next(level for level in self.levels if level.role == "label")
 
     @property
@@ -385,7 +386,7 @@ def _is_mask(name: str) -> bool:
 
 
 def _column(names: Iterable[str]) -> str | None:
-    """What a level is called whose names say where, when or of whom, and not what: `year` for 2024 and 2025, `camera` for camera-1 …"""
+    """What a level is called whose names say where, when or of whom, and not what: `year` for 2024 and 2025, `camera` for camera-1, and so on."""
     names = list(names)
     folded = [name.casefold() for name in names]
     if all(re.fullmatch(r"(19|20)\d\d", name) for name in folded):

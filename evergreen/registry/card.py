@@ -126,7 +126,7 @@ def complete_card(workspace: Workspace, name: str, version: int, section: str) -
         card = f"{mlflow.artifacts.load_text(f'runs:/{run_id}/{CARD}')}\n{section}"
         client.log_text(run_id, card, CARD)
         client.update_model_version(model_name(name), str(version), description=card)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the decision holds, also where it cannot be recorded)
         log.warning("The comparison could not be written into the model card of version %s (%s).", version, error)
 
 

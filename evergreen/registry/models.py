@@ -159,6 +159,7 @@ def connect(workspace: Workspace) -> Any:
 
 
 def model_name(name: str) -> str:
+    """The name of a scenario's registered model."""
     return f"evergreen-{name}"
 
 
@@ -178,7 +179,7 @@ def look_up(workspace: Workspace, name: str, fingerprint: str) -> Held:
             return _from_server(uri.rstrip("/"), model, fingerprint)
     try:
         found = connect(workspace).MlflowClient().search_model_versions(_filter(model, fingerprint))
-    except Exception as error:  # also SQLAlchemy's, of a file that is no database
+    except Exception as error:  # noqa: BLE001 (also SQLAlchemy's, of a file that is no database)
         raise unreachable(workspace, error) from None
     versions = [(int(one.version), str(one.run_id), int(one.creation_timestamp)) for one in found]
     return Held.of(versions, aliases(workspace, name))
@@ -277,6 +278,7 @@ def unreachable(workspace: Workspace, error: Exception) -> Unreachable:
 
 
 def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None:
+    """Let an alias (`champion`, `challenger` …) name this version."""
     connect(workspace).MlflowClient().set_registered_model_alias(model_name(name), alias, str(version))
 
 
@@ -368,7 +370,7 @@ def _record(workspace: Workspace, name: str, version: int, prefix: str, told: di
     key = f"{prefix}{datetime.now(UTC).strftime(MOMENT)}"
     try:
         connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, json.dumps(told))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (it has happened, also where it cannot be recorded)
         log.warning("What became of version %s could not be recorded in MLflow: %s (%s).", version, told, error)
 
 

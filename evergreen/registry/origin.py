@@ -33,6 +33,7 @@ class Origin:
     items: int
 
     def save(self, path: Path) -> None:
+        """Write it as JSON, by one rename."""
         replace_file(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
@@ -63,6 +64,7 @@ class Attempt:
     settings: str = ""
 
     def save(self, path: Path) -> None:
+        """Write it as JSON, by one rename."""
         replace_file(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod

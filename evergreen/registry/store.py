@@ -26,6 +26,7 @@ ADDRESSES = (  # every column of MLflow's store that holds such an address
 
 
 def database(workspace: Workspace) -> Path:
+    """The SQLite file of the checkout's own MLflow store."""
     return workspace.mlruns / "mlflow.db"
 
 

@@ -161,6 +161,7 @@ class History:
     mistakes: Mistakes | None = None
 
     def version(self, number: int | None) -> Version | None:
+        """The version of this number; None where there is none."""
         return next((version for version in self.versions if version.version == number), None)
 
     def front(self) -> list[int]:

@@ -271,16 +271,19 @@ def percent(share: float | None, low: float | None = None, high: float | None = 
 
 
 def interval(low: float | None, high: float | None) -> str:
+    """The interval as text, in percent; its ends are fractions from 0 to 1."""
     if low is None or high is None:
         return "interval unknown"
     return figures_.percent((low + high) / 2, low, high).partition("(")[2].rstrip(")")
 
 
 def day(at: datetime) -> str:
+    """A date for people, such as 3 May 2026."""
     return f"{at.day} {at:%b %Y}"
 
 
 def moment(at: datetime) -> str:
+    """A moment for people, to the minute, in UTC."""
     return f"{day(at)}, {at:%H:%M} UTC"
 
 

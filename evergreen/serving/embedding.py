@@ -51,7 +51,7 @@ class EmbeddingModel:
         self.pixel_range = pixel_range
         try:
             graph_and_more = onnx.load_model_from_string(network)
-        except Exception as error:  # protobuf's errors have no public common base
+        except Exception as error:  # noqa: BLE001 (protobuf's errors have no public common base)
             raise EvergreenError(f"model.onnx is no ONNX model ({error})", fix="Train again.") from None
         self._embedding = last_dense_input(graph_and_more.graph)
         graph_and_more.graph.output.append(onnx.helper.make_empty_tensor_value_info(self._embedding))
@@ -106,7 +106,8 @@ class EmbeddingModel:
         if self._projection is None:
             directions = np.random.default_rng(dimensions).standard_normal((dimensions, MAX_DIMENSIONS))
             self._projection = (directions / MAX_DIMENSIONS**0.5).astype(np.float32)
-        return embedding @ self._projection
+        projected: np.ndarray = embedding @ self._projection
+        return projected
 
 
 def last_dense_input(graph: onnx.GraphProto) -> str:
@@ -123,6 +124,7 @@ def last_dense_input(graph: onnx.GraphProto) -> str:
 
 
 def no_embedding(graph: onnx.GraphProto) -> EvergreenError:
+    """The error for a network whose last layer is no dense one."""
     return EvergreenError(
         "the network has no embedding",
         expected="a graph that ends in a dense layer (MatMul or Gemm with stored weights) of one row an item",

@@ -40,6 +40,7 @@ class Range:
     log: bool = False
 
     def suggest(self, trial: Trial) -> float:
+        """Let Optuna propose a value for this trial."""
         if self.step is not None:
             return trial.suggest_int(self.name, int(self.low), int(self.high), step=self.step)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
