@@ -60,7 +60,7 @@ class OldZipInfo(zipfile.ZipInfo):
 
     __slots__ = ("raw",)
 
-    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
         return self.raw, 0
 
 
