@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench up lock clean
+.PHONY: help install run check test lint bench up lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,8 +52,13 @@ lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+check: lint  ## lint, type check and the unit tests that are fast, in less than a minute
+	$(PYTEST) -q -m "not (slow or servers or browser)" tests/evergreen tests/test_*.py
+
 test: lint  ## set up where needed; lint, type check and all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST)
 
 bench: $(VENV)/.installed-dev  ## print the performance table, each figure beside its rival (long)
 	$(BIN)/python -m bench

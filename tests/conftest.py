@@ -22,6 +22,8 @@ from tests.support.shipped import ROOT, SCENARIOS, shipped
 if TYPE_CHECKING:
     from tests.tiny import Tiny
 
+TRAINED = {"tiny_once", "registered_once"}  # fixtures that train a network
+
 pin_keras()
 hypothesis.settings.register_profile("evergreen", deadline=None)  # no test depends on the machine's pace
 hypothesis.settings.load_profile("evergreen")
@@ -50,9 +52,12 @@ def _differs(name: str) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run beside each other, those of a file stay together, and those that share the servers of `evergreen up`. The long
-    ones, with whole processes, come first, so that none is left to the end alone."""
+    ones, with whole processes, come first, so that none is left to the end alone. What trains a network is slow."""
     for item in items:
-        servers = "up" in getattr(item, "fixturenames", ())
+        fixtures = getattr(item, "fixturenames", ())
+        servers = "up" in fixtures
+        if TRAINED & set(fixtures):
+            item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group("up" if servers else item.path.relative_to(ROOT).as_posix()))
     items.sort(key=lambda item: "flows" not in item.path.parts)
 

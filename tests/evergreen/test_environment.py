@@ -98,6 +98,7 @@ def test_servers_that_have_ended_are_not_used(workspace: Workspace) -> None:
     assert configure(workspace) is None
 
 
+@pytest.mark.slow
 def test_tensorflow_starts_without_lines_that_need_worry_nobody() -> None:
     command = "from evergreen.environment import import_tensorflow; import_tensorflow(); import tensorflow, keras"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
@@ -164,6 +165,7 @@ def test_what_evergreen_sets_itself_is_not_taken_for_another_projects(workspace:
     assert not [name for name in ignored() if not name.startswith("PREFECT_")]
 
 
+@pytest.mark.slow
 def test_a_keras_json_of_the_user_trains_the_same_network_and_is_named(
     workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_keras_json_of_the_user_trains_the_same_network_and_is_named(
     assert "image_data_format" in caplog.text and "floatx" in caplog.text and str(home) in caplog.text
 
 
+@pytest.mark.slow
 def test_settings_are_put_back_where_keras_was_imported_before() -> None:
     code = (
         "import keras; keras.config.set_image_data_format('channels_first'); keras.config.set_floatx('float16'); "

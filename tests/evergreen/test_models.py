@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # imports TensorFlow
+
 SHAPES = [(8, 8, 1), (32, 32, 3), (224, 224, 3), (5, 40, 1)]
 
 

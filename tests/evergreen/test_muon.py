@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # imports TensorFlow
+
 
 @pytest.fixture
 def muon() -> Any:

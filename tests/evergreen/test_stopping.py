@@ -17,6 +17,8 @@ import pytest
 from evergreen.workspace import Workspace
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # starts processes and waits for their end
+
 FRAME = """
 import ctypes, subprocess, sys, threading, time
 from pathlib import Path

@@ -26,6 +26,8 @@ from evergreen.errors import EvergreenError
 from evergreen.workspace import Workspace
 from tests.support.shipped import ROOT, shipped
 
+pytestmark = pytest.mark.slow  # runs DVC
+
 
 def repository(folder: Path) -> Workspace:
     """An Evergreen checkout in a git repository, with nothing collected yet."""

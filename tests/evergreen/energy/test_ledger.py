@@ -38,6 +38,7 @@ def test_a_line_that_cannot_be_understood_hides_no_other(workspace: Workspace, t
     assert read(workspace, "quickstart") == [entry("collect")]
 
 
+@pytest.mark.slow
 def test_many_writers_at_once_lose_no_line(workspace: Workspace) -> None:
     code = (
         "import sys; from pathlib import Path; from evergreen.workspace import Workspace; from evergreen.energy.ledger import note; "

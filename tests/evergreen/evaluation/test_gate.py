@@ -166,6 +166,7 @@ PAIRS = st.integers(1, 60).flatmap(
 RATIOS = st.none() | st.floats(0.01, 100)
 
 
+@pytest.mark.slow
 @given(PAIRS, st.floats(1e-6, 0.499), RATIOS, st.floats(0, 0.1))
 def test_of_two_models_at_most_one_replaces_the_other(pair: Any, alpha: float, ratio: float | None, gain: float) -> None:
     one, other, labels = map(np.array, pair)
@@ -213,6 +214,7 @@ def test_a_slice_with_too_few_items_is_told_but_not_judged() -> None:
     assert b.challenger_low is not None and b.challenger_low < 33 / 40
 
 
+@pytest.mark.slow
 def test_of_a_thousand_pairs_that_are_equally_good_no_more_than_alpha_are_promoted() -> None:
     random, alpha, promoted = np.random.default_rng(1), 0.05, 0
     labels = np.arange(500) % 2
@@ -271,6 +273,7 @@ def test_a_floor_and_a_label_without_training_items_are_reasons_too() -> None:
     assert not both.promote and both.reason.startswith('no item of the training split has the label "c"; its accuracy is')
 
 
+@pytest.mark.slow
 @given(PAIRS)
 def test_naming_one_label_is_never_good_enough_for_the_first_champion(pair: Any) -> None:
     _, _, labels = map(np.array, pair)

@@ -51,6 +51,7 @@ def all_pictures(names: list[str]) -> dict[str, Figure]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LABELS)
 def test_nothing_is_cut_off_and_no_label_overlaps_its_neighbour(kind: str) -> None:
     for name, figure in all_pictures(LABELS[kind]).items():

@@ -78,6 +78,7 @@ def feature(drift: Drift, name: str) -> Feature:
     return found
 
 
+@pytest.mark.slow
 def test_items_of_one_kind_alarm_no_more_often_than_the_level_allows(seen: Observations) -> None:
     """Of 60 comparisons at 0.05, 9 or more alarm with a chance of 0.3 %; the draws are the same each time."""
     random = np.random.default_rng(3)
@@ -142,6 +143,7 @@ def test_a_result_can_be_kept_as_json(known: Observations, new: Observations) ->
     assert "\n" not in again["reason"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_new_items_does_not_matter(known: Observations, new: Observations, random: object) -> None:

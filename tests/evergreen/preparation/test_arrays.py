@@ -77,6 +77,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len(orders) == 16
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(items=st.integers(1, 60), batch_size=st.integers(1, 70), epochs=st.integers(1, 3))
 def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items: int, batch_size: int, epochs: int) -> None:
@@ -89,6 +90,7 @@ def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items:
         assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.slow
 def test_going_on_from_a_later_epoch_gives_the_very_batches_of_the_whole_training() -> None:
     split = split_of(50)
     whole = numbers_of(training_batches(split, 3, 8, seed=3, epochs=4))
@@ -96,10 +98,12 @@ def test_going_on_from_a_later_epoch_gives_the_very_batches_of_the_whole_trainin
     assert rest == whole[2 * steps_per_epoch(50, 8) :]
 
 
+@pytest.mark.slow
 def test_ordered_batches_give_every_item_once_in_order() -> None:
     assert numbers_of(ordered_batches(split_of(7), 3, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+@pytest.mark.slow
 def test_a_batch_holds_pixels_as_bytes_and_labels_as_one_hot() -> None:
     images, labels = next(ordered_batches(split_of(4), 3, 4).as_numpy_iterator())
     assert images.dtype == np.uint8 and images.shape == (4, 4, 5, 3)

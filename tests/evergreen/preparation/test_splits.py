@@ -81,6 +81,7 @@ def same(one: Assignment, other: Assignment) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("split", "cluster", "left_out"))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data_sets())
 def test_every_item_has_one_split_or_one_reason_why_not(items: Items) -> None:
@@ -90,6 +91,7 @@ def test_every_item_has_one_split_or_one_reason_why_not(items: Items) -> None:
     assert len(found.similar) == len(items.ends)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data_sets())
 def test_no_group_and_no_cluster_is_on_two_sides(items: Items) -> None:
@@ -101,6 +103,7 @@ def test_no_group_and_no_cluster_is_on_two_sides(items: Items) -> None:
         assert len(sides) == len(np.unique(sides[:, 0]))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data_sets())
 def test_later_batches_move_nothing_of_the_earlier_ones(items: Items) -> None:
@@ -110,12 +113,14 @@ def test_later_batches_move_nothing_of_the_earlier_ones(items: Items) -> None:
         assert same(before, Assignment(found.split[:end], found.cluster[:end], found.left_out[:end], []))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(data_sets())
 def test_the_same_items_get_the_same_splits(items: Items) -> None:
     assert same(assign(items, **SHARES), assign(items, **SHARES))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(data_sets())
 def test_a_given_split_is_kept_or_the_item_is_left_out(items: Items) -> None:
@@ -130,6 +135,7 @@ def test_a_given_split_is_kept_or_the_item_is_left_out(items: Items) -> None:
         assert missing_then or joined_older
 
 
+@pytest.mark.slow
 def test_looks_that_stay_in_their_file_give_the_same_splits(tmp_path: Path) -> None:
     looks = np.random.default_rng(2).integers(-100, 100, (5000, LOOKS)).astype(np.int8)  # more than are read at a time
     looks[4000:] = looks[:1000]
@@ -140,6 +146,7 @@ def test_looks_that_stay_in_their_file_give_the_same_splits(tmp_path: Path) -> N
     assert found.cluster[4999] == 999
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(data_sets())
 def test_two_look_alikes_of_one_batch_never_stand_on_both_sides(items: Items) -> None:
@@ -299,6 +306,7 @@ def test_a_pattern_that_fits_nothing_is_wrong_use() -> None:
         groups_of(Group(pattern=r"clip_(\d+)"), Path(), ["a.png", "b.png"], [None, None])
 
 
+@pytest.mark.slow
 @pytest.mark.samples
 def test_twenty_per_cent_new_photographs_of_tiles_move_none_of_the_old(samples: Path) -> None:
     images, labels = [], []

@@ -18,6 +18,8 @@ from evergreen.reporting.data_docs import render
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
 
+pytestmark = pytest.mark.slow  # imports Great Expectations
+
 HOSTILE = '<img src="https://example.org/x.png"><script src="//example.org/x.js"></script>&"\'$x${y}'
 
 

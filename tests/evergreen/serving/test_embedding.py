@@ -15,6 +15,8 @@ from evergreen.serving.embedding import MAX_DIMENSIONS, EmbeddingModel
 from evergreen.serving.scoring import BATCH_ITEMS, Model
 from tests.tiny import NAME, Tiny
 
+pytestmark = pytest.mark.slow  # imports TensorFlow
+
 LABELS = ("one", "two", "three")
 
 
