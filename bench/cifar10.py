@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.report import Row, report
 from bench.trained import prepared, trained
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
 from evergreen.workspace import Workspace
 
 FAST = {"epochs": 5, "filters": 24, "batch_size": 384, "shift": 2, "erase": 0}
@@ -28,7 +28,7 @@ def usual(workspace: Workspace) -> tuple[float, float]:
     import keras
     from keras import layers
 
-    train, test = (Split.open(workspace.splits("cifar10"), name) for name in ("train", "test"))
+    train, test = (open_split(workspace.splits("cifar10"), name) for name in ("train", "test"))
     keras.utils.set_random_seed(7)
     blocks = [
         layer for filters in (32, 64, 128) for layer in (layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D())

@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.report import Row, environment, fresh_checkout, samples, show
 from bench.trained import PREPARE, trained
-from evergreen.evaluation.metrics import interval
+from evergreen.evaluation.proportions import interval
 from evergreen.monitoring.drift import FEATURES, PROPERTIES, Drift, Observations, compare, held_out, observe, reference
 from evergreen.serving.embedding import EmbeddingModel
 from evergreen.workspace import Workspace

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.report import Row, report
 from bench.trained import prepared, trained
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
 from evergreen.preparation.splits import SPLITS
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -24,7 +24,7 @@ def shuffle(workspace: Workspace) -> None:
     """Deal the items anew, at random, into splits of the sizes that they have."""
     seed = Scenario.load(workspace.scenarios, NAME).seed
     folder = workspace.splits(NAME)
-    splits = [Split.open(folder, split) for split in SPLITS]
+    splits = [open_split(folder, split) for split in SPLITS]
     images, labels = (np.concatenate([getattr(split, part) for split in splits]) for part in ("images", "labels"))
     order = np.random.default_rng(seed).permutation(len(labels))
     for name, chosen in zip(SPLITS, np.split(order, np.cumsum([len(split) for split in splits])[:-1]), strict=True):
@@ -37,7 +37,7 @@ def rows() -> list[Row]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         workspace = prepared(NAME, Path(folder))
-        test = Split.open(workspace.splits(NAME), "test").labels
+        test = open_split(workspace.splits(NAME), "test")["labels"]
         most = np.bincount(test).max() / len(test)
         spent, guarded = trained(NAME, workspace)
         shuffle(workspace)

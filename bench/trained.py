@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from bench.report import environment, fresh_checkout, samples
-from evergreen.evaluation.metrics import quality
-from evergreen.preparation.arrays import Split
+from evergreen.kinds.classify.metrics import quality
+from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
@@ -44,6 +44,6 @@ def trained(name: str, workspace: Workspace, **settings: object) -> tuple[float,
     started = time.perf_counter()
     train(scenario, workspace)
     spent = time.perf_counter() - started
-    test = Split.open(workspace.splits(name), "test")
+    test = open_split(workspace.splits(name), "test")
     probabilities = Model.open(workspace.model(name)).probabilities(test.images)
     return spent, quality(test.labels.astype(int), probabilities)

@@ -60,13 +60,13 @@ def rows() -> list[Row]:
     import keras
     import tensorflow as tf
 
-    from evergreen.preparation.arrays import Split, steps_per_epoch, training_batches
+    from evergreen.preparation.arrays import open_split, steps_per_epoch, training_batches
 
     with tempfile.TemporaryDirectory() as name:
         folder, splits = Path(name) / "images", Path(name) / "splits"
         items = write_images(archive, folder)
         write_arrays(folder, splits)
-        split = Split.open(splits, "train")
+        split = open_split(splits, "train")
         images, labels = np.array(split.images), np.array(split.labels)
         full = steps_per_epoch(items, BATCH) * BATCH
         from_folders = keras.utils.image_dataset_from_directory(

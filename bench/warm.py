@@ -21,8 +21,9 @@ from bench.cifar10 import FAST
 from bench.report import Row, median, show
 from bench.trained import prepared
 from evergreen.energy.meter import Meter
-from evergreen.evaluation.gate import Paired, decide
-from evergreen.preparation.arrays import Split, label_names
+from evergreen.evaluation.gate import decide
+from evergreen.kinds.classify.comparison import LabelComparison
+from evergreen.preparation.arrays import label_names, open_split
 from evergreen.scenario.settings import Scenario
 from evergreen.serving.scoring import Model
 from evergreen.training.fine_tuning import WarmStart
@@ -37,7 +38,7 @@ def measured(scenario: Scenario, workspace: Workspace, start: WarmStart | None =
     """Train; what the model makes of the test items, and the energy (Wh) and seconds that it took."""
     with Meter() as meter:
         train(scenario, workspace, start)
-    test = Split.open(workspace.splits(scenario.name), "test")
+    test = open_split(workspace.splits(scenario.name), "test")
     spent = meter.spent()
     predicted: np.ndarray = Model.open(workspace.model(scenario.name)).probabilities(test.images).argmax(axis=1)
     return predicted, spent.energy_wh or float("nan"), spent.seconds
@@ -48,7 +49,7 @@ def first_part(whole: Workspace, folder: Path) -> Workspace:
     part = Workspace(folder)
     shutil.copytree(whole.scenarios, part.scenarios)
     shutil.copytree(whole.splits("cifar10"), part.splits("cifar10"))
-    items = Split.open(whole.splits("cifar10"), "train")
+    items = open_split(whole.splits("cifar10"), "train")
     chosen = np.sort(np.random.default_rng(0).permutation(len(items))[: round(FIRST * len(items))])
     np.save(part.splits("cifar10") / "train-images.npy", items.images[chosen])
     np.save(part.splits("cifar10") / "train-labels.npy", items.labels[chosen])
@@ -57,7 +58,7 @@ def first_part(whole: Workspace, folder: Path) -> Workspace:
 
 def one(scenario: Scenario, part: Workspace, whole: Workspace) -> dict[str, float | bool]:
     """With one seed: accuracies, energies, seconds, and what the gate says."""
-    test, names = Split.open(whole.splits("cifar10"), "test"), label_names(whole.splits("cifar10"))
+    test, names = open_split(whole.splits("cifar10"), "test"), label_names(whole.splits("cifar10"))
     labels = test.labels.astype(int)
     champion, champion_wh, _ = measured(scenario, part)
     weights = (part.model("cifar10") / "model.keras").read_bytes()
@@ -71,9 +72,11 @@ def one(scenario: Scenario, part: Workspace, whole: Workspace) -> dict[str, floa
         for name, predicted in (("champion", champion), ("warm", warm), ("scratch", scratch))
     }
     for name, predicted in (("warm", warm), ("scratch", scratch)):
-        verdict = decide(Paired(labels, champion, predicted, names), scenario.promote, None, seed=scenario.seed, tries=2)
+        verdict = decide(
+            LabelComparison(labels, champion, predicted, names), scenario.promote, None, seed=scenario.seed, tries=2
+        )
         found[f"{name}_promoted"] = verdict.promote
-    against = decide(Paired(labels, warm, scratch, names), scenario.promote, None, seed=scenario.seed)
+    against = decide(LabelComparison(labels, warm, scratch, names), scenario.promote, None, seed=scenario.seed)
     return found | {
         "scratch_better_p": against.p_value,
         "champion_wh": champion_wh,

@@ -64,3 +64,19 @@ class NotPromoted(EvergreenError):
 
 def _shorten(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+class BadItem(Exception):
+    """A refused item.
+
+    Attributes:
+        reason: for counting: a word or two, joined by hyphens.
+        detail: for reading: one clause.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+    def __reduce__(self) -> tuple[type[BadItem], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)

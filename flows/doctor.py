@@ -142,13 +142,15 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
 def _fonts(workspace: Workspace) -> Iterator[Finding]:
     """Whether pictures can show the labels of all scenarios."""
     from evergreen.errors import WrongUse
+    from evergreen.kinds.base.kind import kind_of
     from evergreen.media.lettering import fonts_for, remedy
     from evergreen.scenario.settings import Scenario
 
     labels: set[str] = set()
     for path in workspace.scenarios.glob("*.yaml"):
         with contextlib.suppress(WrongUse):
-            labels.update(label for label in Scenario.parse(path).validation.labels if not label.isascii())
+            scenario = Scenario.parse(path)
+            labels.update(label for label in kind_of(scenario).contract.known_labels(scenario) if not label.isascii())
     missing = "".join(sorted(fonts_for(labels)[1])) if labels else ""
     if missing:
         yield Finding(

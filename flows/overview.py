@@ -15,6 +15,7 @@ from evergreen import figures
 from evergreen.data.dataset import batches, parts
 from evergreen.environment import Servers
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
@@ -27,7 +28,8 @@ class Row:
         name: its name.
         items: in its data set.
         champion: the version in use; None where there is none.
-        accuracy, accuracy_low, accuracy_high: of the champion on its test split, with the 95 % interval.
+        quality: of the champion on its test split, in words.
+        measured: the same by key.
         last_run: when a stage of it last ended on this machine, in UTC.
         schedule: when it is retrained (cron); None where it isn't by schedule.
         problem: why the file is no scenario, or the store can't be asked; else None.
@@ -36,9 +38,8 @@ class Row:
     name: str
     items: int
     champion: int | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
+    quality: str
+    measured: dict[str, float]
     last_run: datetime | None
     schedule: str | None
     problem: str | None
@@ -124,21 +125,24 @@ def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
 def _row(workspace: Workspace, path: Path) -> Row:
     from evergreen.serving.champion import champion
 
-    name, problem, found, schedule = path.stem, None, None, None
+    name, problem, found, schedule, quality = path.stem, None, None, None, ""
     try:
         scenario = Scenario.parse(path)
         schedule = scenario.retraining.cron
         found = champion(workspace, name)
+        if found is not None:
+            judge = kind_of(scenario).judge
+            stored = {key.removeprefix("test_"): value for key, value in found.metrics.items()}
+            quality = " ".join(next(iter(judge.texts(stored, [judge.headline(scenario)]).items())))
     except EvergreenError as error:
         problem = str(error)
-    measured = {} if found is None else found.metrics
+    measured = {} if found is None else {key.removeprefix("test_"): value for key, value in found.metrics.items()}
     return Row(
         name,
         _items(workspace, name),
         None if found is None else found.version,
-        measured.get("test_accuracy"),
-        measured.get("test_accuracy_low"),
-        measured.get("test_accuracy_high"),
+        quality,
+        measured,
         _last_run(workspace, name),
         schedule,
         problem,

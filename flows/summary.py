@@ -14,9 +14,11 @@ from evergreen import figures
 from evergreen.energy.carbon import intensity
 from evergreen.energy.meter import Energy
 from evergreen.energy.sci import footprint
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.waiting import provider, saved_gco2e
 from evergreen.registry.models import connect
 from evergreen.registry.records import record_metrics, record_summary
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.report import try_to_write
 from tasks.evaluate import of_1000_predictions
@@ -167,7 +169,7 @@ def page(workspace: Workspace, summary: dict[str, Any], report: tuple[Path, str]
     return Page(
         texts=texts,
         tables={
-            "Result": [{"what": what, "value": value} for what, value in facts(summary).items()],
+            "Result": [{"what": what, "value": value} for what, value in facts(workspace, summary).items()],
             "What each stage took": [
                 {
                     "stage": stage,
@@ -182,13 +184,12 @@ def page(workspace: Workspace, summary: dict[str, Any], report: tuple[Path, str]
     )
 
 
-def facts(summary: dict[str, Any]) -> dict[str, str]:
+def facts(workspace: Workspace, summary: dict[str, Any]) -> dict[str, str]:
     """A trained run's figures for people, by what they are."""
     metrics, intensity_ = summary["metrics"], summary["intensity_gco2e_per_kwh"]
-    items = metrics.get("test_items")
+    judge = kind_of(Scenario.load(workspace.scenarios, summary["scenario"])).judge
     found = {
-        "accuracy": figures.percent(metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"]),
-        "macro F1": figures.percent(metrics["f1_macro"], items=items),
+        **judge.texts(metrics, judge.metrics),
         "time": figures.duration(summary["seconds"]),
         "energy": f"{figures.energy(summary['energy_wh'], summary['energy_uncertainty_wh'])} "
         f"({' and '.join(summary['energy_methods']) or 'not measured'})",

@@ -11,19 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from evergreen import figures
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.estimate import Estimate
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from flows.terminal import console as console_of
 
 if TYPE_CHECKING:
     from flows.overview import Row, Status
-
-QUALITIES = {
-    "accuracy": "accuracy",
-    "precision_macro": "macro precision",
-    "recall_macro": "macro recall",
-    "f1_macro": "macro F1",
-}
 
 
 def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
@@ -38,7 +33,7 @@ def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) ->
     result = Table(title=f"{summary['scenario']}: result", title_justify="left", show_header=False)
     result.add_column(style="bold", no_wrap=True)
     result.add_column(overflow="fold")
-    for what, value in _facts(summary).items():
+    for what, value in _facts(summary, workspace).items():
         result.add_row(what, Text(value, style="green" if what == "promoted" and summary["promoted"] else ""))
     console.print(result)
 
@@ -74,7 +69,7 @@ def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str])
 
 def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
     """The best trials of a tuning and what became of the winner."""
-    console = console_of(out)
+    console, scenario = console_of(out), Scenario.load(workspace.scenarios, found["scenario"])
     scored = sorted((one for one in found["trials"] if one["score"] is not None), key=lambda one: -one["score"])
     own = next(one for one in scored if one["own"])
     shown = scored[:8] + [one for one in scored[8:] if one["own"]]
@@ -82,11 +77,12 @@ def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> No
         f"{found['scenario']}: the best of {figures.count(len(scored), 'finished trial')}",
         (">trial", f">{found['metric']}, val", ">per 1,000", ">training", "front", "other settings"),
     )
+    metric = kind_of(scenario).judge.headline(scenario)
     for one in shown:
         other = [f"{name} {figures.plain(value)}" for name, value in one["settings"].items() if value != own["settings"][name]]
         table.add_row(
             str(one["number"]),
-            figures.percent(one["quality"]),
+            metric.text(one["quality"]),
             figures.energy(one["energy_wh_per_1000"]),
             figures.energy(one["energy_wh"]),
             "yes" if one["number"] in found["front"] else "",
@@ -149,15 +145,14 @@ def show_estimate(expected: Estimate, out: IO[str]) -> None:
 def show_scenarios(rows: Sequence[Row], out: IO[str]) -> None:
     """`evergreen list`: a line a scenario."""
     console = console_of(out)
-    table = _table("", ("scenario", ">items", "champion", "accuracy", "last run", "schedule"))
+    table = _table("", ("scenario", ">items", "champion", "quality", "last run", "schedule"))
     for row in rows:
         if row.problem:
             table.add_row(row.name, "", Text(row.problem, style="red"))
             continue
         champion = "none yet" if row.champion is None else str(row.champion)
-        quality = "" if row.accuracy is None else figures.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
         last = "never" if row.last_run is None else f"{row.last_run:%Y-%m-%d}"
-        table.add_row(row.name, f"{row.items:,}", champion, quality, last, row.schedule or "no")
+        table.add_row(row.name, f"{row.items:,}", champion, row.quality, last, row.schedule or "no")
     console.print(table)
     if not rows:
         _say(console, "No scenario yet. Make one with: evergreen new NAME --images PATH", "bold")
@@ -207,13 +202,10 @@ def _places(console: Console, places: Mapping[str, Path | str]) -> None:
         console.print(Text(f"  {what:15} {shown}"), soft_wrap=True)
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, str]:
-    metrics, items = summary["metrics"], summary["metrics"].get("test_items")
-    facts = {}
-    for key, name in QUALITIES.items():
-        low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
-        facts[name] = figures.percent(metrics[key], low, high, items)
-    facts["accuracy"] += "" if items is None else f" on {figures.count(int(items), 'test item')}"
+def _facts(summary: dict[str, Any], workspace: Workspace) -> dict[str, str]:
+    metrics, judge = summary["metrics"], kind_of(Scenario.load(workspace.scenarios, summary["scenario"])).judge
+    facts, items = judge.texts(metrics, (*judge.metrics, *judge.details)), metrics.get("test_items")
+    facts[judge.metrics[0].title] += "" if items is None else f" on {figures.count(int(items), 'test item')}"
     energy = figures.energy(summary["energy_wh"], summary["energy_uncertainty_wh"])
     facts["energy"] = f"{energy}, by {' and '.join(summary['energy_methods']) or 'nothing that could be measured'}"
     carbon, per_kwh = summary["carbon_gco2e"], summary["intensity_gco2e_per_kwh"]

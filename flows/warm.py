@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.energy.ledger import device, read
 from evergreen.energy.meter import Energy
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.budget import OverBudget
-from evergreen.planning.estimate import expected, training_kind
+from evergreen.planning.estimate import expected
 from evergreen.registry.models import connect
 from evergreen.registry.records import record_metrics
 from evergreen.training.fine_tuning import NotPossible, Start, warm_start
@@ -106,7 +107,7 @@ def _saved_wh(run: Run) -> float | None:
     (training,) = (outcome for outcome in run.outcomes if outcome.stage == "train")
     if training.state == "unchanged":
         return None
-    kind = training_kind(run.scenario)
+    kind = kind_of(run.scenario).learner.training_work(run.scenario)
     entries = [
         entry
         for entry in read(run.workspace, run.scenario.name)

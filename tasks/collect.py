@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evergreen import figures
-from evergreen.data.collecting.base import Policy
+from evergreen.data.collecting.base import Policy, Recogniser
 from evergreen.data.collecting.bookkeeping import Collecting
-from evergreen.data.collecting.inspection import ImageInspection
 from evergreen.data.collecting.known_items import KnownItems
-from evergreen.data.collecting.recognition import InboxFiles, LabelledFiles, SourceFiles
 from evergreen.data.dataset import Quarantine, batches, staged
 from evergreen.data.inbox import Inbox, inbox_of
 from evergreen.data.sources.base import Source
 from evergreen.data.sources.opening import locate
 from evergreen.data.versions import fetch_data
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, room_for
 from tasks.page import Page, Rows, bullets, plain
@@ -67,8 +66,7 @@ class Collection:
         forgotten: items that `evergreen forget` took out and that are still in the source; they are not among those seen.
         differences: some examples of each of the three, by its name.
         skipped: files of the source that are no items: how many for each reason.
-        deep: new items of more than 8 bits a value.
-        range: with which those are read (`evergreen.media.images.PixelRange`); None where there are none.
+        note: what else there is to say of the new items, as sentences.
     """
 
     name: str
@@ -92,8 +90,7 @@ class Collection:
     forgotten: int = 0
     differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
-    deep: int = 0
-    range: dict[str, float] | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         bad = sum(self.quarantined.values())
@@ -101,7 +98,7 @@ class Collection:
         parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
         parts += [f"{bad:,} in quarantine"] if bad else []
         skipped = "; ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
-        text = f"{self.seen:,} items seen: {', '.join(parts)}.{self._depth()}{self._differences()}"
+        text = f"{self.seen:,} items seen: {', '.join(parts)}.{f' {self.note}' if self.note else ''}{self._differences()}"
         return f"{text} Skipped: {skipped}." if skipped else text
 
     def _differences(self) -> str:
@@ -126,16 +123,6 @@ class Collection:
             text += f" Forgotten, and not taken again: {self.forgotten:,}."
         return text
 
-    def _depth(self) -> str:
-        if not self.deep or self.range is None:
-            return ""
-        mixed = (
-            ""
-            if self.deep == self.added
-            else f" of {self.deep:,} new items; the other {self.added - self.deep:,} have 8 bits and stay as they are"
-        )
-        return f" Values from {self.range['low']:.10g} (black) to {self.range['high']:.10g} (white) are read{mixed}."
-
 
 def collect(scenario: Scenario, workspace: Workspace) -> Collection:
     """Collect what is new in the scenario's source.
@@ -148,9 +135,9 @@ def collect(scenario: Scenario, workspace: Workspace) -> Collection:
     if scenario.retraining.inbox is None:  # people are asked to copy into it
         inbox_of(scenario, workspace).mkdir(parents=True, exist_ok=True)
 
-    def find() -> tuple[Source, LabelledFiles]:
+    def find() -> tuple[Source, Recogniser]:
         source = locate(scenario, workspace)
-        return source, SourceFiles(scenario, source)
+        return source, kind_of(scenario).contract.recogniser(scenario, source)
 
     return _collect(scenario, workspace, find, Policy.of_source(scenario.collect))
 
@@ -162,11 +149,13 @@ def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Col
     Raises:
         EvergreenError: the disk is full.
     """
-    return _collect(scenario, workspace, lambda: (inbox, InboxFiles(scenario, inbox)), Policy.of_inbox())
+    return _collect(
+        scenario, workspace, lambda: (inbox, kind_of(scenario).contract.inbox_recogniser(scenario, inbox)), Policy.of_inbox()
+    )
 
 
 def _collect(
-    scenario: Scenario, workspace: Workspace, find: Callable[[], tuple[Source, LabelledFiles]], policy: Policy
+    scenario: Scenario, workspace: Workspace, find: Callable[[], tuple[Source, Recogniser]], policy: Policy
 ) -> Collection:
     started = time.monotonic()
     staging = workspace.staging(scenario.name)
@@ -177,8 +166,9 @@ def _collect(
             source, files = find()
             fingerprint = source.fingerprint()
             with Quarantine(workspace, scenario.name) as quarantine:
-                known = KnownItems(workspace, scenario.name, policy)
-                inspection = ImageInspection(scenario, known.folders, source, files.may_hold_items)
+                contract = kind_of(scenario).contract
+                known = KnownItems(workspace, scenario.name, policy, contract.noun)
+                inspection = contract.inspector(scenario, known.folders, source, files)
                 collecting = Collecting(source, files, inspection, known, quarantine, policy)
                 batch = collecting.run(staging)
         except BaseException:
@@ -208,8 +198,7 @@ def _collect(
         forgotten=count["forgotten"],
         differences={what: tuple(shown) for what, shown in known.differences.items()},
         skipped=dict(files.skipped.counts.most_common()),
-        deep=inspection.deep,
-        range=inspection.pixel_range._asdict() if inspection.pixel_range and inspection.deep else None,
+        note=inspection.summary(),
     )
 
 

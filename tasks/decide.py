@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evergreen.evaluation.metrics import difference
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace
-from tasks.look import Look, Quality
+from tasks.look import Look
 from tasks.page import Page, bullets
 from tasks.stage import Stage
 
@@ -43,28 +43,17 @@ class Decision:
 
 def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
     """Weigh what was seen against the scenario's settings."""
-    settings = scenario.retraining
+    settings, judge = scenario.retraining, kind_of(scenario).judge
     if seen.champion is None and not seen.tried:
         return Decision(scenario.name, ("there is no champion yet",), ())
     judged = [
         _enough(settings, seen),
         *([(seen.drift.drifted, seen.drift.reason)] if seen.drift else []),
-        *([worse(seen.quality, settings.quality_level)] if seen.quality else []),
+        *([judge.worse(seen.quality.then, seen.quality.now, settings.quality_level)] if seen.quality else []),
         *([_old(settings, seen)] if seen.age_days is not None and settings.max_age_days is not None else []),
     ]
     reasons = tuple(words for holds, words in judged if holds)
     return Decision(scenario.name, reasons, (*(words for holds, words in judged if not holds), *seen.unknown))
-
-
-def worse(quality: Quality, level: float) -> tuple[bool, str]:
-    """Whether the champion is right less often on new items than it was, by more than chance; and that in words."""
-    lost, low, high = difference(quality.right_then, quality.items_then, quality.right_now, quality.items_now, level=level)
-    words = (
-        f"{quality.right_now / quality.items_now:.1%} of {quality.items_now:,} new items are right, against "
-        f"{quality.right_then / quality.items_then:.1%} of {quality.items_then:,} test items when the champion was registered: "
-        f"{-100 * lost:+.1f} points ({1 - level:.4g} interval {-100 * high:+.1f} to {-100 * low:+.1f})"
-    )
-    return low > 0, words
 
 
 def _enough(settings: Retraining, seen: Look) -> tuple[bool, str]:

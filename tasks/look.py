@@ -14,10 +14,11 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from evergreen import figures
 from evergreen.data.dataset import (
@@ -26,9 +27,7 @@ from evergreen.data.dataset import (
     Records,
     batches,
     corrections,
-    iter_images,
     iter_parts,
-    recorded_range,
     records,
     stage_records,
     staged,
@@ -37,8 +36,8 @@ from evergreen.data.dataset import (
 )
 from evergreen.data.inbox import Inbox, InboxFile, Row, inbox_of, read_corrections, said_at
 from evergreen.data.versions import fetch_data
-from evergreen.errors import EvergreenError
-from evergreen.media.images import PixelRange
+from evergreen.errors import BadItem, EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.monitoring.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw, observe
 from evergreen.names import near
 from evergreen.registry.origin import ORIGIN, REFERENCE, Attempt, Origin, settings_digest
@@ -99,12 +98,11 @@ class Taken:
 
 @dataclass(frozen=True)
 class Quality:
-    """How often the champion was right: on the test split when it was registered, and on new items by the labels that they came with."""
+    """How good the champion was: on the test split when it was registered, and on new items by the labels that they came with, as its kind's judge
+    counts that up (`Judge.tally`)."""
 
-    right_then: int
-    items_then: int
-    right_now: int
-    items_now: int
+    then: dict[str, float]
+    now: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -187,11 +185,11 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
     return Taken(
         collection.added, collection.known + collection.duplicates, collection.quarantined, correcting.count["corrected"],
         correcting.count["known"], dict(sorted(correcting.refused.items())), inbox.left,
-        dict(inbox.unknown.most_common()), _meant(inbox.unknown, scenario.validation.labels),
+        dict(inbox.unknown.most_common()), _meant(inbox.unknown, kind_of(scenario).contract.known_labels(scenario)),
     )  # fmt: skip
 
 
-def _meant(unknown: Iterable[str], labels: list[str]) -> dict[str, str]:
+def _meant(unknown: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
     found = {label: near(label, labels) for label in unknown if label}
     return {label: meant for label, meant in found.items() if meant is not None}
 
@@ -250,14 +248,18 @@ class _Correcting:
                 meant |= {one for one in by_name.get(source.rsplit("/", 1)[-1], ()) if _names(_plain(one), source)}
                 for one in meant:
                     self.found[one].append((id, source))
-                    self.labels[id] = label
+                    self.labels[id] = str(label)
         for one, found in self.found.items():  # a whole path is meant before the end of a longer one
             if exact := [(id, source) for id, source in found if source == _plain(one)]:
                 self.found[one] = exact
 
     def _settle(self, file: InboxFile, row: Row, said: dict[str, set[str]], quarantine: Quarantine) -> None:
-        label = self.scenario.collect.rename.get(row.label, row.label)
-        problem = ("correction-unreadable", row.problem) if row.problem else self._problem(row.id, label, said)
+        label, problem = row.label, ("correction-unreadable", row.problem or "") if row.problem else None
+        if problem is None and (problem := self._problem(row.id, said)) is None:
+            try:
+                label = kind_of(self.scenario).contract.corrected(self.scenario, row.label)
+            except BadItem as bad:
+                problem = bad.reason, bad.detail
         if problem:
             self.refused[problem[0]] += 1
             quarantine.add(
@@ -273,7 +275,7 @@ class _Correcting:
             self.new.append(Correction(id, label, self.labels[id], row.by, said_at(file), file.name))
             self.labels[id] = label
 
-    def _problem(self, reference: str, label: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
+    def _problem(self, reference: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
         found = self.found.get(reference, [])
         if not found:
             return "correction-unknown-id", f"the data set has no item {reference[:200]}"
@@ -283,11 +285,6 @@ class _Correcting:
             return "correction-ambiguous", f"{reference[:200]} could be {shown}{more}: give more of the path, or the id"
         if len(labels := said[found[0][0]]) > 1:
             return "correction-unreadable", f"the same file gives it several labels: {', '.join(sorted(labels))}"
-        if label not in self.scenario.validation.labels:
-            meant = near(label, self.scenario.validation.labels)
-            return "correction-unknown-label", f"{label!r} is not in validate.labels" + (
-                f"; did you mean {meant!r}?" if meant else ""
-            )
         return None
 
 
@@ -320,7 +317,7 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
         attempt = None
     new, labels, changed = _new_to(folders, origin, attempt)
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
-    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, recorded_range(folders))
+    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, folders)
     since = max([at for at in (origin and origin.registered_at, attempt and attempt.ended_at) if at], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
@@ -373,11 +370,18 @@ def _asked(
     artifacts: Path,
     origin: Origin | None,
     folders: list[Path],
-    labels: dict[str, str],
-    inspected: PixelRange | None,
+    labels: dict[str, Any],
+    data_set: list[Path],
 ) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
-    """What the champion makes of new items, whose labels are given by id; and what is not known, in words."""
+    """What the champion makes of new items, whose labels are given by id; and what is not known, in words.
+
+    Args:
+        folders: batch folders of the new items.
+        data_set: all batch folders.
+    """
     from evergreen.serving.embedding import EmbeddingModel
+
+    kind = kind_of(scenario)
 
     if origin is None:
         return None, None, ("the champion was registered without its origin: all items count as new, its age is not known",)
@@ -385,17 +389,17 @@ def _asked(
         return None, None, ()
     order: list[str] = []
 
-    def images() -> Iterator[bytes]:
-        for id, image in iter_images(folders, labels):
+    def items() -> Iterator[Any]:
+        for id, item in kind.contract.items(scenario, data_set, list(labels)):
             order.append(id)
-            yield image
+            yield item
 
     try:
-        seen = observe(EmbeddingModel.open(artifacts), images(), inspected=inspected)
+        seen = observe(EmbeddingModel.open(artifacts), kind.contract, items(), data_set)
     except EvergreenError as error:
         return None, None, (f"the champion can't be asked about new items: {error}",)
-    right = sum(seen.labels[index] == labels[id] for index, id in zip(seen.predicted.tolist(), order, strict=True))
-    quality = Quality(origin.right, origin.items, right, len(order)) if origin.items else None
+    known = kind.contract.labels(scenario, [labels[id] for id in order], {"labels": seen.labels})
+    quality = Quality(origin.quality, kind.judge.tally(seen.predicted, known)) if origin.quality.get("items") else None
     if not (artifacts / REFERENCE).is_file():
         return quality, None, ("drift is not known: the champion was registered without a reference",)
     try:

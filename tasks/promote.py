@@ -19,16 +19,18 @@ from typing import Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.data.dataset import batches, iter_images, table
+from evergreen.data.dataset import batches, table
 from evergreen.errors import EvergreenError
 from evergreen.evaluation.energy_ratio import EnergyRatio, energy_ratio
-from evergreen.evaluation.gate import Paired, Verdict, decide, decide_first
-from evergreen.preparation.arrays import Split, label_names
+from evergreen.evaluation.gate import Verdict, decide, decide_first
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
 from evergreen.registry.card import comparison, complete_card
 from evergreen.registry.models import aliases, crown, download, find_version, look_up, model_name, moving_aliases, refuse
 from evergreen.registry.origin import settings_digest
 from evergreen.scenario.settings import Scenario
-from evergreen.serving.scoring import Model
+from evergreen.serving.runtime import Model
+from evergreen.serving.scoring import open_model
 from evergreen.workspace import Workspace
 from tasks.evaluate import test_ids
 from tasks.page import Page
@@ -163,60 +165,59 @@ def compare(
     """The gate's verdict on two versions, on today's test split, with the energy that it went by.
 
     Args:
-        champion: None where there is none: a first model must be better than naming the commonest label.
+        champion: None where there is none: a first model must be better than the baseline of its kind.
 
     Raises:
         EvergreenError: as `promote_version`.
     """
-    name = scenario.name
-    names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
-    place = {id: row for row, id in enumerate(test_ids(workspace, name))}
+    name, kind = scenario.name, kind_of(scenario)
+    splits, folders = workspace.splits(name), batches(workspace, name)
+    test, rows = open_split(splits, "test"), {id: row for row, id in enumerate(test_ids(workspace, name))}
     versions = [version for version in (champion, challenger) if version is not None]
-    folders = [download(workspace, name, str(version)) / "artifacts" for version in versions]
-    models = [Model.open(folder) for folder in folders]
-    predicted = [np.full(len(test), -1) for _ in models]
-    places = [np.array([names.index(label) if label in names else -1 for label in model.labels]) for model in models]
-    sample: list[bytes] = []
-    stored = iter_images(batches(workspace, name), place)
+    artifacts = [download(workspace, name, str(version)) / "artifacts" for version in versions]
+    models = [open_model(folder) for folder in artifacts]
+    predicted: list[np.ndarray] = []
+    sample: list[Any] = []
+    stored = kind.contract.items(scenario, folders, list(rows))
     while chunk := list(islice(stored, 1024)):
-        rows, images = [place[id] for id, _ in chunk], [image for _, image in chunk]
-        for model, found, place_of in zip(models, predicted, places, strict=True):
-            found[rows] = place_of[model.encoded_probabilities(images).argmax(axis=1)]
-        sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
+        chosen, items = [rows[id] for id, _ in chunk], [item for _, item in chunk]
+        found = [kind.judge.predictions(model.outputs(items), model.codec.settings, test.facts) for model in models]
+        predicted = predicted or [np.full((len(test), *one.shape[1:]), -1, one.dtype) for one in found]
+        for whole, part in zip(predicted, found, strict=True):
+            whole[chosen] = part
+        sample.extend(items[: scenario.evaluate.latency_items - len(sample)])
     if not sample:
-        raise EvergreenError(
-            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc"
-        )
-    labels = test.labels.astype(int)
+        raise EvergreenError("no item of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc")
     if champion is None:
-        learned = np.bincount(Split.open(workspace.splits(name), "train").labels, minlength=len(names)).tolist()
-        return decide_first(labels, predicted[0], names, learned, scenario.promote, seed=scenario.seed), None
-    paired = Paired(labels, predicted[0], predicted[1], names, _columns(scenario, workspace, place))
+        baseline = kind.judge.baseline(scenario, test, predicted[0], open_split(splits, "train"))
+        return decide_first(baseline, scenario.promote, seed=scenario.seed), None
+    compared = kind.judge.compare(scenario, test, predicted[0], predicted[1])
     turns = [partial(predict_one, model, cycle(sample)) for model in models]
-    energy = energy_ratio([folder / "model.onnx" for folder in folders], turns)
-    return decide(paired, scenario.promote, energy, seed=scenario.seed, tries=tries), energy
+    energy = energy_ratio([folder / "model.onnx" for folder in artifacts], turns)
+    columns = _columns(scenario, workspace, rows)
+    return decide(compared, scenario.promote, energy, columns=columns, seed=scenario.seed, tries=tries), energy
 
 
-def predict_one(model: Model, images: Iterator[bytes]) -> int:
-    """One prediction of one encoded image, as in use."""
-    model.predict([next(images)])
+def predict_one(model: Model, items: Iterator[Any]) -> int:
+    """One prediction of one item, as in use."""
+    model.predict([next(items)])
     return 1
 
 
-def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
+def _columns(scenario: Scenario, workspace: Workspace, rows: dict[str, int]) -> dict[str, list[str]]:
     """The values of the columns that the scenario slices by, in the order of the test split; of a time, its day. Where an item has no value,
     "none"."""
     wanted, pattern = scenario.promote.slices, re.compile(scenario.promote.slice_pattern or "")
-    found: dict[str, list[str]] = {column: ["none"] * len(place) for column in (*wanted, *pattern.groupindex)}
+    found: dict[str, list[str]] = {column: ["none"] * len(rows) for column in (*wanted, *pattern.groupindex)}
     if not found:
         return {}
     for row in table(batches(workspace, scenario.name), sorted({"id", "source", *wanted})).to_pylist():
-        if row["id"] not in place:
+        if row["id"] not in rows:
             continue
         named = match.groupdict() if (match := pattern.search(row["source"])) else {}
         for column, value in ({column: row[column] for column in wanted} | named).items():
             if value is not None:
-                found[column][place[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
+                found[column][rows[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
     return found
 
 

@@ -9,7 +9,6 @@ A version that is registered already (by a run that was killed afterwards) is fo
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import json
@@ -23,17 +22,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import evergreen
 from evergreen import figures
 from evergreen.energy.meter import Energy
 from evergreen.energy.sci import footprint
 from evergreen.errors import EvergreenError, Unreachable
-from evergreen.preparation.arrays import Split, label_names
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
 from evergreen.registry.card import CARD, model_card, trained_from
 from evergreen.registry.models import connect, look_up, model_name, set_alias
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry.records import charted
 from evergreen.scenario.settings import Scenario
+from evergreen.serving.code import importable, write_served_code
 from evergreen.training.export import compare
 from evergreen.workspace import Workspace
 from tasks.evaluate import Evaluation, of_1000_predictions
@@ -62,7 +62,6 @@ OF_THE_MODEL = (
     "seconds_per_1000",
 )
 RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
-CODE = "evergreen.serving.scoring"  # what the pyfunc imports of this project; what that imports travels too
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,9 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
     Raises:
         EvergreenError: its two forms differ, or MLflow can't be reached.
     """
-    difference = compare(workspace.model(scenario.name), Split.open(workspace.splits(scenario.name), "test").images)
+    difference = compare(
+        workspace.model(scenario.name), open_split(workspace.splits(scenario.name), "test"), kind_of(scenario).learner
+    )
     mark = fingerprint(scenario, workspace, data_version)
     mlflow = connect(workspace)
     try:
@@ -185,11 +186,11 @@ def _complete_run(
 
     name = scenario.name
     now = client.get_run(run_id).info.start_time
-    # Training has logged its own `accuracy`, epoch by epoch.
-    told = {key if key in OF_THE_MODEL else f"test_{key}": value for key, value in evaluation.metrics.items()}
-    metrics = [Metric(key, value, now, 0) for key, value in charted({k: v for k, v in told.items() if v is not None}).items()]
+    # Training has logged its own figures, epoch by epoch.
+    named = {key if key in OF_THE_MODEL else f"test_{key}": value for key, value in evaluation.metrics.items()}
+    metrics = [Metric(key, value, now, 0) for key, value in charted({k: v for k, v in named.items() if v is not None}).items()]
     commit = git_commit(workspace)
-    described = scenario.description or "A classifier of images."
+    described = scenario.description or kind_of(scenario).contract.description
     tags = {
         "data_version": data_version.data_version,
         "git_commit": commit or "none",
@@ -205,7 +206,7 @@ def _complete_run(
         model_card(
             scenario,
             metrics=evaluation.metrics,
-            by_label=evaluation.labels,
+            breakdown=evaluation.breakdown,
             splits=json.loads(splits.read_text()),
             data_version=data_version.data_version,
             git_commit=commit,
@@ -236,13 +237,11 @@ def _dataset(scenario: Scenario, workspace: Workspace, data_version: DataVersion
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Origin:
+def _origin(scenario: Scenario, data_version: DataVersion, evaluation: Evaluation) -> Origin:
     """What later items will be compared with."""
-    metrics = evaluation.metrics
-    items = int(metrics["test_items"] or 0)
-    right = round((metrics["accuracy"] or 0.0) * items)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Origin(data_version.data_version, tuple(data_version.batches), at, right, items)
+    quality = kind_of(scenario).judge.recorded_tally(evaluation.metrics)
+    return Origin(data_version.data_version, tuple(data_version.batches), at, quality)
 
 
 def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
@@ -251,7 +250,7 @@ def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
     from evergreen.serving.embedding import EmbeddingModel
 
     try:
-        reference(workspace, scenario.name, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
+        reference(scenario, workspace, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
     except EvergreenError as error:
         log.warning("Drift will not be looked for with this model: %s", error)
         return False
@@ -272,42 +271,35 @@ def _store(
     from mlflow.types.schema import ColSpec, Schema
 
     client: MlflowClient = mlflow.MlflowClient()
-    labels, folder = label_names(workspace.splits(scenario.name)), workspace.model(scenario.name)
+    folder, codec_type = workspace.model(scenario.name), kind_of(scenario).codec
+    codec = codec_type(json.loads((folder / "settings.json").read_text(encoding="utf-8")))
     signature = ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema(
-            [
-                ColSpec("string", "label"),
-                ColSpec("double", "probability"),
-                *(ColSpec("double", f"p_{label}") for label in labels),
-            ]
-        ),
+        inputs=Schema([ColSpec(kind, name) for name, kind in codec.inputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in codec.columns().items()]),
     )
-    package, origin = Path(evergreen.__file__).parent, _origin(scenario, workspace, data_version, evaluation)
+    origin = _origin(scenario, data_version, evaluation)
     with (
         tempfile.TemporaryDirectory() as scratch,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
         warnings.catch_warnings(),
     ):
-        code = Path(scratch) / package.name
-        for file in modules_needed(CODE).values():
-            copy = code / file.relative_to(package)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
+        (Path(scratch) / "code").mkdir()
+        code, script = write_served_code(codec_type, Path(scratch) / "code")
         artifacts = {"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")}
         artifacts["origin"] = str(Path(scratch) / ORIGIN)
         origin.save(Path(scratch) / ORIGIN)
         if _reference(scenario, workspace, Path(scratch) / REFERENCE):
             artifacts["reference"] = str(Path(scratch) / REFERENCE)
         warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "serving" / "pyfunc.py"),
-            artifacts=artifacts,
-            code_paths=[str(code)],
-            signature=signature,
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],
-        )
+        with importable(code):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(script),
+                artifacts=artifacts,
+                code_paths=[str(code)],
+                signature=signature,
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],
+            )
     client.log_artifact(run_id, str(folder / "model.keras"), "keras")
     _describe_model(client, scenario)
     spent = _spent(scenario, workspace)
@@ -333,33 +325,11 @@ def _store(
 def _describe_model(client: MlflowClient, scenario: Scenario) -> None:
     """Make the registered model where there is none; its description is the scenario's of today."""
     found = client.search_registered_models(f"name='{model_name(scenario.name)}'")
-    described = scenario.description or "A classifier of images."
+    described = scenario.description or kind_of(scenario).contract.description
     if not found:
         client.create_registered_model(model_name(scenario.name), description=described)
     elif found[0].description != described:
         client.update_registered_model(model_name(scenario.name), description=described)
-
-
-def modules_needed(module: str) -> dict[str, Path]:
-    """The files that a module of this project needs of it, by module name: its own, and those of every module that it imports, inside
-    functions too."""
-    above = Path(evergreen.__file__).parent.parent
-    needed: dict[str, Path] = {}
-    ahead = [module]
-    while ahead:
-        name = ahead.pop()
-        folder = above.joinpath(*name.split("."))
-        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-        if not name.startswith(evergreen.__name__) or name in needed or not file.is_file():  # the last: a name within a module
-            continue
-        needed[name] = file
-        ahead.append(name.rpartition(".")[0])
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                ahead += [node.module, *(f"{node.module}.{imported.name}" for imported in node.names)]
-            elif isinstance(node, ast.Import):
-                ahead += [imported.name for imported in node.names]
-    return needed
 
 
 def git_commit(workspace: Workspace) -> str | None:

@@ -10,6 +10,7 @@ running resumes from its last epoch. All energy counts, also of trials that were
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ from evergreen import figures, progress
 from evergreen.energy.meter import Meter, available_methods
 from evergreen.errors import EvergreenError
 from evergreen.evaluation.energy_ratio import EnergyRatio
-from evergreen.evaluation.gate import Paired, decide
-from evergreen.kinds.base import kind_of
+from evergreen.evaluation.gate import decide
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.learner import Range
 from evergreen.planning.budget import left_of_month_wh
+from evergreen.preparation.arrays import network_inputs
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
 from evergreen.training.fitting import Fitting, TrainingData
 from evergreen.training.tracking import Tracker
-from evergreen.training.tuning import Range, TrialResult, as_csv, ended_trials, front, open_study, picture, score, space
+from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, suggest
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page, plain
 from tasks.stage import Stage
@@ -129,7 +132,7 @@ def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int
 
 
 def _open(scenario: Scenario, splits: Path) -> TrainingData:
-    if not (splits / "labels.json").exists():
+    if not (splits / "summary.json").exists():
         raise EvergreenError(
             f"{scenario.name} has no splits to tune on yet", fix=f"Make them with: evergreen run {scenario.name}"
         )
@@ -164,7 +167,9 @@ class StudySession:
     ) -> None:
         self.scenario, self.workspace, self.study, self.folder = scenario, workspace, study, folder
         self.data, self.budget_wh = data, budget_wh
-        self.ranges = space(scenario.train, min(data.train.images.shape[1:3]))
+        kind = kind_of(scenario)
+        self.learner, self.judge, self.metric = kind.learner, kind.judge, kind.judge.headline(scenario)
+        self.ranges = self.learner.search_space(scenario, data.train)
         self.month_wh, self.spent_before = left_of_month_wh(scenario, workspace), self.spent_wh()
 
     def trials_ended(self) -> int:
@@ -194,7 +199,7 @@ class StudySession:
     def run_trial(self) -> None:
         """One trial, from its settings to its result in the study."""
         trial = self.study.ask()
-        suggested = {one.name: _plain(one, one.suggest(trial)) for one in self.ranges}
+        suggested = {one.name: _plain(one, suggest(trial, one)) for one in self.ranges}
         # The scenario's own are taken as they are, whatever the ranges.
         own = trial.user_attrs.get("own", False)
         train = self.scenario.train if own else self.scenario.train.model_copy(update=suggested)
@@ -226,13 +231,13 @@ class StudySession:
         better, reason = self._compare(own, winner, rivals=self.trials_ended() - 1)
         with replace_folder(self.workspace.outputs(self.scenario.name) / "tuning") as writing:
             (writing / "trials.csv").write_bytes(as_csv(trials))
-            picture(trials, winner.number, self.scenario.promote.metric).savefig(writing / "front.png", dpi=100)
+            picture(trials, winner.number, self.metric).savefig(writing / "front.png", dpi=100)
         return Tuning(
             trials=trials,
             winner=winner.number,
             better=better,
             reason=reason,
-            front=[one.number for one in front(trials)],
+            front=[one.number for one in front(trials, self.metric)],
             energy_wh=self.spent_wh(),
             budget_wh=self.budget_wh,
             metric=self.scenario.promote.metric,
@@ -252,27 +257,37 @@ class StudySession:
         with Tracker(scenario, self.workspace, experiment=f"evergreen-{scenario.name}-tuning", description="tuning") as tracker:
             fitting = Fitting(scenario, self.data, checkpoint, tracker, meter, initial_weights=None)
             state = fitting.state
-            callbacks = [PruneTrial(state, trial), RecordTrialEnergy(state, trial, meter, max_wh=self.left_wh())]
+            callbacks = [
+                PruneTrial(state, trial, self.learner.metric),
+                RecordTrialEnergy(state, trial, meter, max_wh=self.left_wh()),
+            ]
             fitting.run(f"trial {trial.number}", callbacks)
             if state.stopped == "budget":
                 return state.stopped
             if state.stopped == "pruned" or state.stopped == "diverged":
                 outcome = state.stopped
             else:
-                outcome = self._measure(fitting.best_model(), trial.number, scenario.train.filters)
+                outcome = self._measure(fitting.best_model(), trial.number, scenario)
                 tracker.log_metrics(asdict(outcome), len(state.history))
         checkpoint.remove()
         return outcome
 
-    def _measure(self, model: keras.Model, number: int, filters: int) -> Measured:
-        """Quality on val, and the energy of predictions, which is that of the network's width: measured once for each. Keeps what was predicted."""
-        images, labels = np.asarray(self.data.val.images), self.data.val.labels.astype(int)
-        probabilities = model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
-        replace_file(self._predictions(number), np.asarray(probabilities.argmax(axis=1), np.int64).tobytes())
-        quality = kind_of(self.scenario).measure(labels, probabilities)[self.scenario.promote.metric]
-        known = [one.energy_wh_per_1000 for one in ended_trials(self.study) if one.settings.get("filters") == filters]
-        energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(model, images)
+    def _measure(self, model: keras.Model, number: int, scenario: Scenario) -> Measured:
+        """Quality on val, and the energy of predictions, which is measured once for networks with the same work. Keeps what was predicted."""
+        val, inputs = self.data.val, network_inputs(self.data.val, self.learner)
+        outputs = {self.learner.outputs[0]: model.predict(inputs, batch_size=PREDICTED_AT_ONCE, verbose=0)}
+        predictions = self.judge.predictions(outputs, self.learner.settings(self.data.train), val.facts)
+        content = io.BytesIO()
+        np.save(content, predictions, allow_pickle=False)
+        replace_file(self._predictions(number), content.getvalue())
+        quality, work = self.judge.measure(val, outputs)[self.metric.key], self.learner.prediction_work(scenario)
+        known = [one.energy_wh_per_1000 for one in ended_trials(self.study) if self._prediction_work(one) == work]
+        energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(model, inputs, len(val))
         return Measured(float(quality), energy)
+
+    def _prediction_work(self, one: TrialResult) -> str:
+        train = self.scenario.train.model_copy(update=one.settings)
+        return self.learner.prediction_work(self.scenario.model_copy(update={"train": train}))
 
     def _finish(self, trial: Trial, measured: Measured) -> str:
         """Enter a finished trial into the study; what it gave, in words."""
@@ -281,9 +296,9 @@ class StudySession:
         attributes = [one.user_attrs for one in self.study.trials]
         own = next(one for one in attributes if one.get("own") and "quality" in one)  # it may be this trial
         energy_ratio = measured.energy_wh_per_1000 / own["energy_wh_per_1000"]
-        self.study.tell(trial, score(measured.quality, energy_ratio, self.scenario))
+        self.study.tell(trial, score(self.metric, own["quality"], measured.quality, energy_ratio, self.scenario))
         return (
-            f"{figures.percent(measured.quality, items=len(self.data.val))} on val, "
+            f"{self.metric.text(measured.quality, items=len(self.data.val))} on val, "
             f"{figures.energy(measured.energy_wh_per_1000)} per 1,000 predictions"
         )
 
@@ -302,24 +317,24 @@ class StudySession:
         """Whether the gate, on val, would replace the scenario's own settings by the winner, and why."""
         if winner.number == own.number:
             return False, "the scenario's own settings are the best"
-        predicted = [np.frombuffer(self._predictions(one.number).read_bytes(), np.int64) for one in (own, winner)]
+        predicted = [np.load(self._predictions(one.number), allow_pickle=False) for one in (own, winner)]
         ratio = (winner.energy_wh_per_1000 or 0.0) / (own.energy_wh_per_1000 or 1.0)
         energy = EnergyRatio(ratio, ratio, ratio)
-        paired = Paired(self.data.val.labels.astype(int), predicted[0], predicted[1], self.data.labels)
-        verdict = decide(paired, self.scenario.promote, energy, seed=self.scenario.seed, tries=rivals)
-        return verdict.promote, verdict.reason.replace("test items", "val items")
+        compared = self.judge.compare(self.scenario, self.data.val, predicted[0], predicted[1])
+        verdict = decide(compared, self.scenario.promote, energy, seed=self.scenario.seed, tries=rivals)
+        return verdict.promote, verdict.reason
 
     def _predictions(self, number: int) -> Path:
-        return self.folder / "predictions" / f"{number}.int64"
+        return self.folder / "predictions" / f"{number}.npy"
 
 
-def _energy_wh_per_1000(model: keras.Model, images: np.ndarray) -> float:
+def _energy_wh_per_1000(model: keras.Model, inputs: Any, items: int) -> float:
     """The energy of 1,000 predictions in Wh, measured for `MEASURE_SECONDS` at least."""
     predicted = 0
     with Meter() as meter:
         while predicted == 0 or meter.spent().seconds < MEASURE_SECONDS:
-            model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
-            predicted += len(images)
+            model.predict(inputs, batch_size=PREDICTED_AT_ONCE, verbose=0)
+            predicted += items
     spent = meter.spent().energy_wh
     assert spent is not None  # it could be measured at the start
     return max(1e-12, 1000 * spent / predicted)

@@ -8,14 +8,15 @@ Stops   when an expectation of the scenario fails; the data set stays as it was.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures, progress
-from evergreen.data.dataset import batches, iter_parts, records, schema, staged
+from evergreen.data.dataset import batches, iter_parts, parts, records, staged
 from evergreen.errors import DataRefused
-from evergreen.kinds.base import kind_of
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from tasks.collect import Collection
@@ -81,13 +82,12 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
     """
     name, settings = scenario.name, scenario.validation
     table = _table(scenario, workspace, collection)
-    new_items, kind = int(table["new"].sum()), kind_of(scenario)
-    accepted = None
-    if FEW <= new_items < len(table) and {"brightness", "sharpness"} <= set(table):
-        medians = table.loc[table["new"] == 0, ["brightness", "sharpness"]].median()
-        accepted = kind.Looks(float(medians["brightness"]), float(medians["sharpness"]))
+    new_items, contract, accepted = int(table["new"].sum()), kind_of(scenario).contract, {}
+    if FEW <= new_items < len(table) and set(contract.properties) <= set(table):
+        medians = table.loc[table["new"] == 0, list(contract.properties)].median()
+        accepted = {str(name): float(value) for name, value in medians.items()}
     with progress.task("Starting Great Expectations"):
-        expectations = kind.expectations(settings, accepted)
+        expectations = contract.expectations(scenario, accepted)
     result = _judge(table, name, expectations)
     validation = Validation(
         name,
@@ -123,9 +123,9 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     import numpy as np
     import pyarrow as pa
 
-    columns = [column for column in schema().names if column != "image"]
     try:
         in_place, waiting = batches(workspace, scenario.name), staged(workspace, scenario.name)
+        columns = _columns([*in_place, *waiting])
         everything = records([*in_place, *waiting])  # staged records are of items that are in place
         old = [pa.Table.from_batches([rows]) for rows in iter_parts(in_place, columns, everything)]
         new = [pa.Table.from_batches([rows]) for rows in iter_parts(waiting, columns, everything)]
@@ -145,6 +145,15 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     table["duplicate_share"] = collection.duplicates / seen
     table["conflict_share"] = collection.conflicts / seen
     return table
+
+
+def _columns(folders: Sequence[Path]) -> list[str]:
+    """Those of the first part, without the encoded items."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = next(iter(parts(folders)), None)
+    return [] if first is None else [field.name for field in pq.read_schema(first) if not pa.types.is_binary(field.type)]
 
 
 def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> ExpectationSuiteValidationResult:

@@ -14,7 +14,7 @@ from tests.support.shipped import ROOT
 
 # Each package of `evergreen` imports only those above it, and the modules directly in `evergreen`, which import none of them.
 PACKAGES = (
-    "scenario", "kinds.base", "media", "data", "models", "energy", "evaluation", "registry", "preparation", "privacy", "proposal", "serving",
+    "scenario", "media", "data", "kinds.base", "models", "energy", "evaluation", "registry", "preparation", "privacy", "proposal", "serving",
     "planning", "training", "monitoring", "reporting", "kinds",
 )  # fmt: skip
 MODULES = sorted(

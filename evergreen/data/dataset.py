@@ -15,11 +15,9 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.media.images import Inspection, PixelRange, read_header
 from evergreen.names import tidy
 from evergreen.workspace import Workspace
 
@@ -29,28 +27,15 @@ if TYPE_CHECKING:
 PART_BYTES = 32 * 2**20  # of encoded images in one part, about
 ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
 CORRECTIONS, WITHDRAWALS = "corrections.jsonl", "withdrawals.jsonl"
-RANGE = "range.json"
 FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were here and are gone for good
 SOURCE = "collect.mirror"  # says so, in place of a person: `by` of a record
 ORIGIN = (
     b"evergreen.origin"  # in a part's metadata: where its items came from, "source" or "inbox"; absent in parts made before
 )
 DEALT = "splits.parquet"  # which split the items up to this batch had when some were forgotten: id, dealt, left_out, cluster
+REPEATED = ("label", "group", "split", "format", "collected_at")  # columns with few different values
+SEARCHED = ("id", "label", "width", "height")  # columns whose least and greatest value each row group has
 KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One labelled image on its way into the data set; the columns are explained in docs/architecture.md."""
-
-    id: str
-    image: bytes
-    label: str
-    group: str | None
-    split: str | None
-    source: str
-    collected_at: datetime
-    inspection: Inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +89,6 @@ class Records:
 
     labels: Mapping[str, str] = field(default_factory=dict)
     withdrawn: Collection[str] = frozenset()
-
-
-@cache
-def schema() -> pa.Schema:
-    """The columns of every part."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("image", pa.binary(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("group", pa.string()),
-            pa.field("split", pa.string()),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("collected_at", pa.timestamp("ms", tz="UTC"), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("channels", pa.int8(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-            pa.field("brightness", pa.float32(), nullable=False),
-            pa.field("contrast", pa.float32(), nullable=False),
-            pa.field("sharpness", pa.float32(), nullable=False),
-            pa.field("perceptual_hash", pa.uint64(), nullable=False),
-        ]
-    )
 
 
 def batches(workspace: Workspace, name: str) -> list[Path]:
@@ -251,8 +210,8 @@ def _part_writer(sink: Any, schema: pa.Schema) -> Any:
         sink,
         schema,
         compression="zstd",
-        use_dictionary=["label", "group", "split", "format", "collected_at"],
-        write_statistics=["id", "label", "width", "height"],
+        use_dictionary=[name for name in REPEATED if name in schema.names],
+        write_statistics=[name for name in SEARCHED if name in schema.names],
     )
 
 
@@ -262,31 +221,6 @@ def origin(part: Path) -> str | None:
 
     told = (pq.read_schema(part).metadata or {}).get(ORIGIN)
     return None if told is None else told.decode()
-
-
-def recorded_range(folders: Iterable[Path]) -> PixelRange | None:
-    """The range with which the deep images of a data set were inspected; None where it holds none, or was begun before there were ranges."""
-    for folder in folders:
-        if (folder / RANGE).is_file():
-            return PixelRange(**json.loads((folder / RANGE).read_text(encoding="utf-8")))
-    return None
-
-
-def record_range(folder: Path, pixel_range: PixelRange) -> None:
-    """Write the range into a batch folder that nobody reads yet."""
-    (folder / RANGE).write_text(json.dumps(pixel_range._asdict()) + "\n", encoding="utf-8")
-
-
-def iter_deep(folders: Iterable[Path]) -> Iterator[bytes]:
-    """The encoded images of these batch folders that have more than 8 bits a value."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    formats = pa.array(["PNG", "TIFF"], pa.string())  # of all that are read, those that can have more
-    for rows in iter_parts(folders, ["format", "image"], Records()):
-        for image in rows.filter(pc.is_in(rows["format"], formats))["image"].to_pylist():
-            if read_header(image).deep:
-                yield image
 
 
 def iter_parts(
@@ -324,9 +258,11 @@ def iter_parts(
 
 
 def _tidied(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows with labels as `evergreen.names.tidy` has them: a data set may have been collected before that was done on the way in."""
+    """The rows with labels that are text as `evergreen.names.tidy` has them: a data set may have been collected before that was done on the way in."""
     import pyarrow as pa
 
+    if not pa.types.is_string(rows.schema.field("label").type):
+        return rows
     labels = rows["label"].dictionary_encode()
     names = labels.dictionary.to_pylist()
     tidied = [tidy(name) for name in names]
@@ -342,18 +278,23 @@ def _relabelled(rows: pa.RecordBatch, labels: Mapping[str, str]) -> pa.RecordBat
     import pyarrow.compute as pc
 
     place = rows.schema.get_field_index("label")
-    others = pa.array(labels.values(), pa.string()).take(pc.index_in(rows["id"], pa.array(labels, pa.string())))
+    known = pa.array(labels.values(), pa.string()).cast(rows.schema.field(place).type)
+    others = known.take(pc.index_in(rows["id"], pa.array(labels, pa.string())))
     return rows.set_column(place, rows.schema.field(place), pc.coalesce(others, rows["label"]))
 
 
 def table(folders: Iterable[Path], columns: list[str] | None = None, known: Records | None = None) -> pa.Table:
-    """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item).
+    """The rows of these batch folders in memory, by default with every column but the encoded items (some 200 bytes an item).
     `known` as in `iter_parts`."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    columns = columns or [name for name in schema().names if name != "image"]
-    wanted = pa.schema([schema().field(name) for name in columns])
-    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=wanted)
+    folders = list(folders)
+    first = next(iter(parts(folders)), None)
+    stored = pa.schema([]) if first is None else pq.read_schema(first)
+    columns = columns or [field.name for field in stored if not pa.types.is_binary(field.type)]
+    schema = pa.schema([stored.field(name) if name in stored.names else pa.field(name, pa.string()) for name in columns])
+    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=schema)
 
 
 def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
@@ -363,12 +304,13 @@ def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
     folders = batches(workspace, name)
     for batch in iter_parts(folders, ["id", "label"], Records(records(folders).labels)):
         for id, label in zip(batch["id"].to_pylist(), batch["label"].to_pylist(), strict=True):
-            known[bytes.fromhex(id)] = labels.setdefault(label, label)
+            text = str(label)
+            known[bytes.fromhex(id)] = labels.setdefault(text, text)
     return known
 
 
 def iter_images(folders: Iterable[Path], wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """The ids and encoded images of some items, in the order of their arrival."""
+    """The ids and encoded images of some items, from the column `image`, in the order of their arrival."""
     left = set(wanted)
     for batch in iter_parts(folders, ["id", "image"]):
         if not left:
@@ -385,14 +327,16 @@ class PartWriter:
     Memory holds one part at most. Use as a context manager; an exception leaves the folder to its owner to remove.
     """
 
-    def __init__(self, folder: Path, origin: str | None = None) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, origin: str | None = None) -> None:
         """
         Args:
             folder: exists and is empty.
+            schema: the columns, of which `id`, `label` and `source` are among.
             origin: where the items come from, see `origin`.
         """
         self.folder = folder
-        self.schema = schema().with_metadata({ORIGIN: origin}) if origin else schema()
+        self.schema = schema.with_metadata({ORIGIN: origin}) if origin else schema
+        self._id, self._label = schema.get_field_index("id"), schema.get_field_index("label")
         self.items = 0
         self._number = 0
         self._rows: list[tuple[Any, ...]] = []
@@ -400,22 +344,11 @@ class PartWriter:
         self._part: Any = None
         self._digest = hashlib.sha256()
 
-    def add(self, item: Item) -> None:
-        """Append one item as a row."""
-        looks, header = item.inspection, item.inspection.header
-        self.add_row(
-            (
-                item.id, item.image, item.label, item.group, item.split, item.source, item.collected_at,
-                header.width, header.height, header.channels, header.format,
-                looks.brightness, looks.contrast, looks.sharpness, looks.perceptual_hash,
-            )
-        )  # fmt: skip
-
     def add_row(self, row: tuple[Any, ...]) -> None:
-        """A row with the columns of `schema()`, in their order."""
-        self._digest.update(f"{row[0]} {row[2]}\n".encode())
+        """A row with the columns of the schema, in their order."""
+        self._digest.update(f"{row[self._id]} {row[self._label]}\n".encode())
         self._rows.append(row)
-        self._group_bytes += len(row[1]) + 256  # the other columns
+        self._group_bytes += 256 + sum(len(value) for value in row if isinstance(value, bytes))  # 256: the other columns
         self.items += 1
         if self._group_bytes >= ROW_GROUP_BYTES:
             self._end_group()
@@ -438,7 +371,9 @@ class PartWriter:
 
         if not self._rows:
             return
-        columns = [pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), schema(), strict=True)]
+        columns = [
+            pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), self.schema, strict=True)
+        ]
         self._rows, self._group_bytes = [], 0
         if self._part is None:
             # Into memory first: writing the file ourselves, we get the system's own error when the disk is full.
@@ -446,7 +381,7 @@ class PartWriter:
             writer = _part_writer(sink, self.schema)
             self._part = (sink, writer)
         sink, writer = self._part
-        writer.write_table(pa.Table.from_arrays(columns, schema=schema()))
+        writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
         if sink.tell() >= PART_BYTES:
             self._end_part()
 

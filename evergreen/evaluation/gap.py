@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Gap:
 
     Attributes:
         val, test: the accuracies, shares of `val_items` and `test_items`.
-        difference: val less test, which lies between `low` and `high` at a confidence of 1 - `LEVEL` (`evergreen.evaluation.metrics.difference`).
+        difference: val less test, which lies between `low` and `high` at a confidence of 1 - `LEVEL` (`evergreen.evaluation.proportions.difference`).
         beyond_chance: whether the interval does not hold 0.
     """
 
@@ -48,7 +49,7 @@ class Gap:
         return {**asdict(self), "sentence": str(self) if self.beyond_chance else None}
 
 
-def gap(workspace: Workspace, name: str, metrics: dict[str, float | None]) -> Gap | None:
+def gap(workspace: Workspace, name: str, metrics: Mapping[str, float | None]) -> Gap | None:
     """Of the model that stands in `outputs/NAME`.
 
     Args:
@@ -57,7 +58,7 @@ def gap(workspace: Workspace, name: str, metrics: dict[str, float | None]) -> Ga
     Returns:
         None where there is no val split, or what is needed can't be read.
     """
-    from evergreen.evaluation.metrics import difference
+    from evergreen.evaluation.proportions import difference
 
     try:
         settings = json.loads((workspace.model(name) / "settings.json").read_text())

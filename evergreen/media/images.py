@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from evergreen.errors import BadItem
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -36,7 +38,7 @@ NOT_READ = {
 }
 
 
-class BadImage(Exception):
+class BadImage(BadItem):
     """Bytes that are no usable image.
 
     Attributes:
@@ -44,13 +46,6 @@ class BadImage(Exception):
             and not read (one of `NOT_READ`).
         detail: for reading: one clause.
     """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}")
-
-    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
-        return BadImage, (self.reason, self.detail)
 
 
 class PixelRange(NamedTuple):

@@ -1,11 +1,11 @@
 """Whether new items differ by more than chance from those that the champion was made for.
 
 model = EmbeddingModel.open(workspace.model("cifar10"))
-known = reference(workspace, "cifar10", model)
-print(compare(known, observe(model, images), alpha=0.05))
+known = reference(scenario, workspace, model)
+print(compare(known, observe(model, contract, images, folders), alpha=0.05))
 
-**Looked at**: brightness, contrast, sharpness, width and height of the encoded image, the champion's embedding of it, and the label
-that the champion predicts. None of this needs to know the right labels.
+**Looked at**: the properties that the kind's contract names (of an image its brightness, contrast, sharpness, width and height), the champion's
+embedding of the item, and what the champion predicts. None of this needs to know the right labels.
 
 **The reference** is of held-out items (val and test), not of those that the network learned from: it has seen those, and its
 embeddings of them differ from those of any new item with no drift at all. Against 4,000 train items, a network that was right on 91 %
@@ -13,7 +13,7 @@ of them and on 81 % of unseen ones had 6.6 % false alarms in 1,000 draws of CIFA
 same network had 3.6 %. Held-out items come from where the train items come from, and are as new to the weights as what arrives. (Early
 stopping looks at val once an epoch: too little to tell.)
 
-**The tests**: Kolmogorov and Smirnov's of two samples for an image property; Pearson's chi-squared for the predicted labels; for the
+**The tests**: Kolmogorov and Smirnov's of two samples for a property and for predicted numbers; Pearson's chi-squared for predicted labels; for the
 embeddings Hotelling's T² (1931), the distance of the two means where all directions are scaled to one spread. The last two draw
 their p-values by relabelling items as new or old at random (Phipson and Smyth 2010): they hold whatever the distribution, for few
 items, and for more dimensions than items. One thing they all need: items that come independently. Frames of one clip don't, and
@@ -31,26 +31,28 @@ import io
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evergreen import figures
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.evaluation.multiple_testing import holm
-from evergreen.preparation.arrays import Split
+from evergreen.kinds.base.contract import Contract
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from evergreen.media.images import PixelRange
     from evergreen.serving.embedding import EmbeddingModel
 
-PROPERTIES = ("brightness", "contrast", "sharpness", "width", "height")
-FEATURES = (*PROPERTIES, "embedding", "predicted label")
+FORMER_PROPERTIES = ("brightness", "contrast", "sharpness", "width", "height")  # of references that were stored without names
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 REFERENCE_ITEMS = 4_000  # at most; beside 500 new items, any number more would count like a tenth more of the new ones
 MIN_RELABELLINGS = 1_999
@@ -63,24 +65,31 @@ class Observations:
 
     Attributes:
         model: fingerprint of the model, see `EmbeddingModel`.
-        labels: the model's, in the order of its output.
-        properties: float32 `(items, 5)`, in the order of `PROPERTIES`; the units are the data set's (docs/architecture.md).
+        labels: the model's, in the order of its output; none where it predicts numbers.
+        names: of the properties.
+        properties: float32 `(items, properties)`; the units are the data set's (docs/architecture.md).
         embeddings: float32 `(items, dimensions)`.
-        predicted: int64 `(items,)`, places in `labels`.
+        predicted: int64 `(items,)`, indices in `labels`, or numbers float `(items,)`.
     """
 
     model: str
     labels: tuple[str, ...]
+    names: tuple[str, ...]
     properties: np.ndarray
     embeddings: np.ndarray
     predicted: np.ndarray
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Everything that is compared, in order."""
+        return (*self.names, "embedding", "predicted label" if self.labels else "prediction")
+
     def __len__(self) -> int:
         return len(self.predicted)
 
-    def take(self, places: np.ndarray) -> Observations:
+    def take(self, rows: np.ndarray) -> Observations:
         """Some of the items, in this order."""
-        return Observations(self.model, self.labels, self.properties[places], self.embeddings[places], self.predicted[places])
+        return replace(self, properties=self.properties[rows], embeddings=self.embeddings[rows], predicted=self.predicted[rows])
 
     def save(self, path: Path) -> None:
         """Write an .npz file (4,000 items and 64 dimensions: 1 MB). A kill leaves the old file or the new one."""
@@ -89,6 +98,7 @@ class Observations:
             buffer,
             model=np.array(self.model),
             labels=np.array(self.labels),
+            names=np.array(self.names),
             properties=self.properties,
             embeddings=self.embeddings,
             predicted=self.predicted,
@@ -108,7 +118,8 @@ class Observations:
         try:
             with np.load(path, allow_pickle=False) as file:
                 labels = tuple(str(label) for label in file["labels"])
-                return cls(str(file["model"]), labels, file["properties"], file["embeddings"], file["predicted"])
+                names = tuple(str(name) for name in file["names"]) if "names" in file else FORMER_PROPERTIES
+                return cls(str(file["model"]), labels, names, file["properties"], file["embeddings"], file["predicted"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise EvergreenError(
                 f"the reference {path.name} cannot be read ({error})", fix="Make it anew from the model's held-out items."
@@ -120,7 +131,7 @@ class Feature:
     """What one feature's comparison found.
 
     Attributes:
-        name: one of `FEATURES`.
+        name: one of `Observations.features`.
         drifted: whether `p_value_together` is at most the level.
         distance: how far the two lie apart. For an image property and for the predicted label a share of the items, 0 to 1:
             the largest gap between the two cumulative distributions, and the share that would need another label. For the
@@ -150,7 +161,7 @@ class Drift:
         alpha: chance of saying so without drift.
         items, reference_items: how many were compared.
         reason: in a sentence for people.
-        features: in the order of `FEATURES`.
+        features: in the order of `Observations.features`.
     """
 
     drifted: bool
@@ -177,11 +188,11 @@ class _Found:
 
 
 def reference(
-    workspace: Workspace, name: str, model: EmbeddingModel, *, most_items: int = REFERENCE_ITEMS, seed: int = 0
+    scenario: Scenario, workspace: Workspace, model: EmbeddingModel, *, most_items: int = REFERENCE_ITEMS, seed: int = 0
 ) -> Observations:
     """The held-out items of the scenario, as the model that was trained on their train split sees them.
 
-    Image properties are read from the data set, pixels from the prepared arrays: nothing is decoded.
+    Properties are read from the data set, the network's inputs from the prepared arrays: nothing is decoded.
 
     Args:
         model: of `outputs/NAME/model`, made from the splits that are there now.
@@ -191,49 +202,37 @@ def reference(
     Raises:
         EvergreenError: the splits are missing, damaged or without held-out items, or the data set lacks items of theirs.
     """
+    name, names = scenario.name, kind_of(scenario).contract.properties
     held = held_out(workspace, name)
     if not len(held):
         raise EvergreenError(f"{name} has no held-out items to compare with", fix="Collect more items, and train again.")
     held = held.take(np.sort(np.random.default_rng(seed).permutation(len(held))[:most_items]))
-    properties = _collected_properties(workspace, name, held["id"].to_pylist())
-    embeddings, predicted = model.embed(_pixels(workspace, name, held))
-    return Observations(model.fingerprint, model.labels, properties, embeddings, predicted)
+    properties = _collected_properties(workspace, name, held["id"].to_pylist(), names)
+    embeddings, outputs = model.embed(_arrays(workspace, name, held))
+    return Observations(model.fingerprint, model.codec.categories, names, properties, embeddings, model.codec.answers(outputs))
 
 
-def observe(
-    model: EmbeddingModel,
-    images: Iterable[bytes],
-    max_pixels: int = sys.maxsize,
-    inspected: PixelRange | None | Literal["own"] = "own",
-) -> Observations:
-    """Encoded images as the model sees them. They are taken one by one, so they need not be in memory together.
+def observe(model: EmbeddingModel, contract: Contract[Any], items: Iterable[Any], folders: Sequence[Path] = ()) -> Observations:
+    """Items as the model sees them. They are taken one by one, so they need not be in memory together.
 
     Args:
-        inspected: the range with which image properties are taken: for items of a data set its own (`evergreen.data.dataset.recorded_range`), as those
-            of the reference were. By default the model's.
+        items: as the model's codec takes them.
+        folders: batch folders of the data set that they belong to, whose properties are measured in the same way; none for items of no data set.
 
     Raises:
-        BadImage: one of them is no usable image, or has more pixels than allowed.
+        BadItem: one of them cannot be used.
     """
-    from evergreen.media.images import inspect, prepare
     from evergreen.serving.embedding import BATCH_ITEMS
 
-    height, width, channels = model.shape
-    properties: list[tuple[float, ...]] = []
-    pixels: list[np.ndarray] = []
-    seen = [model.embed(np.empty((0, *model.shape), np.uint8))]
-    for image in images:
-        looks = inspect(image, max_pixels, model.pixel_range if inspected == "own" else inspected)
-        properties.append((looks.brightness, looks.contrast, looks.sharpness, looks.header.width, looks.header.height))
-        pixels.append(prepare(image, height, width, channels, max_pixels, model.pixel_range))  # type: ignore[arg-type]
-        if len(pixels) == BATCH_ITEMS:
-            seen.append(model.embed(np.stack(pixels)))
-            pixels.clear()
-    if pixels:
-        seen.append(model.embed(np.stack(pixels)))
-    embeddings, predicted = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-    table = np.array(properties, np.float32).reshape(-1, len(PROPERTIES))
-    return Observations(model.fingerprint, model.labels, table, embeddings, predicted)
+    properties = [np.empty((0, len(contract.properties)), np.float32)]
+    seen = [model.embed(model.codec.encode([]))]
+    ahead = iter(items)
+    while chunk := list(islice(ahead, BATCH_ITEMS)):
+        properties.append(contract.measure(chunk, model.codec, folders))
+        seen.append(model.embed(model.codec.encode(chunk)))
+    embeddings, outputs = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    answers, categories = model.codec.answers(outputs), model.codec.categories
+    return Observations(model.fingerprint, categories, contract.properties, np.concatenate(properties), embeddings, answers)
 
 
 def compare(known: Observations, new: Observations, *, alpha: float, seed: int = 0) -> Drift:
@@ -251,15 +250,19 @@ def compare(known: Observations, new: Observations, *, alpha: float, seed: int =
             even the largest difference would be found.
     """
     _check(known, new, alpha)
-    relabellings = max(MIN_RELABELLINGS, math.ceil(10 * len(FEATURES) / alpha))  # the least p-value is far below what is needed
+    relabellings = max(
+        MIN_RELABELLINGS, math.ceil(10 * len(known.features) / alpha)
+    )  # the least p-value is far below what is needed
     new = new.take(np.lexsort(np.column_stack([new.properties, new.embeddings]).T))
     found = [
         *(
-            _compare_property(name, known.properties[:, place], new.properties[:, place])
-            for place, name in enumerate(PROPERTIES)
+            _compare_property(name, known.properties[:, column], new.properties[:, column])
+            for column, name in enumerate(known.names)
         ),
         _compare_embeddings(known.embeddings, new.embeddings, relabellings, seed),
-        _compare_labels(known, new, relabellings, seed),
+        _compare_labels(known, new, relabellings, seed)
+        if known.labels
+        else _compare_property("prediction", known.predicted, new.predicted),
     ]
     together = holm([one.p_value for one in found])
     features = tuple(_judge(one, p_value, alpha) for one, p_value in zip(found, together, strict=True))
@@ -290,30 +293,30 @@ def held_out(workspace: Workspace, name: str) -> pa.Table:
     return items.filter(unseen).sort_by([("split", "ascending"), ("row", "ascending")])
 
 
-def _pixels(workspace: Workspace, name: str, items: pa.Table) -> np.ndarray:
-    """uint8 `(items, height, width, channels)`, of items that stand in the order of `held_out`."""
+def _arrays(workspace: Workspace, name: str, items: pa.Table) -> dict[str, np.ndarray]:
+    """Arrays by name, `(items, …)` each, of items that stand in the order of `held_out`."""
     import pyarrow.compute as pc
 
-    parts = [
-        Split.open(workspace.splits(name), split).images[items.filter(pc.equal(items["split"], split))["row"].to_numpy()]
-        for split in pc.unique(items["split"]).to_pylist()
-    ]
-    return np.concatenate(parts)
+    parts = []
+    for split in pc.unique(items["split"]).to_pylist():
+        rows = items.filter(pc.equal(items["split"], split))["row"].to_numpy()
+        parts.append({array: values[rows] for array, values in open_split(workspace.splits(name), split).arrays.items()})
+    return {array: np.concatenate([part[array] for part in parts]) for array in parts[0]}
 
 
-def _collected_properties(workspace: Workspace, name: str, ids: Sequence[str]) -> np.ndarray:
-    """float32 `(items, 5)`: what collect noted of the items of the data set, in the order of `ids`."""
+def _collected_properties(workspace: Workspace, name: str, ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """float32 `(items, properties)`: what was collected of the items of the data set, in the order of `ids`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from evergreen.data.dataset import batches, iter_parts
 
     wanted = pa.array(ids, pa.string())
-    properties = np.full((len(ids), len(PROPERTIES)), np.nan, np.float32)
-    for batch in iter_parts(batches(workspace, name), ["id", *PROPERTIES]):
-        places = pc.index_in(batch["id"], wanted)
-        rows = batch.filter(places.is_valid())
-        properties[places.drop_null().to_numpy()] = np.column_stack([rows[column].to_numpy() for column in PROPERTIES])
+    properties = np.full((len(ids), len(names)), np.nan, np.float32)
+    for batch in iter_parts(batches(workspace, name), ["id", *names]) if names else ():
+        rows_of = pc.index_in(batch["id"], wanted)
+        rows = batch.filter(rows_of.is_valid())
+        properties[rows_of.drop_null().to_numpy()] = np.column_stack([rows[column].to_numpy() for column in names])
     if missing := int(np.isnan(properties).any(axis=1).sum()):
         raise EvergreenError(
             f"the data set {name} lacks {missing:,} of the items that it was split into",
@@ -347,10 +350,10 @@ def _check(known: Observations, new: Observations, alpha: float) -> None:
                 fix="Look whether the model still gives probabilities; if not, put the previous champion back.",
             )
     possible = least_p_value(len(known), len(new))
-    if possible > alpha / len(FEATURES):
+    if possible > alpha / len(known.features):
         raise EvergreenError(
             f"{len(new):,} new items against a reference of {len(known):,} can't show drift",
-            expected=f"enough for a p-value of {figures.short(alpha / len(FEATURES), 2)}, which finds drift at a level of {figures.plain(alpha)}",
+            expected=f"enough for a p-value of {figures.short(alpha / len(known.features), 2)}, which finds drift at a level of {figures.plain(alpha)}",
             received=f"{figures.short(possible, 2)} at the least",
             fix="Wait for more items.",
         )
@@ -429,7 +432,7 @@ def _compare_labels(known: Observations, new: Observations, relabellings: int, s
     """By Pearson's chi-squared of the table of predicted labels, its p-value from random tables of the same sums."""
     from scipy.stats import MonteCarloMethod, chi2_contingency
 
-    from evergreen.evaluation.metrics import interval
+    from evergreen.evaluation.proportions import interval
 
     counts = np.array([np.bincount(seen.predicted, minlength=len(known.labels)) for seen in (known, new)])
     known_shares, new_shares = counts / counts.sum(axis=1, keepdims=True)

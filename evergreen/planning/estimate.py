@@ -1,7 +1,7 @@
 """What a run will take, before it starts: from what earlier runs of the scenario took on this machine, or from a short trial.
 
 What a stage takes is a part for starting, and a part in proportion to its work (items; for training items times epochs), for one kind of work on one
-machine: the same network on pixels of the same size. Its earlier entries in the ledger give both, by least squares of parts that are not
+machine (`evergreen.kinds.base.learner`: the same network on items of the same size). Its earlier entries in the ledger give both, by least squares of parts that are not
 negative (Lawson and Hanson 1974), where they did different amounts of work; else all is taken to be in proportion. Where no entry is of the kind, a
 trial trains the real network for some seconds on random pixels. Stages that never ran are not counted, and named.
 """
@@ -20,6 +20,7 @@ from evergreen import figures
 from evergreen.data.dataset import batches, parts
 from evergreen.energy.ledger import Cost, Entry, device, read
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
@@ -163,7 +164,7 @@ def estimate(
     Raises:
         NothingKnown: no data were collected yet, so that nobody knows how many items there will be; or `trial` says so.
     """
-    here, counted = device(), ""
+    here, counted, learner = device(), "", kind_of(scenario).learner
     if count is not None and not _collected(scenario, workspace):
         all_items, counted = count(scenario, workspace)
         items = _split(scenario, all_items)
@@ -174,9 +175,9 @@ def estimate(
         "collect": (items["all"], "items"),
         "validate": (items["all"], "items"),
         "version": (1, ""),
-        "preprocess": (items["all"], pixels_kind(scenario)),
-        TRAINING: (items["train"] * scenario.train.epochs, training_kind(scenario)),
-        "evaluate": (items["test"], network_kind(scenario)),
+        "preprocess": (items["all"], learner.preparation_work(scenario)),
+        TRAINING: (items["train"] * scenario.train.epochs, learner.training_work(scenario)),
+        "evaluate": (items["test"], learner.prediction_work(scenario)),
         "register": (1, ""),
         "promote": (1, ""),
     }
@@ -302,30 +303,6 @@ def _by_others(stage: str, work: float, others: list[Entry], training: Expected 
     share = seconds / training.seconds
     energy_wh, uncertainty_wh = training.energy_wh * share, training.energy_uncertainty_wh * share
     return Expected(seconds, energy_wh, uncertainty_wh, SPREAD_OF_OTHERS, "what it took on another machine")
-
-
-def pixels_kind(scenario: Scenario) -> str:
-    """The images' size, which the cost of preparing one depends on, as the ledger names it."""
-    pixels = scenario.preprocess
-    return f"{pixels.height}×{pixels.width}×{pixels.channels}"
-
-
-def network_kind(scenario: Scenario) -> str:
-    """What decides how much work the network has with an item."""
-    train = scenario.train
-    ways = ", both ways" if train.mirror else ""
-    return (
-        f"{train.model} of {train.filters} filters on {pixels_kind(scenario)}, {len(scenario.validation.labels)} labels{ways}"
-    )
-
-
-def training_kind(scenario: Scenario) -> str:
-    """What decides how much work learning from an item is."""
-    train = scenario.train
-    return (
-        f"{network_kind(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, shift {train.shift}, "
-        f"erase {train.erase}"
-    )
 
 
 def _times(cost: Cost, factor: float) -> Cost:

@@ -20,20 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen.errors import WrongUse
+from evergreen.kinds.base.split import BETWEEN, GROUP_IN, NONE, SPLITS, TEST, TRAIN, VAL, Assignment
 from evergreen.scenario.settings import Group
 
 if TYPE_CHECKING:
     import numpy as np
-
-SPLITS = ("train", "val", "test")
-TRAIN, VAL, TEST = range(3)
-NONE = -1
-
-# Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one. Withdrawn items
-# are dealt like all others, so that nobody else's split changes, and taken out afterwards.
-REASONS = ("looks-like-train", "looks-like-val", "looks-like-test", "group-in-train", "group-in-val", "group-in-test",
-           "links-two-splits", "withdrawn")  # fmt: skip
-GROUP_IN, BETWEEN, WITHDRAWN = 3, 6, 7
 
 SIDE = 32  # pixels at which looks are compared
 CELLS = 8  # a side
@@ -85,23 +76,6 @@ class Items:
     given: np.ndarray
     looks: np.ndarray | LooksFile | None
     ends: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The splits.
-
-    Attributes:
-        split: int8 `(items,)`: the place in `SPLITS`; -1 where the item is left out.
-        cluster: int32 `(items,)`: the place of its cluster's first item.
-        left_out: int8 `(items,)`: the place in `REASONS`; -1 where the item has a split.
-        similar: for each batch, the cosine from which items were taken for look-alikes; None where none were looked for.
-    """
-
-    split: np.ndarray
-    cluster: np.ndarray
-    left_out: np.ndarray
-    similar: list[float | None]
 
 
 def assign(items: Items, *, val_share: float, test_share: float, seed: int, dealt: Assignment | None = None) -> Assignment:

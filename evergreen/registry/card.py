@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evergreen import figures
+from evergreen.kinds.base.kind import kind_of
 from evergreen.names import markdown
 from evergreen.registry.models import connect, model_name
 from evergreen.scenario.settings import Scenario
@@ -23,7 +24,7 @@ def model_card(
     scenario: Scenario,
     *,
     metrics: dict[str, float | None],
-    by_label: Sequence[dict[str, Any]],
+    breakdown: Sequence[dict[str, Any]],
     splits: dict[str, Any],
     data_version: str,
     git_commit: str | None,
@@ -35,20 +36,20 @@ def model_card(
 
     Args:
         metrics: as `tasks.evaluate.Evaluation`.
-        by_label: quality by label, as there.
+        breakdown: quality of parts of the items, as there.
         splits: the summary that `preprocess` wrote.
         training: `settings.json` of the model.
         costs: stage (or 1,000 predictions), time, energy, carbon, and carbon with the machine's making (SCI), as text.
         gap: that it did otherwise on val than on test, in words; None where that may be chance.
     """
-    height, width, channels = training["shape"]
+    kind = kind_of(scenario)
+    title, rows = kind.judge.breakdown_table(breakdown)
     lines = [
         f"# evergreen-{scenario.name}",
         "",
-        markdown(scenario.description) or "A classifier of images.",
+        markdown(scenario.description) or kind.contract.description,
         "",
-        f"- Takes one encoded image (it is brought to {width}×{height}, {'grey' if channels == 1 else 'colour'}); gives one of "
-        f"{len(training['labels'])} labels with its probability: {', '.join(map(markdown, training['labels']))}.",
+        f"- {kind.judge.use(training)}",
         f"- Data version `{data_version}`, git commit `{git_commit or 'none'}`, seed {training['seed']}, best epoch "
         f"{training['best_epoch']}, {training['precision']}, trained from {trained_from(training)}.",
         f"- {splits['splits']['train']:,} training, {splits['splits']['val']:,} validation and {splits['splits']['test']:,} test items; "
@@ -61,26 +62,18 @@ def model_card(
         *(f"| {name} | {_number(value)} |" for name, value in metrics.items()),
         "",
         *([f"**{gap}**", ""] if gap else []),
-        "| label | items | precision (95 %) | recall (95 %) | F1 |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {markdown(row['label'])} | {row['items']:,} | {_range(row, 'precision')} | {_range(row, 'recall')} | {_number(row['f1'])} |"
-            for row in by_label
-        ),
-        "",
+        *_table(title, rows),
         "## What it took",
         "",
         "| what | time | energy | carbon | with the machine's making (SCI) |",
         "|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in costs),
         "",
-        "Single predictions, one image at a time. The SCI needs the section `machine` of the scenario.",
+        f"Single predictions, one {kind.contract.noun} at a time. The SCI needs the section `machine` of the scenario.",
         "",
         "## Before you use it",
         "",
-        "It was measured on items like those it was trained on: from the same source, not looking alike across the splits. On other "
-        "cameras, light or places it may do worse. A probability is what the network says; the calibration error above tells how far "
-        "it is to be trusted.",
+        kind.judge.caution,
         "",
     ]
     return "\n".join(lines)
@@ -133,6 +126,19 @@ def complete_card(workspace: Workspace, name: str, version: int, section: str) -
 def trained_from(training: dict[str, Any]) -> str:
     """What a training began with, by the model's `settings.json`."""
     return f"version {training['start']['version']}" if "start" in training else "scratch"
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        f"### {title}",
+        "",
+        f"| {' | '.join(rows[0])} |",
+        f"|{'---|' * len(rows[0])}",
+        *(f"| {' | '.join(markdown(str(value)) for value in row.values())} |" for row in rows),
+        "",
+    ]
 
 
 def _number(value: Any) -> str:

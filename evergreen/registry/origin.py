@@ -23,25 +23,26 @@ class Origin:
         data_version: that it was trained on.
         batches: names of the scenario's batch folders in it.
         registered_at: ISO 8601 in UTC.
-        right, items: of the test split of then.
+        quality: on the test split of then, as the kind's judge counts it up (`Judge.tally`), such as `right` and `items`.
     """
 
     data_version: str
     batches: tuple[str, ...]
     registered_at: str
-    right: int
-    items: int
+    quality: dict[str, float]
 
     def save(self, path: Path) -> None:
         """Write it as JSON, by one rename."""
-        replace_file(path, json.dumps(asdict(self), indent=1).encode())
+        content = {key: value for key, value in asdict(self).items() if key != "quality"} | self.quality
+        replace_file(path, json.dumps(content, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Origin | None:
         """What `save` wrote; None where there is none, as with versions that were registered before there was such a file."""
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**told | {"batches": tuple(told["batches"])})
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = {key: content.pop(key) for key in ("data_version", "batches", "registered_at")}
+            return cls(**known | {"batches": tuple(known["batches"])}, quality=content)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -79,7 +80,5 @@ class Attempt:
 
 def settings_digest(scenario: Scenario) -> str:
     """A name for all settings that a model, and the gate's decision on it, depend on."""
-    told = scenario.model_dump(
-        mode="json", by_alias=True, include={"kind": True, "seed": True, "validation": {"labels"}, "preprocess": True, "train": True, "promote": True}
-    )  # fmt: skip
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    settings = scenario.model_dump(mode="json", by_alias=True, include=scenario.deciding)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

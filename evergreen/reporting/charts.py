@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evergreen import figures
+from evergreen.kinds.base.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +32,11 @@ Interval = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A version: accuracy in percent, the energy of 1,000 predictions, and their intervals."""
+    """A version: the headline figure (a fraction in percent), the energy of 1,000 predictions, and their intervals."""
 
     version: int
-    accuracy: float
-    accuracy_interval: Interval
+    quality: float
+    quality_interval: Interval
     energy: float
     energy_interval: Interval
 
@@ -102,36 +103,41 @@ def over_versions(
     return _svg(figure, name, title, f"{unit}. {told}.")
 
 
-def front(title: str, points: Sequence[FrontPoint], best: Sequence[int], *, unit: str, champion: int | None, name: str) -> str:
-    """Accuracy against the energy of a prediction, a point a version with its intervals. Filled points are on the front.
+def front(
+    title: str, points: Sequence[FrontPoint], best: Sequence[int], *, metric: Metric, unit: str, champion: int | None, name: str
+) -> str:
+    """The headline figure against the energy of a prediction, a point a version with its intervals. Filled points are on the front.
 
     Args:
         best: the versions on the front.
+        metric: the headline.
     """
-    figure, axes = _empty("accuracy, %")
+    figure, axes = _empty(f"{metric.title}, {metric.unit}")
     for point in points:
         on_front = point.version in best
         colour = FIRST if on_front else SOFT
-        low, high = point.accuracy_interval
+        low, high = point.quality_interval
         if low is not None and high is not None:
             axes.plot([point.energy, point.energy], [low, high], color=colour, linewidth=1, zorder=1, clip_on=False)
         least, most = point.energy_interval
         if least is not None and most is not None:
-            axes.plot([least, most], [point.accuracy, point.accuracy], color=colour, linewidth=1, zorder=1, clip_on=False)
-        axes.plot([point.energy], [point.accuracy], "o", markersize=6, zorder=2, color=colour,
+            axes.plot([least, most], [point.quality, point.quality], color=colour, linewidth=1, zorder=1, clip_on=False)
+        axes.plot([point.energy], [point.quality], "o", markersize=6, zorder=2, color=colour,
                   markerfacecolor=FIRST if on_front else BACK, clip_on=False)  # fmt: skip
         if point.version == champion:
-            axes.plot([point.energy], [point.accuracy], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
+            axes.plot([point.energy], [point.quality], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
                       zorder=3, clip_on=False)  # fmt: skip
         axes.annotate(
-            str(point.version), (point.energy, point.accuracy), (8, -14), textcoords="offset points", color=INK, fontsize=9
+            str(point.version), (point.energy, point.quality), (8, -14), textcoords="offset points", color=INK, fontsize=9
         )
-    axes.set_ylim(0, 100)
+    axes.set_ylim(bottom=0, top=100 if metric.unit == "%" else None)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel(f"{unit} per 1,000 predictions", color=SOFT)
-    listed = ", ".join(f"version {p.version} {p.accuracy:.1f} % for {figures.number(p.energy)} {unit}" for p in points)
+    listed = ", ".join(
+        f"version {p.version} {p.quality:.1f} {metric.unit} for {figures.number(p.energy)} {unit}" for p in points
+    )
     return _svg(figure, name, title, f"On the front: {', '.join(map(str, best))}. {listed}.")
 
 

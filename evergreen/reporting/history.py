@@ -6,7 +6,6 @@ ones. What a record lacks is None.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -24,9 +23,11 @@ from evergreen.energy.ledger import Cost
 from evergreen.energy.ledger import read as read_ledger
 from evergreen.energy.meter import Energy
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.evaluation.mistakes import Mistakes, read_mistakes
-from evergreen.media.depth import extremes
-from evergreen.media.images import BadImage, PixelRange, decode
+from evergreen.kinds.base.comparison import Figure
+from evergreen.kinds.base.contract import Contract
+from evergreen.kinds.base.judge import Judge
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.metric import Metric
 from evergreen.registry.models import champion_notes, connect, model_name
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 OF_THE_MODEL = ("preprocess", "train", "evaluate")  # the stages that made it
-THUMBNAIL_SIDE = 64  # pixels, of the longer side
 THUMBNAILS = 8  # of a data version, and of the quarantine
-MAX_PIXELS = 16_000_000  # of an image that a thumbnail is made of
 READABLE = ("label-conflict", "unknown-label")  # refused for other things than their bytes
 
 
@@ -53,7 +52,7 @@ class Version:
         made_at: when it was registered, UTC.
         data_version: that it learned from.
         batches: names of the batch folders in that.
-        accuracy, accuracy_low, accuracy_high, f1_macro, f1_macro_low, f1_macro_high: on its test split, 0 to 1, with 95 % intervals.
+        quality: the metrics of the kind's judge on its test split by key, each with the ends of its 95 % interval (`Figure`).
         test_items: in that split.
         energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; where that isn't known, of the stages.
         carbon_gco2e: of that energy.
@@ -68,12 +67,7 @@ class Version:
     made_at: datetime
     data_version: str | None
     batches: tuple[str, ...] | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    f1_macro: float | None
-    f1_macro_low: float | None
-    f1_macro_high: float | None
+    quality: dict[str, Figure]
     test_items: int | None
     energy_wh: float | None
     energy_uncertainty_wh: float | None
@@ -145,8 +139,9 @@ class Quarantined:
 @dataclass(frozen=True)
 class History:
     """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version; `spent` is what all stages of all
-    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's; `mistakes` are
-    those of the version in use on its test split, None where there is none or its predictions are not on record."""
+    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's; `review` is
+    that of the version in use on its test split, as the kind's judge shows them, None where there is none or its predictions are not on record;
+    `metrics` are the kind's, the headline first."""
 
     scenario: str
     champion: int | None
@@ -158,7 +153,8 @@ class History:
     unfinished: int
     spent: Cost | None
     currency: str | None
-    mistakes: Mistakes | None = None
+    metrics: tuple[Metric, ...]
+    review: str | None = None
 
     def version(self, number: int | None) -> Version | None:
         """The version of this number; None where there is none."""
@@ -167,20 +163,24 @@ class History:
     def front(self) -> list[int]:
         """The versions that no other one beats: no other is as accurate and takes as little energy for a prediction, and better in one of
         the two by more than the 95 % intervals of both versions leave open."""
-        known = [v for v in self.versions if v.accuracy is not None and v.energy_wh_per_1000 is not None]
-        return [v.version for v in known if not any(_beats(other, v) for other in known)]
+        metric = self.metrics[0]
+        known = [v for v in self.versions if v.quality[metric.key][0] is not None and v.energy_wh_per_1000 is not None]
+        return [v.version for v in known if not any(_beats(other, v, metric) for other in known)]
 
 
-def _beats(one: Version, other: Version) -> bool:
-    accuracy, other_accuracy = one.accuracy or 0.0, other.accuracy or 0.0
+def _beats(one: Version, other: Version, metric: Metric) -> bool:
+    (value, low, high), (other_value, other_low, other_high) = (
+        [0.0 if end is None and number == 0 else end for number, end in enumerate(version.quality[metric.key])]
+        for version in (one, other)
+    )
     energy, other_energy = one.energy_wh_per_1000 or 0.0, other.energy_wh_per_1000 or 0.0
-    if accuracy < other_accuracy or energy > other_energy:
+    if metric.gain(other_value, value) < 0 or energy > other_energy:
         return False
-    low = accuracy if one.accuracy_low is None else one.accuracy_low
-    other_high = other_accuracy if other.accuracy_high is None else other.accuracy_high
+    worst, other_best = (low, other_high) if metric.higher_is_better else (high, other_low)
+    worst, other_best = (value if worst is None else worst), (other_value if other_best is None else other_best)
     most = energy + (one.energy_uncertainty_wh_per_1000 or 0.0)
     other_least = other_energy - (other.energy_uncertainty_wh_per_1000 or 0.0)
-    return low > other_high or most < other_least
+    return metric.gain(other_best, worst) > 0 or most < other_least
 
 
 def read_history(scenario: Scenario, workspace: Workspace) -> History:
@@ -210,22 +210,36 @@ def read_history(scenario: Scenario, workspace: Workspace) -> History:
         previous=aliases.get("previous"),
         versions=versions,
         events=events,
-        data=_data_states(workspace, name, versions),
-        quarantined=_quarantined(workspace, name),
+        data=_data_states(workspace, scenario, versions),
+        quarantined=_quarantined(workspace, scenario),
         unfinished=len(ended - {version.run_id for version in found}),
         spent=_known_sum([entry.cost for entry in read_ledger(workspace, name)]),
         currency=scenario.price.currency if scenario.price else None,
-        mistakes=_mistakes(
-            mlflow, workspace, name, {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0))
+        metrics=_metrics(scenario),
+        review=_review(
+            mlflow,
+            scenario,
+            workspace,
+            {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0)),
         ),
     )
 
 
-def _mistakes(mlflow: Any, workspace: Workspace, name: str, run_id: str | None) -> Mistakes | None:
+def _metrics(scenario: Scenario) -> tuple[Metric, ...]:
+    """The kind's, the headline first."""
+    judge = kind_of(scenario).judge
+    headline = judge.headline(scenario)
+    return headline, *(metric for metric in judge.metrics if metric != headline)
+
+
+def _review(mlflow: Any, scenario: Scenario, workspace: Workspace, run_id: str | None) -> str | None:
     """What the version of this run makes of its test split."""
+    kind = kind_of(scenario)
     with tempfile.TemporaryDirectory() as scratch:
         predictions = _Fetch(mlflow, run_id, Path(scratch)).file("evaluation/predictions.parquet")
-        return read_mistakes(predictions, batches(workspace, name), _thumbnail)
+        if predictions is None:
+            return None
+        return kind.judge.review(predictions, batches(workspace, scenario.name))
 
 
 def _known_sum(costs: Sequence[Cost]) -> Cost | None:
@@ -245,13 +259,14 @@ def _runs(client: Any, experiment_id: str) -> dict[str, Run]:
 
 
 def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | None) -> Version:
+    judge = kind_of(scenario).judge
     metrics: dict[str, float] = dict(run.data.metrics) if run else {}
     told = metrics | _numbers(dict(run.data.tags) if run else {})
     with tempfile.TemporaryDirectory() as scratch:
         fetch = _Fetch(mlflow, found.run_id, Path(scratch))
         summary = fetch.json("summary.json")
         records = fetch.folder("lineage/record")
-        low, high = _f1_interval(fetch.file("evaluation/predictions.parquet"))
+        intervals = _intervals(judge, fetch.file("evaluation/predictions.parquet"))
     if summary.get("model_version") != int(found.version):
         summary = {}
     energy = _energy(summary, records, found, metrics)
@@ -268,12 +283,13 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         made_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
         data_version=found.tags.get("data_version"),
         batches=None if of_data is None else tuple(of_data),
-        accuracy=metrics.get("test_accuracy"),
-        accuracy_low=metrics.get("test_accuracy_low"),
-        accuracy_high=metrics.get("test_accuracy_high"),
-        f1_macro=metrics.get("test_f1_macro"),
-        f1_macro_low=low,
-        f1_macro_high=high,
+        quality={
+            key: (
+                metrics.get(f"test_{key}"),
+                *intervals.get(key, (metrics.get(f"test_{key}_low"), metrics.get(f"test_{key}_high"))),
+            )
+            for key in (metric.key for metric in judge.metrics)
+        },
         test_items=None if test_items is None else int(test_items),
         energy_wh=energy.energy_wh,
         energy_uncertainty_wh=energy.uncertainty_wh,
@@ -355,18 +371,12 @@ def _energy(
     return Energy(None if bare is None else bare * 3600, None, (), metrics.get("run_seconds", 0.0))
 
 
-def _f1_interval(predictions: Path | None) -> tuple[float | None, float | None]:
-    if predictions is None:
-        return None, None
-    import pyarrow.parquet as pq
-
-    from evergreen.evaluation.metrics import f1_macro_interval
-
+def _intervals(judge: Judge[Any], predictions: Path | None) -> dict[str, tuple[float, float]]:
+    """Of the metrics that were measured without one, by their keys."""
     try:
-        rows = pq.read_table(predictions, columns=["label", "predicted"])
+        return {} if predictions is None else judge.intervals(predictions)
     except (OSError, ValueError, KeyError):
-        return None, None
-    return f1_macro_interval(rows["label"].to_numpy(), rows["predicted"].to_numpy()) if len(rows) else (None, None)
+        return {}
 
 
 def _events(found: Sequence[ModelVersion], versions: Sequence[Version], named: dict[str, str]) -> tuple[Event, ...]:
@@ -386,8 +396,8 @@ def _events(found: Sequence[ModelVersion], versions: Sequence[Version], named: d
     return tuple(events)
 
 
-def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -> tuple[DataState, ...]:
-    folders = {folder.name: folder for folder in batches(workspace, name)}
+def _data_states(workspace: Workspace, scenario: Scenario, versions: Iterable[Version]) -> tuple[DataState, ...]:
+    folders = {folder.name: folder for folder in batches(workspace, scenario.name)}
     wanted: dict[tuple[str, ...], list[Version]] = {}
     for version in versions:
         if version.batches is not None:
@@ -424,19 +434,28 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
                 added=dict(sorted(added.items())) if complete else None,
                 relabelled=relabelled if complete else None,
                 withdrawn=withdrawn if complete else None,
-                thumbnails=_new_thumbnails(fresh, records([folders[batch] for batch in names if batch in folders])),
+                thumbnails=_new_thumbnails(
+                    kind_of(scenario).contract, fresh, records([folders[batch] for batch in names if batch in folders])
+                ),
             )
         )
         known = names
     return tuple(states)
 
 
-def _new_thumbnails(folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
+def _new_thumbnails(contract: Contract[Any], folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
     """A few items of the first row group (4 MB), as many labels as can be."""
-    for batch in iter_parts(folders, ["label", "source", "image"], known):
-        labels = batch["label"].to_pylist()
+    import pyarrow as pa
+
+    for batch in iter_parts(folders, known=known):
+        labels = [str(label) for label in batch["label"].to_pylist()]
+        encoded = [field.name for field in batch.schema if pa.types.is_binary(field.type)]
         return tuple(
-            Thumbnail(_thumbnail(batch["image"][row].as_py()), labels[row], batch["source"][row].as_py())
+            Thumbnail(
+                contract.thumbnail(b"".join(batch[name][row].as_py() for name in encoded)),
+                labels[row],
+                batch["source"][row].as_py(),
+            )
             for row in _in_turn(labels)[:THUMBNAILS]
         )
     return ()
@@ -452,43 +471,24 @@ def _in_turn(kinds: Sequence[str]) -> list[int]:
     return [place for _, _, place in sorted(rank)]
 
 
-def _thumbnail(data: bytes) -> str | None:
-    """The image in small, as a `data:` address; None where it can't be read."""
-    import cv2
-    import numpy as np
-
-    try:
-        limits = extremes(data, MAX_PIXELS)  # of an image of more than 8 bits: shown with its own contrast
-        shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
-        pixels = decode(data, 3, MAX_PIXELS, shown)
-    except BadImage:
-        return None
-    height, width = pixels.shape[:2]
-    scale = THUMBNAIL_SIDE / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if scale < 1 else ("png", [])
-    done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, ::-1]), options)
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}" if done else None
-
-
-def _quarantined(workspace: Workspace, name: str) -> Quarantined:
-    records = read_quarantine(workspace, name)
+def _quarantined(workspace: Workspace, scenario: Scenario) -> Quarantined:
+    records = read_quarantine(workspace, scenario.name)
     records.reverse()  # the newest first
     shown = [records[place] for place in _in_turn([record["reason"] for record in records])[:THUMBNAILS]]
     thumbnails = tuple(
-        Thumbnail(_kept(workspace, name, record), record["label"] or "", record["source"], record["reason"]) for record in shown
+        Thumbnail(_kept(workspace, scenario, record), record["label"] or "", record["source"], record["reason"])
+        for record in shown
     )
     return Quarantined(dict(Counter(record["reason"] for record in records).most_common()), thumbnails)
 
 
-def _kept(workspace: Workspace, name: str, record: dict[str, Any]) -> str | None:
+def _kept(workspace: Workspace, scenario: Scenario, record: dict[str, Any]) -> str | None:
     """A picture of a refused item. Only of those that could be read: others may take the decoder, and so the report, with them."""
     id = record["id"]
     if record["reason"] not in READABLE or not id or not re.fullmatch(r"[0-9a-f]{64}", id):
         return None
     try:
-        return _thumbnail((workspace.quarantine(name) / "items" / id[:2] / id).read_bytes())
+        content = (workspace.quarantine(scenario.name) / "items" / id[:2] / id).read_bytes()
+        return kind_of(scenario).contract.thumbnail(content)
     except OSError:
         return None

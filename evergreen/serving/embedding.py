@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evergreen.errors import EvergreenError
-from evergreen.media.images import PixelRange
-from evergreen.serving.scoring import range_of
+from evergreen.kinds.base.codec import Codec
+from evergreen.scenario.kinds import load_kind
 
 if TYPE_CHECKING:
     import onnx
@@ -25,18 +26,14 @@ MAX_DIMENSIONS = 256  # of an embedding: larger ones are projected, so that 4,00
 
 
 class EmbeddingModel:
-    """A network that gives embeddings and labels.
+    """A network that gives its embedding of items besides its first output.
 
     Attributes:
         fingerprint: sha256 (hex) of `model.onnx`: what one network saw is compared with what the same one sees.
-        labels: in the order of the output.
-        shape: height, width and channels that the network takes.
-        pixel_range: as `evergreen.serving.scoring.Model`.
+        codec: makes the network's inputs.
     """
 
-    def __init__(
-        self, network: bytes, labels: tuple[str, ...], shape: tuple[int, int, int], pixel_range: PixelRange | None = None
-    ) -> None:
+    def __init__(self, network: bytes, codec: Codec) -> None:
         """
         Args:
             network: the content of `model.onnx`.
@@ -47,8 +44,7 @@ class EmbeddingModel:
         import onnx
         import onnxruntime
 
-        self.fingerprint, self.labels, self.shape = hashlib.sha256(network).hexdigest(), labels, shape
-        self.pixel_range = pixel_range
+        self.fingerprint, self.codec = hashlib.sha256(network).hexdigest(), codec
         try:
             graph_and_more = onnx.load_model_from_string(network)
         except Exception as error:  # noqa: BLE001 (protobuf's errors have no public common base)
@@ -77,25 +73,26 @@ class EmbeddingModel:
             network = (folder / "model.onnx").read_bytes()
         except FileNotFoundError as error:
             raise EvergreenError(f"there is no {Path(error.filename).name} in the model's folder", fix="Train first.") from None
-        height, width, channels = settings["shape"]
-        return cls(network, tuple(settings["labels"]), (height, width, channels), range_of(settings))
+        return cls(network, load_kind(settings["kind"]).codec(settings))
 
-    def embed(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the network makes of prepared pixels.
+    def embed(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What the network makes of items.
 
         Args:
-            pixels: uint8 `(items, height, width, channels)`.
+            arrays: its inputs by name, `(items, …)` each; others are ignored.
 
         Returns:
-            Embeddings, float32 `(items, dimensions)`, and the predicted labels' places, int64 `(items,)`.
+            Embeddings, float32 `(items, dimensions)`, and the network's first output, `(items, …)`.
         """
-        embeddings, predicted = [], []
-        for start in range(0, max(1, len(pixels)), BATCH_ITEMS):
-            batch = np.ascontiguousarray(pixels[start : start + BATCH_ITEMS])
-            probabilities, embedding = self._session.run(["probabilities", self._embedding], {"images": batch})
+        inputs = {one.name: arrays[one.name] for one in self._session.get_inputs()}
+        items = len(next(iter(inputs.values())))
+        embeddings, outputs = [], []
+        for start in range(0, max(1, items), BATCH_ITEMS):
+            batch = {name: np.ascontiguousarray(values[start : start + BATCH_ITEMS]) for name, values in inputs.items()}
+            output, embedding = self._session.run([self.codec.outputs[0], self._embedding], batch)
             embeddings.append(self._at_most_max_dimensions(embedding.astype(np.float32, copy=False)))
-            predicted.append(probabilities.argmax(axis=1))
-        return np.concatenate(embeddings), np.concatenate(predicted)
+            outputs.append(output)
+        return np.concatenate(embeddings), np.concatenate(outputs)
 
     def _at_most_max_dimensions(self, embedding: np.ndarray) -> np.ndarray:
         """Projected at random, which keeps distances nearly as they are (Johnson and Lindenstrauss 1984), and which, unlike

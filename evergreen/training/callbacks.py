@@ -18,6 +18,7 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.energy.meter import Meter
+from evergreen.kinds.base.metric import Metric
 from evergreen.progress import Task
 from evergreen.training.checkpoint import Checkpoint, StopReason, TrainingState
 from evergreen.training.spending import Spending
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 ENERGY_READ_EVERY_SECONDS = 1.0
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 Logs = dict[str, Any]
 
@@ -69,11 +69,15 @@ class RestartLayers(keras.callbacks.Callback):
 class RecordHistory(TrainingCallback):
     """Adds each epoch's metrics, learning rate and seconds to the state."""
 
+    def __init__(self, state: TrainingState, metric: Metric) -> None:
+        super().__init__(state)
+        self.keys = [f"{split}{key}" for split in ("", "val_") for key in ("loss", metric.key)]
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch_started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        entry = {key: float(logs[key]) for key in METRICS if logs and key in logs}
+        entry = {key: float(logs[key]) for key in self.keys if logs and key in logs}
         entry["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.state.history.append(entry)
         self.state.epoch_seconds.append(time.monotonic() - self.epoch_started)
@@ -193,17 +197,17 @@ class LogToMLflow(TrainingCallback):
 
 
 class ReportProgress(TrainingCallback):
-    """Reports every step to a progress task, with the epoch and the last validation accuracy as its detail."""
+    """Reports every step to a progress task, with the epoch and the last figure on val as its detail."""
 
-    def __init__(self, state: TrainingState, report: Task, val_items: int) -> None:
+    def __init__(self, state: TrainingState, report: Task, metric: Metric, val_items: int) -> None:
         super().__init__(state)
-        self.report, self.val_items = report, val_items
+        self.report, self.metric, self.val_items = report, metric, val_items
         self.steps_before = 0  # of the epochs before this one
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.steps_before = epoch * self.params["steps"]
-        accuracy = self.state.history[-1].get("val_accuracy") if self.state.history else None
-        quality = "" if accuracy is None else f", {figures.percent(accuracy, items=self.val_items)} on val"
+        value = self.state.history[-1].get(f"val_{self.metric.key}") if self.state.history else None
+        quality = "" if value is None else f", {self.metric.text(value, items=self.val_items)} on val"
         self.report.detail = f"epoch {epoch + 1} of {self.params['epochs']}{quality}"
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
@@ -213,15 +217,19 @@ class ReportProgress(TrainingCallback):
 class LogEpochs(TrainingCallback):
     """Writes a line into the log for each epoch."""
 
+    def __init__(self, state: TrainingState, metric: Metric) -> None:
+        super().__init__(state)
+        self.metric = metric
+
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         entry = self.state.history[-1]
 
-        def quality(loss: str, accuracy: str) -> str:
-            return f"loss {entry[loss]:.3f}, {figures.percent(entry[accuracy])}"
+        def quality(split: str) -> str:
+            return f"loss {entry[f'{split}loss']:.3f}, {self.metric.text(entry[split + self.metric.key])}"
 
-        on_val = f"; val {quality('val_loss', 'val_accuracy')}" if "val_loss" in entry else ""
+        on_val = f"; val {quality('val_')}" if "val_loss" in entry else ""
         seconds = figures.duration(self.state.epoch_seconds[-1])
-        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.params["epochs"], quality("loss", "accuracy"), on_val, seconds)
+        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.params["epochs"], quality(""), on_val, seconds)
 
 
 class RecordTrialEnergy(TrainingCallback):
@@ -245,16 +253,17 @@ class RecordTrialEnergy(TrainingCallback):
 
 
 class PruneTrial(TrainingCallback):
-    """Reports the validation accuracy at every tenth of a trial's epochs, and ends its training where the study's pruner says so."""
+    """Reports the figure on val, the higher the better, at every tenth of a trial's epochs, and ends its training where the study's pruner says so."""
 
-    def __init__(self, state: TrainingState, trial: Trial) -> None:
+    def __init__(self, state: TrainingState, trial: Trial, metric: Metric) -> None:
         super().__init__(state)
-        self.trial = trial
+        self.trial, self.metric = trial, metric
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         epochs = self.params["epochs"]
         tenth = 10 * (epoch + 1) // epochs
         if not self.state.stopped and tenth > 10 * epoch // epochs:
-            self.trial.report(self.state.history[-1]["val_accuracy"], tenth)
+            value = self.state.history[-1][f"val_{self.metric.key}"]
+            self.trial.report(value if self.metric.higher_is_better else -value, tenth)
             if self.trial.should_prune():
                 self.stop("pruned")

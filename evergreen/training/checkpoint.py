@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.kinds.base.split import Split
 from evergreen.scenario.settings import Scenario
 from evergreen.training.fine_tuning import WarmStart
 from evergreen.workspace import replace_file
@@ -111,9 +111,9 @@ def fingerprint(scenario: Scenario, splits: Path, train_split: Split, start: War
     """
     settings = {"seed": scenario.seed, "kind": scenario.kind, "train": scenario.train.model_dump(mode="json")}
     begins: list[Any] = [asdict(start)] if start else []
-    if read_with := pixel_range(splits):
-        begins.append(read_with._asdict())
-    digest = hashlib.sha256(json.dumps([settings, train_split.images.shape, *begins], sort_keys=True).encode())
-    for name in ("labels.json", "items.parquet"):  # the items' ids and splits; pixels follow from them, the shape and the range
-        digest.update((splits / name).read_bytes())
+    shapes = {name: array.shape for name, array in train_split.arrays.items()}
+    digest = hashlib.sha256(json.dumps([settings, shapes, train_split.facts, *begins], sort_keys=True).encode())
+    digest.update(
+        (splits / "items.parquet").read_bytes()
+    )  # the items' ids and splits; the arrays follow from them and the facts
     return digest.hexdigest()[:16]

@@ -18,55 +18,58 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.learner import Learner
+from evergreen.kinds.base.split import Split
+from evergreen.preparation.arrays import one_or_named
 
 if TYPE_CHECKING:
     import keras
 
-MAX_DIFFERENCE = 1e-4  # of a probability, between the exported file and the Keras model
 COMPARED_AT_ONCE = 256  # items
 
 
-def export(model: keras.Model, folder: Path) -> None:
+def export(model: keras.Model, folder: Path, learner: Learner[Any]) -> None:
     """Write `model.keras` and `model.onnx` into `folder`.
 
     Args:
-        model: of images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`.
+        learner: of the model's kind: it names inputs and outputs.
     """
     _export_keras(model, folder / "model.keras")
-    _export_onnx(model, folder / "model.onnx")
+    _export_onnx(model, folder / "model.onnx", learner)
 
 
-def compare(folder: Path, images: np.ndarray) -> float:
+def compare(folder: Path, split: Split, learner: Learner[Any]) -> float:
     """Compare `model.onnx`, as serving runs it, with `model.keras`, item by item.
 
     Args:
         folder: a model's, with its `settings.json`.
-        images: the test split's, uint8 `(items, height, width, channels)`.
+        split: with the items that both are given.
+        learner: of the model's kind.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference of an output.
 
     Raises:
-        EvergreenError: it is `MAX_DIFFERENCE` or more, or the likeliest label differs for an item.
+        EvergreenError: it is `learner.largest_difference` or more, or an item's outputs don't mean the same (`learner.agree`).
     """
     from evergreen.environment import import_tensorflow
 
     import_tensorflow()
     from evergreen.models.cnn import load
-    from evergreen.serving.scoring import Model
+    from evergreen.serving.scoring import open_model
 
-    served, trained = Model.open(folder), load(folder / "model.keras")
+    served, trained, limit = open_model(folder), load(folder / "model.keras"), learner.largest_difference
     largest, disagreements = 0.0, 0
-    for start in range(0, len(images), COMPARED_AT_ONCE):
-        batch = np.ascontiguousarray(images[start : start + COMPARED_AT_ONCE])
-        expected = np.asarray(trained(batch, training=False))
-        actual = served.probabilities(batch)
+    for start in range(0, len(split), COMPARED_AT_ONCE):
+        batch = [np.ascontiguousarray(split[name][start : start + COMPARED_AT_ONCE]) for name in learner.inputs]
+        expected = np.asarray(trained(one_or_named(learner.inputs, batch), training=False))
+        actual = served.run(dict(zip(learner.inputs, batch, strict=True)))[learner.outputs[0]]
         largest = max(largest, float(np.abs(expected - actual).max()))
-        disagreements += int((expected.argmax(axis=1) != actual.argmax(axis=1)).sum())
-    if disagreements or not largest < MAX_DIFFERENCE:
+        disagreements += int((~learner.agree(expected, actual)).sum())
+    if disagreements or not largest < limit:
         raise EvergreenError(
-            f"the model that would run differs from the trained one on {disagreements:,} of {len(images):,} test items",
-            expected=f"none, and probabilities within {figures.plain(MAX_DIFFERENCE)}", received=largest,
+            f"the model that would run differs from the trained one on {disagreements:,} of {len(split):,} test items",
+            expected=f"none, and {learner.outputs[0]} within {figures.plain(limit)}", received=largest,
             fix="Report it with the scenario: the conversion to ONNX is at fault. The champion is as it was.",
         )  # fmt: skip
     return largest
@@ -89,24 +92,29 @@ def _export_keras(model: keras.Model, path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(name), data)  # without the time of writing
 
 
-def _export_onnx(model: keras.Model, path: Path) -> None:
+def _export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
     import onnx
 
-    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # only a model that was called can be exported
+    called = [np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    model(one_or_named(learner.inputs, called))  # only a model that was called can be exported
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of numpy's, about tf2onnx
         model.export(path, format="onnx", verbose=False)
     network = onnx.load(path)
-    _rename_by_index(network.graph)
+    _rename_by_index(network.graph, learner)
     onnx.checker.check_model(network)
     path.write_bytes(network.SerializeToString(deterministic=True))
 
 
-def _rename_by_index(graph: Any) -> None:
-    """Call the input `images`, the output `probabilities`, the batch `n`, and the rest by their indices: the converter's own names
-    differ from run to run."""
-    names = {"": "", graph.input[0].name: "images", graph.output[0].name: "probabilities"}
+def _rename_by_index(graph: Any, learner: Learner[Any]) -> None:
+    """Call inputs and outputs as the learner does, the batch `n`, and the rest by their indices: the converter's own names differ from run to
+    run."""
+    names = {"": ""} | {
+        value.name: name
+        for values, known in ((graph.input, learner.inputs), (graph.output, learner.outputs))
+        for value, name in zip(values, known, strict=True)
+    }
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"
         for number, name in enumerate(node.input):
@@ -115,7 +123,7 @@ def _rename_by_index(graph: Any) -> None:
             names.setdefault(name, f"{node.name}_output_{number}")
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
-    for value in (graph.input[0], graph.output[0]):
+    for value in (*graph.input, *graph.output):
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "n"
     for constant in graph.initializer:

@@ -10,16 +10,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.registry.models import download, download_run_file
 from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace, replace_file
-
-OF_THE_NETWORK = ("model", "filters", "mirror")
 
 
 class NotPossible(EvergreenError):
@@ -84,7 +83,7 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
     """
     settings: Retraining = scenario.retraining
     registered = json.loads((download(workspace, scenario.name, str(version)) / "artifacts" / "settings.json").read_text())
-    other = [key for key, (theirs, ours) in _compared(scenario, registered).items() if theirs != ours]
+    other = kind_of(scenario).learner.different_networks(scenario, registered)
     if other:
         raise NotPossible(f"version {version} has another network than the scenario (other {', '.join(other)})")
     try:
@@ -94,16 +93,6 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
     replace_file(_file(workspace, scenario.name), content)
     sha256 = hashlib.sha256(content).hexdigest()
     return WarmStart(version, sha256, settings.fine_tune_epochs, settings.fine_tune_rate)
-
-
-def _compared(scenario: Scenario, registered: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The properties that must agree, by name: of the registered model (from its `settings.json`), and of the scenario's network."""
-    pixels = scenario.preprocess
-    return {
-        **{key: (registered["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
-        "image size": (list(registered["shape"]), [pixels.height, pixels.width, pixels.channels]),
-        "labels": (list(registered["labels"]), list(scenario.validation.labels)),
-    }
 
 
 def _file(workspace: Workspace, name: str) -> Path:

@@ -18,9 +18,10 @@ import numpy as np
 from evergreen import figures
 from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base import kind_of
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.split import Split
 from evergreen.planning.budget import training_limit_wh
-from evergreen.preparation.arrays import Split, label_names, ordered_batches, steps_per_epoch, training_batches
+from evergreen.preparation.arrays import open_split, ordered_batches, steps_per_epoch, training_batches
 from evergreen.progress import Task, task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, TrainingState
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-DIVERGED = 20.0  # times the loss of predicting all labels alike, log(labels): no epoch of a training that learns is as bad
+DIVERGED = 20.0  # times the loss of guessing: no epoch of a training that learns is as bad
 VALIDATION_BATCH_ITEMS = 512
 
 
@@ -43,9 +44,8 @@ class Diverged(EvergreenError):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The label names, in the order of the model's output, and the splits that a training uses; `val` may be empty."""
+    """The splits that a training uses; `val` may be empty."""
 
-    labels: list[str]
     train: Split
     val: Split
 
@@ -56,7 +56,7 @@ class TrainingData:
         Raises:
             EvergreenError: the arrays are missing or damaged.
         """
-        return cls(label_names(splits), Split.open(splits, "train"), Split.open(splits, "val"))
+        return cls(open_split(splits, "train"), open_split(splits, "val"))
 
 
 class Fitting:
@@ -85,6 +85,7 @@ class Fitting:
         from evergreen.training.callbacks import KeepBestWeights
 
         self.scenario, self.data, self.checkpoint, self.tracker = scenario, data, checkpoint, tracker
+        self.learner = kind_of(scenario).learner
         saved = checkpoint.read()
         self.state = saved.state if saved else TrainingState()
         self.spending = Spending(meter, self.state.seconds, self.state.energy_wh)
@@ -123,12 +124,12 @@ class Fitting:
         if self.state.stopped:
             return
         settings, data = self.scenario.train, self.data
-        labels, first_epoch = len(data.labels), len(self.state.history)
+        first_epoch = len(self.state.history)
         with task(name, total=self.steps * settings.epochs, unit="steps", detail="preparing the network") as report:
             self.model.fit(
                 training_batches(
                     data.train,
-                    labels,
+                    self.learner,
                     settings.batch_size,
                     seed=self.scenario.seed,
                     first_epoch=first_epoch,
@@ -137,8 +138,8 @@ class Fitting:
                 steps_per_epoch=self.steps,
                 initial_epoch=first_epoch,
                 epochs=settings.epochs,
-                validation_data=ordered_batches(data.val, labels, VALIDATION_BATCH_ITEMS) if len(data.val) else None,
-                class_weight=class_weights(data.train.labels, labels) if settings.class_weights == "balanced" else None,
+                validation_data=ordered_batches(data.val, self.learner, VALIDATION_BATCH_ITEMS) if len(data.val) else None,
+                class_weight=self.learner.class_weight(self.scenario, data.train),
                 callbacks=[*self._callbacks(report), *callbacks],
                 shuffle=False,  # the batches are
                 verbose=0,
@@ -153,9 +154,10 @@ class Fitting:
     def diverged(self) -> Diverged:
         """The error for a training that has diverged, with what led to it."""
         state, loss = self.state, self.state.history[-1]["loss"]
-        before = [entry for entry in state.history[:-1] if "val_accuracy" in entry]
-        best = max(before, key=lambda entry: entry["val_accuracy"], default=None)
-        came = f" (before that, val accuracy was {figures.percent(best['val_accuracy'])} at best)" if best else ""
+        metric, key = self.learner.metric, f"val_{self.learner.metric.key}"
+        before = [entry[key] for entry in state.history[:-1] if key in entry]
+        best = (max if metric.higher_is_better else min)(before, default=None)
+        came = f" (before that, val {metric.title} was {metric.text(best)} at best)" if best is not None else ""
         again = ", as it did before with the same items and settings" if self.diverged_before else ""
         value = figures.number(loss) if math.isfinite(loss) else "no number any more"
         return Diverged(
@@ -172,8 +174,8 @@ class Fitting:
         settings, state, spending = self.scenario.train, self.state, self.spending
         chosen = [
             callbacks.RestartLayers(self.scenario.seed),
-            callbacks.ReportProgress(state, report, len(self.data.val)),
-            callbacks.RecordHistory(state),
+            callbacks.ReportProgress(state, report, self.learner.metric, len(self.data.val)),
+            callbacks.RecordHistory(state, self.learner.metric),
             callbacks.StopOnDivergence(state, self._largest_loss()),
         ]
         if settings.max_seconds is not None:
@@ -192,7 +194,7 @@ class Fitting:
 
     def _largest_loss(self) -> float:
         """Of an epoch that doesn't count as diverged."""
-        return DIVERGED * math.log(max(2, len(self.data.labels)))
+        return DIVERGED * self.learner.loss_of_guessing(self.data.train)
 
     def _parameters(self) -> dict[str, Any]:
         """What MLflow lists as the run's parameters."""
@@ -211,19 +213,8 @@ class Fitting:
 
         keras.backend.clear_session(free_memory=False)  # or the layers' names would count on from an earlier model's
         keras.utils.set_random_seed(self.scenario.seed)
-        settings, shape = self.scenario.train, self.data.train.images.shape[1:]
         with dtype_policy(policy):
-            return kind_of(self.scenario).build(settings, shape, len(self.data.labels), steps=steps * settings.epochs)
-
-
-def class_weights(labels: np.ndarray, label_count: int) -> dict[int, float]:
-    """For each label the weight with which its items count, so that all labels weigh the same together.
-
-    Args:
-        labels: integers `(items,)`, indices below `label_count`.
-    """
-    counts = np.bincount(labels, minlength=label_count)
-    return {label: len(labels) / (label_count * max(int(count), 1)) for label, count in enumerate(counts)}
+            return self.learner.build(self.scenario, self.data.train, steps=steps * self.scenario.train.epochs)
 
 
 def _assign(variables: list[Any], values: list[np.ndarray]) -> None:

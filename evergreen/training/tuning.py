@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evergreen.scenario.settings import Scenario, Train
+from evergreen.kinds.base.learner import Range
+from evergreen.kinds.base.metric import Metric
+from evergreen.scenario.settings import Scenario
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,39 +31,11 @@ PRUNED_FROM = 3  # tenths of a trial's epochs, before which accuracies say too l
 STARTUP_TRIALS = 5  # that are neither proposed by earlier ones nor pruned
 
 
-@dataclass(frozen=True)
-class Range:
-    """Of one setting of `train`: whole numbers in steps of `step`, or real ones; `log`: low values as closely as high ones."""
-
-    name: str
-    low: float
-    high: float
-    step: int | None = None
-    log: bool = False
-
-    def suggest(self, trial: Trial) -> float:
-        """Let Optuna propose a value for this trial."""
-        if self.step is not None:
-            return trial.suggest_int(self.name, int(self.low), int(self.high), step=self.step)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
-
-
-def space(settings: Train, side: int) -> list[Range]:
-    """What is tried, around the scenario's own settings.
-
-    Args:
-        side: of the images, in pixels: the shorter one.
-    """
-    filters = max(4, settings.filters // 4 * 4)
-    return [
-        Range("learning_rate", settings.learning_rate / 4, min(10.0, settings.learning_rate * 4), log=True),
-        Range("weight_decay", max(1e-6, settings.weight_decay / 10), min(1.0, max(1e-3, settings.weight_decay * 10)), log=True),
-        Range("label_smoothing", 0.0, 0.2),
-        Range("filters", max(4, filters // 8 * 4), filters * 2, step=4),  # what a prediction takes
-        Range("epochs", max(1, settings.epochs // 2), settings.epochs * 2, step=1),  # what training takes
-        Range("shift", 0, max(1, side // 8, settings.shift), step=1),
-        Range("erase", 0, max(1, side // 4, settings.erase), step=1),
-    ]
+def suggest(trial: Trial, one: Range) -> float:
+    """A value of a range for a trial."""
+    if one.step is not None:
+        return trial.suggest_int(one.name, int(one.low), int(one.high), step=one.step)
+    return trial.suggest_float(one.name, one.low, one.high, log=one.log)
 
 
 @dataclass(frozen=True)
@@ -132,27 +106,31 @@ def ended_trials(study: Study) -> list[TrialResult]:
     return found
 
 
-def front(trials: Sequence[TrialResult]) -> list[TrialResult]:
+def front(trials: Sequence[TrialResult], metric: Metric) -> list[TrialResult]:
     """The finished trials that no other beats in quality for no more energy a prediction, the cheapest first (Pareto)."""
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
-    known.sort(key=lambda one: (one.energy_wh_per_1000, -(one.quality or 0.0)))
+    sign = 1 if metric.higher_is_better else -1
+    known.sort(key=lambda one: (one.energy_wh_per_1000, -sign * (one.quality or 0.0)))
     best: list[TrialResult] = []
     for one in known:
-        if not best or (one.quality or 0.0) > (best[-1].quality or 0.0):
+        if not best or sign * (one.quality or 0.0) > sign * (best[-1].quality or 0.0):
             best.append(one)
     return best
 
 
-def score(quality: float, energy_ratio: float, scenario: Scenario) -> float:
-    """As the head of this file says.
+def score(metric: Metric, own: float, quality: float, energy_ratio: float, scenario: Scenario) -> float:
+    """As the head of this file says; the higher the better.
 
     Args:
-        quality: the scenario's metric, 0 to 1.
+        metric: the scenario's.
+        own: its value for the scenario's own settings.
+        quality: its value for these.
         energy_ratio: of a prediction, to that with the scenario's own settings.
     """
     import math
 
-    return quality - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
+    gain = quality if metric.margins == "absolute" and metric.higher_is_better else float(metric.gain(own, quality))
+    return gain - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
 
 
 def as_csv(trials: Sequence[TrialResult]) -> bytes:
@@ -167,19 +145,20 @@ def as_csv(trials: Sequence[TrialResult]) -> bytes:
     return text.getvalue().encode()
 
 
-def picture(trials: Sequence[TrialResult], winner: int, metric: str) -> Figure:
+def picture(trials: Sequence[TrialResult], winner: int, metric: Metric) -> Figure:
     """Quality against the energy of 1,000 predictions: every finished trial, the front as a line, the scenario's own and the winner named."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    factor = 100 if metric.unit == "%" else 1
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
 
     def points(those: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
-        return [one.energy_wh_per_1000 or 0.0 for one in those], [100 * (one.quality or 0.0) for one in those]
+        return [one.energy_wh_per_1000 or 0.0 for one in those], [factor * (one.quality or 0.0) for one in those]
 
     axes.scatter(*points(known), color="tab:gray", alpha=0.6, label=f"{len(known)} finished trials", zorder=2)
-    best = front(trials)
+    best = front(trials, metric)
     axes.plot(
         *points(best), color="tab:green", marker="o", drawstyle="steps-post", label="front: none better for less", zorder=3
     )
@@ -191,7 +170,7 @@ def picture(trials: Sequence[TrialResult], winner: int, metric: str) -> Figure:
     pruned = sum(one.state == "pruned" for one in trials)
     axes.set(
         xlabel="energy of 1,000 predictions, Wh",
-        ylabel=f"{metric} on val, %",
+        ylabel=f"{metric.title} on val, {metric.unit}",
         title=f"Quality against energy; {pruned} more trials were ended early",
     )
     axes.grid(alpha=0.3)

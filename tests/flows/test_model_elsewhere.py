@@ -20,7 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from evergreen.data.dataset import batches, iter_images
-from evergreen.serving.scoring import Model
+from evergreen.serving.scoring import open_model
 from flows.servers import end_tree
 from tasks.evaluate import test_ids as ids_of_the_test_split
 from tests.flows.conftest import BIN, HIDDEN, Up, free_port
@@ -64,7 +64,7 @@ def champion(up: Up) -> Path:
 @pytest.fixture(scope="module")
 def expected(champion: Path, images: list[Path]) -> list[str]:
     """What it makes of them."""
-    return [found.label for found in Model.open(champion / "artifacts").predict([path.read_bytes() for path in images])]
+    return [found.label for found in open_model(champion / "artifacts").predict([path.read_bytes() for path in images])]
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from evergreen.data.dataset import batches, recorded_range, staged, table
+from evergreen.data.dataset import batches, staged, table
 from evergreen.errors import DataRefused
-from evergreen.kinds.classify import arrays
+from evergreen.kinds.classify.codec import range_of
+from evergreen.kinds.classify.decoding import pixels_of
+from evergreen.kinds.classify.items import recorded_range
 from evergreen.media.images import PixelRange
-from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.preparation.arrays import open_split, pixel_range
 from evergreen.proposal.propose import propose
 from evergreen.scenario.settings import Scenario
-from evergreen.serving.scoring import Model, range_of
+from evergreen.serving.runtime import Model
+from evergreen.serving.scoring import open_model
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
 from tasks.preprocess import preprocess
@@ -103,11 +106,11 @@ def test_training_arrays_and_serving_see_the_same_pixels_whatever_the_format(wor
     found = pixel_range(splits)
     assert found == recorded(workspace)
     rows = table(batches(workspace, "stripes"), ["id", "image"]).to_pylist()
-    serving = {row["id"]: arrays([row["image"]], (16, 16, 1), [""], range_of({"range": found._asdict()}))[0] for row in rows}  # type: ignore[union-attr]
+    serving = {row["id"]: pixels_of([row["image"]], (16, 16, 1), [""], range_of({"range": found._asdict()}))[0] for row in rows}  # type: ignore[union-attr]
     import pyarrow.parquet as pq
 
     for item in pq.read_table(splits / "items.parquet").to_pylist():
-        assert np.array_equal(Split.open(splits, item["split"]).images[item["row"]], serving[item["id"]])
+        assert np.array_equal(open_split(splits, item["split"])["images"][item["row"]], serving[item["id"]])
 
 
 def test_the_scenarios_range_is_used_and_recorded_and_may_change_afterwards(workspace: Workspace) -> None:
@@ -164,7 +167,7 @@ def test_images_of_8_bits_among_them_stay_as_they_are_and_are_counted(workspace:
     )
     encoded = (folder / "down" / "grey-3.png").read_bytes()
     grey = np.random.default_rng(3).integers(0, 256, (16, 16), np.uint8)
-    assert np.array_equal(arrays([encoded], (16, 16, 1), [""], recorded(workspace))[0, :, :, 0], grey)
+    assert np.array_equal(pixels_of([encoded], (16, 16, 1), [""], recorded(workspace))[0, :, :, 0], grey)
 
 
 def test_images_of_8_bits_alone_have_no_range_anywhere(workspace: Workspace) -> None:
@@ -224,7 +227,7 @@ def brightness_meter(folder: Path, settings: dict[str, Any]) -> Model:
     folder.mkdir()
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
     (folder / "settings.json").write_text(json.dumps({"labels": ["dark", "bright"], "shape": [16, 16, 1], **settings}))
-    return Model.open(folder)
+    return open_model(folder)
 
 
 def test_a_model_is_served_with_the_range_that_it_learned_with_and_an_older_one_as_before(tmp_path: Path) -> None:
@@ -249,9 +252,9 @@ def test_the_range_of_the_splits_goes_into_the_models_settings_and_its_checkpoin
     for asked in ({"low": 400, "high": 3_800}, {"low": 500, "high": 3_800}):
         preprocess(scenario(range=asked), workspace)
         assert optional_settings(splits, None) == {"range": asked}
-        names.add(fingerprint(prepared, splits, Split.open(splits, "train"), None))
+        names.add(fingerprint(prepared, splits, open_split(splits, "train"), None))
     (splits / "range.json").unlink()
     assert (
         optional_settings(splits, None) == {}
-        and len({*names, fingerprint(prepared, splits, Split.open(splits, "train"), None)}) == 3
+        and len({*names, fingerprint(prepared, splits, open_split(splits, "train"), None)}) == 3
     )

@@ -17,7 +17,7 @@ from evergreen.data.dataset import batches
 from evergreen.data.dataset import table as items_of
 from evergreen.data.inbox import read_corrections
 from evergreen.errors import EvergreenError
-from evergreen.serving.scoring import Model
+from evergreen.serving.scoring import open_model
 from tasks.evaluate import Evaluation, evaluate, page, stage
 from tests.tiny import NAME, Tiny
 
@@ -102,7 +102,7 @@ def test_the_figures_are_those_of_the_predictions(tiny: Tiny) -> None:
 
 def test_the_model_predicts_from_encoded_images_what_was_measured_on_pixels(tiny: Tiny) -> None:
     rows = pq.read_table(tiny.workspace.evaluation(NAME) / "predictions.parquet").to_pylist()
-    predicted = Model.open(tiny.workspace.model(NAME)).predict(tiny.images)
+    predicted = open_model(tiny.workspace.model(NAME)).predict(tiny.images)
     assert [row["id"] for row in rows] == [hashlib.sha256(image).hexdigest() for image in tiny.images]
     assert [prediction.label for prediction in predicted] == [row["predicted"] for row in rows]
 

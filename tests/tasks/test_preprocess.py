@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
-from evergreen.data.dataset import Item, PartWriter, Withdrawal, batches, stage_records
+from evergreen.data.dataset import PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.kinds.classify import arrays
+from evergreen.kinds.classify.decoding import pixels_of
+from evergreen.kinds.classify.items import Item, schema
 from evergreen.media.images import inspect, prepare
 from evergreen.preparation import decoding
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Group, Scenario
 from evergreen.workspace import Workspace
 from tasks import collect as collect_file
@@ -55,10 +56,10 @@ def add_batch(
     """A batch of encoded images with label, group and given split, as `collect` and `version` leave it."""
     folder = workspace.data(name) / f"{len(batches(workspace, name)):05d}-abc"
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for image, label, group, split in items:
             id = hashlib.sha256(image).hexdigest()
-            writer.add(Item(id, image, label, group, split, f"{label}/{id[:8]}.png", WHEN, inspect(image)))
+            writer.add_row(Item(id, image, label, group, split, f"{label}/{id[:8]}.png", WHEN, inspect(image)).row())
 
 
 def digits(first: int, last: int) -> list[tuple[bytes, str, str | None, str | None]]:
@@ -86,12 +87,12 @@ def test_each_item_stands_in_its_row_of_its_splits_arrays(workspace: Workspace) 
     add_batch(workspace, items)
     preparation = preprocess(scenario(), workspace)
     images = {hashlib.sha256(image).hexdigest(): image for image, *_ in items}
-    splits = {name: Split.open(workspace.splits("quickstart"), name) for name in ("train", "val", "test")}
+    splits = {name: open_split(workspace.splits("quickstart"), name) for name in ("train", "val", "test")}
     names = json.loads((workspace.splits("quickstart") / "labels.json").read_text())
     for row in rows(workspace):
         split = splits[row["split"]]
-        assert np.array_equal(split.images[row["row"]], prepare(images[row["id"]], 8, 8, 1))
-        assert names[split.labels[row["row"]]] == row["label"]
+        assert np.array_equal(split["images"][row["row"]], prepare(images[row["id"]], 8, 8, 1))
+        assert names[split["labels"][row["row"]]] == row["label"]
     assert {name: len(split) for name, split in splits.items()} == preparation.splits
     assert sum(preparation.splits.values()) + sum(preparation.left_out.values()) == preparation.items == 150
 
@@ -146,7 +147,7 @@ def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch
     for processes in (1, 3):
         monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
         pixels, looks = workspace.root / f"pixels{processes}", workspace.root / f"looks{processes}"
-        decoding.decode_all(arrays, folders, shape, pixels, looks, processes)
+        decoding.decode_all(pixels_of, folders, shape, pixels, looks, processes)
         told.append((pixels.read_bytes(), looks.read_bytes()))
     assert len(told[0][0]) == 120 * 64
     assert told[0] == told[1]
@@ -158,12 +159,12 @@ def test_a_damaged_image_in_the_data_set_is_named_by_any_number_of_processes(
     looks = inspect(digit(0)[0])
     folder = workspace.data("quickstart") / "00000-abc"
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
-        writer.add(Item("f" * 64, b"no image", "1", None, None, "x", WHEN, looks))
+    with PartWriter(folder, schema()) as writer:
+        writer.add_row(Item("f" * 64, b"no image", "1", None, None, "x", WHEN, looks).row())
     monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
     for processes in (1, 2):
         with pytest.raises(EvergreenError, match=r"item f{64} of the data set cannot be decoded.*dvc checkout"):
-            decoding.decode_all(arrays, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
+            decoding.decode_all(pixels_of, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
 
 
 def kill_itself(*_: object) -> Any:

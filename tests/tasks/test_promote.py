@@ -15,7 +15,7 @@ import pytest
 
 from evergreen.data.dataset import batches, table
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
 from evergreen.registry.models import aliases, connect, crown, last_refusal, rollback, set_alias
 from tasks import preprocess
 from tasks.evaluate import test_ids as ids_of_test_items
@@ -301,7 +301,7 @@ def test_when_the_test_split_has_grown_both_are_scored_on_todays(rivals: Tiny) -
     before, (earlier, _) = rivals.evaluation.items, compare(rivals.scenario, rivals.workspace, 1, 2)
     add_batch(rivals.workspace, ((*digit(number), None, None) for number in range(500, 700)))
     preprocess.stage.perform(rivals.scenario, rivals.workspace)
-    today = len(Split.open(rivals.workspace.splits(NAME), "test"))
+    today = len(open_split(rivals.workspace.splits(NAME), "test"))
     verdict, _ = compare(rivals.scenario, rivals.workspace, 1, 2)
     assert today > before
     assert sum(one.items for one in verdict.slices if one.column == "label") == today

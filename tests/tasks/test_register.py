@@ -12,7 +12,7 @@ import pytest
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
 from evergreen.registry.models import aliases, connect, crown
 from evergreen.training.export import MAX_DIFFERENCE, compare
 from tasks.register import Registration, git_commit, page, recalled
@@ -54,7 +54,7 @@ def test_another_model_is_another_version_and_the_champion_stays(registered: Tin
 
 
 def test_the_form_that_runs_agrees_with_the_trained_one(registered: Tiny) -> None:
-    test_images = Split.open(registered.workspace.splits(NAME), "test").images
+    test_images = open_split(registered.workspace.splits(NAME), "test")["images"]
     largest_difference = compare(registered.workspace.model(NAME), test_images)
     assert largest_difference == registered.register().largest_difference < MAX_DIFFERENCE
 
@@ -148,7 +148,7 @@ def test_the_model_card_has_the_figures(registered: Tiny) -> None:
     for name, value in evaluation.metrics.items():
         shown = "unknown" if value is None else figures.short(value, 4) if isinstance(value, float) else f"{value:,}"
         assert f"| {name} | {shown} |" in text
-    for row in evaluation.labels:
+    for row in evaluation.breakdown:
         recall = f"{row['recall']:.1%} ({row['recall_low']:.1%} to {row['recall_high']:.1%})"
         assert any(line.startswith(f"| {row['label']} | {row['items']} |") and recall in line for line in text.splitlines())
     summary = json.loads((registered.workspace.splits(NAME) / "summary.json").read_text())

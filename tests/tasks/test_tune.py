@@ -82,6 +82,8 @@ def test_what_the_month_leaves_is_a_limit_as_well(tiny: Tiny) -> None:
 
 
 def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evergreen.kinds.classify.learner import ImageLearner
+    from evergreen.preparation.arrays import open_split
     from evergreen.training import tuning
 
     change(tiny.workspace, "train", epochs=10)
@@ -91,7 +93,10 @@ def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, m
     (path,) = study_folder.glob("*/study.db")
     study = tuning.open_study(path, NAME, 0)
     study.enqueue_trial(study.trials[0].params)
-    hopeless = {one.name: one.low for one in tuning.space(tiny.scenario.train, 8)}
+    hopeless = {
+        one.name: one.low
+        for one in ImageLearner().search_space(tiny.scenario, open_split(tiny.workspace.splits(NAME), "train"))
+    }
     study.enqueue_trial(hopeless | {"epochs": 5, "learning_rate": tiny.scenario.train.learning_rate / 4, "filters": 4})
     found = tune(tiny.scenario, tiny.workspace, MUCH, 3)
     last = found.trials[-1]

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from evergreen.data.dataset import Item, PartWriter, schema, staged, table
+from evergreen.data.dataset import PartWriter, staged, table
 from evergreen.errors import DataRefused
+from evergreen.kinds.classify.items import Item, schema
 from evergreen.media.images import Header, Inspection
 from evergreen.names import tidy
 from evergreen.scenario.settings import Scenario
@@ -60,18 +61,17 @@ def batch(
 ) -> Path:
     """A batch folder with so many items of each label; their images are a few bytes that nobody decodes."""
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for label, number in items.items():
             for index in range(number):
                 image = f"{salt}/{label}/{index}".encode()
                 near = 1 + 0.02 * ((index % 5) - 2)  # the medians stay what is asked for
                 looks = Inspection(Header("PNG", side, side, 1), brightness * near, 0.2, sharpness * near, index)
-                writer.add(
-                    Item(
-                        hashlib.sha256(image).hexdigest(), image, label, None, None, f"{label}/{index}.png",
-                        datetime(2026, 1, 2, tzinfo=UTC), looks,
-                    )
+                one = Item(
+                    hashlib.sha256(image).hexdigest(), image, label, None, None, f"{label}/{index}.png",
+                    datetime(2026, 1, 2, tzinfo=UTC), looks,
                 )  # fmt: skip
+                writer.add_row(one.row())
     return folder
 
 

@@ -37,8 +37,12 @@ class KnownItems:
         differences: some examples of each of the three.
     """
 
-    def __init__(self, workspace: Workspace, name: str, policy: Policy) -> None:
-        self.name, self.policy = name, policy
+    def __init__(self, workspace: Workspace, name: str, policy: Policy, noun: str) -> None:
+        """
+        Args:
+            noun: what an item is, in the singular.
+        """
+        self.name, self.policy, self.noun = name, policy, noun
         self.folders = batches(workspace, name)
         self.count: Counter[str] = Counter()
         self.differences: dict[str, list[str]] = {}
@@ -73,7 +77,7 @@ class KnownItems:
         if label == self._labels[id] or corrected or (id, label) in self._former:
             self._confirmed.add(id)
         else:
-            candidate.entry = replace(candidate.entry, data=None)  # the data set has it
+            candidate.entry, candidate.content = replace(candidate.entry, data=None), None  # the data set has it
             self._otherwise.setdefault(id, {}).setdefault(label, candidate)
         return True
 
@@ -89,7 +93,7 @@ class KnownItems:
                 continue
             del self._otherwise[id]
             for candidate in candidates.values():
-                yield candidate, f"the data set holds the same image as {self._labels[id]!r}"
+                yield candidate, f"the data set holds the same {self.noun} as {self._labels[id]!r}"
             if id not in self._confirmed and not self.policy.whole:
                 self._present.discard(id)
 

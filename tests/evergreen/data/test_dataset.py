@@ -22,7 +22,6 @@ from evergreen.data import dataset
 from evergreen.data.dataset import (
     SOURCE,
     Correction,
-    Item,
     PartWriter,
     Quarantine,
     Records,
@@ -35,11 +34,11 @@ from evergreen.data.dataset import (
     parts,
     read_quarantine,
     records,
-    schema,
     stage_records,
     staged,
     table,
 )
+from evergreen.kinds.classify.items import Item, schema
 from evergreen.media.images import Header, Inspection
 from evergreen.names import tidy
 from evergreen.workspace import Workspace
@@ -57,9 +56,9 @@ def item(image: bytes, label: str = "cat", **others: Any) -> Item:
 def written(folder: Path, items: list[Item]) -> str:
     """The hash of the batch that is now in the folder."""
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for one in items:
-            writer.add(one)
+            writer.add_row(one.row())
     assert writer.items == len(items)
     return writer.hash
 
@@ -146,14 +145,14 @@ def test_no_items_make_no_part(tmp_path: Path) -> None:
 
 def test_a_part_is_never_written_over(tmp_path: Path) -> None:
     written(tmp_path / "batch", [item(b"1")])
-    with pytest.raises(FileExistsError), PartWriter(tmp_path / "batch") as writer:
-        writer.add(item(b"2"))
+    with pytest.raises(FileExistsError), PartWriter(tmp_path / "batch", schema()) as writer:
+        writer.add_row(item(b"2").row())
     assert table([tmp_path / "batch"])["id"].to_pylist() == [item(b"1").id]
 
 
 def test_an_interrupted_batch_has_no_half_part(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), PartWriter(tmp_path) as writer:
-        writer.add(item(b"1"))
+    with pytest.raises(KeyboardInterrupt), PartWriter(tmp_path, schema()) as writer:
+        writer.add_row(item(b"1").row())
         raise KeyboardInterrupt
     assert contents(tmp_path) == {}
 
@@ -328,8 +327,8 @@ def test_a_part_says_where_its_items_came_from(tmp_path: Path) -> None:
     for number, told in enumerate(("source", "inbox", None)):
         folder = tmp_path / f"0000{number}-aaa"
         folder.mkdir()
-        with PartWriter(folder, told) as writer:
-            writer.add(item(b"a"))
+        with PartWriter(folder, schema(), told) as writer:
+            writer.add_row(item(b"a").row())
         assert origin(parts([folder])[0]) == told and table([folder]).num_rows == 1
 
 

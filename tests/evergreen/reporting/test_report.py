@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.evaluation.metrics import label_quality
-from evergreen.evaluation.mistakes import Example, Mistake, Mistakes
+from evergreen.kinds.classify.comparison import METRICS
+from evergreen.kinds.classify.metrics import label_quality
+from evergreen.kinds.classify.mistakes import Example, Mistake, Mistakes
 from evergreen.reporting.history import DataState, Event, History, Quarantined, Thumbnail, Version
 from evergreen.reporting.report import answer, figures, notes, render
 
@@ -22,14 +23,14 @@ HOSTILE = "<script>hacked=1</script><img src=x onerror=hacked=1>\"'&amp;"
 def version(number: int, accuracy: float | None = 0.9, wh_per_1000: float | None = 0.01, **others: Any) -> Version:
     around = (None, None) if accuracy is None else (accuracy - 0.02, accuracy + 0.02)
     made = Version(
-        number, WHEN + timedelta(days=number), f"{number:032x}", ("00000-a",), accuracy, *around, accuracy, *around, 500, 2.0, 0.8,
+        number, WHEN + timedelta(days=number), f"{number:032x}", ("00000-a",), {"accuracy": (accuracy, *around), "f1_macro": (accuracy, *around)}, 500, 2.0, 0.8,
         ("estimate",), 60.0, 0.7, None, wh_per_1000, 0.0, True, "there was no champion yet", None, None,
     )  # fmt: skip
     return replace(made, **others)
 
 
 def history(*versions: Version, champion: int | None = 1, **others: Any) -> History:
-    made = History("quickstart", champion, None, versions, (), (), Quarantined({}, ()), 0, None, None)
+    made = History("quickstart", champion, None, versions, (), (), Quarantined({}, ()), 0, None, None, tuple(METRICS.values()))
     return replace(made, **others)
 
 
@@ -40,7 +41,7 @@ def page(*histories: History) -> str:
 def test_the_answer_tells_what_retraining_brought_and_took() -> None:
     found = history(version(1, 0.9), version(2, 0.85), version(3, 0.95), champion=3)
     assert answer(found) == (
-        "Version 3 is in use, 95.0 % accurate: 5.0 points more than version 1, for 2 retrainings that took 4.0 ± 1.6 Wh, 1.4 gCO2e."
+        "Version 3 is in use, accuracy 95.0 %: 5.0 points better than version 1, for 2 retrainings that took 4.0 ± 1.6 Wh, 1.4 gCO2e."
     )
     assert "brought nothing better, for 4.0 ± 1.6 Wh" in answer(replace(found, champion=1))
     assert "5.0 points less than version 1" in answer(replace(found, champion=2))

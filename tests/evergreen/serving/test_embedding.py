@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 
 from evergreen.errors import EvergreenError
-from evergreen.preparation.arrays import Split
+from evergreen.kinds.classify.codec import ImageCodec
+from evergreen.kinds.classify.learner import ImageLearner
+from evergreen.preparation.arrays import open_split
 from evergreen.serving.embedding import MAX_DIMENSIONS, EmbeddingModel
-from evergreen.serving.scoring import BATCH_ITEMS, Model
+from evergreen.serving.runtime import BATCH_ITEMS
+from evergreen.serving.scoring import open_model
 from tests.tiny import NAME, Tiny
 
 pytestmark = pytest.mark.slow  # imports TensorFlow
 
 LABELS = ("one", "two", "three")
+
+
+def codec(shape: tuple[int, int, int]) -> ImageCodec:
+    return ImageCodec({"labels": LABELS, "shape": shape})
 
 
 def random_images(shape: tuple[int, int, int], items: int) -> np.ndarray:
@@ -33,18 +40,20 @@ def test_the_embedding_is_what_the_last_dense_layer_is_given(network: str, shape
     from evergreen.training.export import export
 
     model = getattr(cnn, network)(shape, len(LABELS), filters=8, augment=cnn.Augment("both", 1, 2))
-    export(model, tmp_path)
+    export(model, tmp_path, ImageLearner())
     images = random_images(shape, 5)
-    embeddings, predicted = EmbeddingModel((tmp_path / "model.onnx").read_bytes(), LABELS, shape).embed(images)
+    embeddings, predicted = EmbeddingModel((tmp_path / "model.onnx").read_bytes(), codec(shape)).embed({"images": images})
     expected = np.array(keras.Model(model.input, model.get_layer("last").input)(images), np.float32)
     np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(predicted, np.array(model(images)).argmax(axis=1))
+    np.testing.assert_array_equal(predicted.argmax(axis=1), np.array(model(images)).argmax(axis=1))
 
 
 def test_labels_are_predicted_as_by_the_model_in_use(tiny: Tiny) -> None:
-    folder, pixels = tiny.workspace.model(NAME), Split.open(tiny.workspace.splits(NAME), "test").images
-    _, predicted = EmbeddingModel.open(folder).embed(pixels)
-    np.testing.assert_array_equal(predicted, Model.open(folder).probabilities(pixels).argmax(axis=1))
+    folder, pixels = tiny.workspace.model(NAME), open_split(tiny.workspace.splits(NAME), "test")["images"]
+    _, probabilities = EmbeddingModel.open(folder).embed({"images": pixels})
+    np.testing.assert_array_equal(
+        probabilities.argmax(axis=1), open_model(folder).run({"images": pixels})["probabilities"].argmax(axis=1)
+    )
 
 
 @pytest.mark.parametrize("items", [0, 1, BATCH_ITEMS, BATCH_ITEMS + 1])
@@ -63,7 +72,7 @@ def test_a_large_embedding_is_projected_the_same_way_each_time(tmp_path: Path) -
 
     export(cnn.residual((8, 8, 1), len(LABELS), filters=80), tmp_path)  # 4 × 80 dimensions
     network, images = (tmp_path / "model.onnx").read_bytes(), random_images((8, 8, 1), 3)
-    one, other = (EmbeddingModel(network, LABELS, (8, 8, 1)).embed(images)[0] for _ in range(2))
+    one, other = (EmbeddingModel(network, codec((8, 8, 1))).embed({"images": images})[0] for _ in range(2))
     assert one.shape == (3, MAX_DIMENSIONS)
     np.testing.assert_array_equal(one, other)
 
@@ -76,12 +85,12 @@ def test_a_network_without_a_dense_layer_is_refused_in_a_line() -> None:
     graph = helper.make_graph([helper.make_node("Softmax", ["images"], ["probabilities"])], "none", [pixels], [probabilities])
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)]).SerializeToString()
     with pytest.raises(EvergreenError, match=r"no embedding; expected a graph that ends in a dense layer .* got \['Softmax'\]"):
-        EmbeddingModel(network, LABELS, (1, 1, 3))
+        EmbeddingModel(network, codec((1, 1, 3)))
 
 
 def test_what_is_no_model_is_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(EvergreenError, match="no ONNX model"):
-        EmbeddingModel(b"not a model", LABELS, (8, 8, 1))
+        EmbeddingModel(b"not a model", codec((8, 8, 1)))
     with pytest.raises(EvergreenError, match=r"there is no settings.json in the model's folder. Train first"):
         EmbeddingModel.open(tmp_path)
 

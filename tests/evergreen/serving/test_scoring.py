@@ -12,37 +12,38 @@ import pytest
 
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.media.images import BadImage
-from evergreen.preparation.arrays import Split
-from evergreen.serving.scoring import BATCH_ITEMS, Model, load
+from evergreen.preparation.arrays import open_split
+from evergreen.serving.runtime import BATCH_ITEMS, Model
+from evergreen.serving.scoring import load, open_model
 from tests.tiny import NAME, Tiny
 
 
 @pytest.fixture
 def model(tiny: Tiny) -> Model:
-    return Model.open(tiny.workspace.model(NAME))
+    return open_model(tiny.workspace.model(NAME))
 
 
 def test_a_prediction_names_the_likeliest_label_and_all_probabilities(model: Model, tiny: Tiny) -> None:
     (prediction,) = model.predict(tiny.images[:1])
-    assert model.labels == tuple("0123456789") and model.shape == (8, 8, 1)
-    assert tuple(prediction.probabilities) == model.labels
+    assert model.codec.labels == tuple("0123456789") and model.codec.shape == (8, 8, 1)
+    assert tuple(prediction.probabilities) == model.codec.labels
     assert prediction.probability == max(prediction.probabilities.values()) == prediction.probabilities[prediction.label]
     assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_encoded_images_and_prepared_pixels_give_the_same(model: Model, tiny: Tiny) -> None:
-    pixels = Split.open(tiny.workspace.splits(NAME), "test").images
-    np.testing.assert_array_equal(model.encoded_probabilities(tiny.images), model.probabilities(pixels))
+    pixels = open_split(tiny.workspace.splits(NAME), "test")["images"]
+    np.testing.assert_array_equal(model.outputs(tiny.images)["probabilities"], model.run({"images": pixels})["probabilities"])
 
 
 @pytest.mark.parametrize("items", [0, 1, BATCH_ITEMS, BATCH_ITEMS + 1])
 def test_any_number_of_images_is_taken_and_its_order_kept(model: Model, tiny: Tiny, items: int) -> None:
     images = (tiny.images * 10)[:items]
-    together = model.encoded_probabilities(images)
+    together = model.outputs(images)["probabilities"]
     assert together.shape == (items, 10) and len(model.predict(images)) == items
-    alone = [model.encoded_probabilities([image])[0] for image in images[:3]]
+    alone = [model.outputs([image])["probabilities"][0] for image in images[:3]]
     np.testing.assert_allclose(together[:3], np.array(alone).reshape(-1, 10), atol=1e-6)
-    assert model.probabilities(np.zeros((items, 8, 8, 1), np.uint8)).shape == (items, 10)
+    assert model.run({"images": np.zeros((items, 8, 8, 1), np.uint8)})["probabilities"].shape == (items, 10)
 
 
 def test_what_is_no_image_is_refused_in_a_line(model: Model) -> None:
@@ -57,7 +58,7 @@ def test_an_image_of_more_pixels_than_allowed_is_refused(model: Model, tiny: Tin
 
 
 def test_a_registered_model_is_loaded_by_alias_or_number(registered: Tiny) -> None:
-    expected = Model.open(registered.workspace.model(NAME)).predict(registered.images)
+    expected = open_model(registered.workspace.model(NAME)).predict(registered.images)
     for wanted in ("challenger", "1"):
         assert load(registered.workspace, NAME, wanted).predict(registered.images) == expected
     with pytest.raises(WrongUse, match="no version champion; expected one of 1, or an alias: challenger"):
@@ -105,8 +106,8 @@ def test_the_stored_model_brings_all_the_code_that_it_needs(registered: Tiny, tm
         import json, sys
         sys.path.insert(0, {str(code)!r})
         from pathlib import Path
-        from evergreen.serving.scoring import Model
-        model = Model.open(Path({str(code.parent / "artifacts")!r}))
+        from evergreen.serving.scoring import open_model
+        model = open_model(Path({str(code.parent / "artifacts")!r}))
         print(model.predict([sys.stdin.buffer.read()])[0].label)
         print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] in ("evergreen", "tasks", "flows")]))
     """

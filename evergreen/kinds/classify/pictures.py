@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evergreen.evaluation.metrics import Calibration, LabelQuality
+    from evergreen.kinds.classify.metrics import Calibration, LabelQuality
 
 LABEL_WIDTH = 28  # characters in a line of a label
 LABEL_LINES = 3
@@ -21,7 +21,7 @@ EXAMPLES = 6  # of each pair
 COUNTED_LABELS = 40  # with more, the confusion matrix has no room for numbers
 
 
-def learning_curve(history: list[dict[str, float]]) -> Figure:
+def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     """Loss and accuracy by epoch, on train and, where there is one, on val; and which epoch's weights were kept.
 
     Args:
@@ -50,7 +50,7 @@ def learning_curve(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def _kept_epoch(history: list[dict[str, float]]) -> int | None:
+def _kept_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
     """The first one with the lowest loss on val, and without val the last one, as `train` keeps its weights."""
     losses = [entry["val_loss"] for entry in history if entry.get("val_loss", float("nan")) == entry.get("val_loss")]
     if not losses:
@@ -62,7 +62,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Test items by actual and predicted label.
 
     Args:
-        matrix: int `(labels, labels)`, as `evergreen.evaluation.metrics.confusion`.
+        matrix: int `(labels, labels)`, as `evergreen.kinds.classify.metrics.confusion`.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
@@ -131,7 +131,7 @@ def reliability(table: Sequence[Calibration]) -> Figure:
     """How often the model was right, by how sure it was."""
     from matplotlib.figure import Figure
 
-    from evergreen.evaluation.metrics import calibration_error
+    from evergreen.kinds.classify.metrics import calibration_error
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -156,7 +156,7 @@ def commonest_mistakes(
     """The pairs of labels that are mistaken most often, each with the items of which the model was surest.
 
     Args:
-        labels, probabilities: as `evergreen.evaluation.metrics.by_label`.
+        labels, probabilities: as `evergreen.kinds.classify.metrics.by_label`.
         images: uint8 `(items, height, width, channels)`, as the network takes them.
         ids: of the items.
 

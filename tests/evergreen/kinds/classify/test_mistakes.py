@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evergreen.data.dataset import batches
-from evergreen.evaluation.mistakes import COMMONEST, PICTURES, read_mistakes
+from evergreen.kinds.classify.mistakes import COMMONEST, PICTURES, read_mistakes
 from evergreen.workspace import Workspace
 from tests.tasks.test_preprocess import add_batch, digit
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.evaluation.metrics import by_label, calibration, calibration_error, confusion, interval, quality
+from evergreen.evaluation.proportions import interval
+from evergreen.kinds.classify.metrics import by_label, calibration, calibration_error, confusion, quality
 
 NAMES = ["cat", "dog", "cow"]
 

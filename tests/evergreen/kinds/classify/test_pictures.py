@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evergreen.evaluation import pictures
-from evergreen.evaluation.metrics import calibration, confusion, label_quality
+from evergreen.kinds.classify.metrics import calibration, confusion, label_quality
 
 LABELS = {
     "two": ["no", "yes"],

@@ -15,8 +15,8 @@ from evergreen.data.inbox import PATTERN, Inbox
 from evergreen.data.skipped import Skipped
 from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.errors import WrongUse
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.names import tidy
-from evergreen.scenario.settings import Scenario
 
 log = logging.getLogger("evergreen")
 
@@ -28,7 +28,7 @@ class LabelledFiles(ABC):
         skipped: the entries that are not taken, counted.
     """
 
-    def __init__(self, scenario: Scenario, source: Source, pattern: str) -> None:
+    def __init__(self, scenario: ImageScenario, source: Source, pattern: str) -> None:
         self.scenario, self.source = scenario, source
         self.pattern = re.compile(unicodedata.normalize("NFC", pattern), re.DOTALL)
         self.skipped = Skipped()
@@ -60,7 +60,7 @@ class LabelledFiles(ABC):
             return ()
         split = self._split(groups.get("split"))
         id = hashlib.sha256(entry.data).digest() if entry.data is not None else None
-        return (Candidate(entry, id, self.renamed(label), groups.get("group"), split),)
+        return (Candidate(entry, id, self.renamed(label), groups.get("group"), split, entry.data),)
 
     def finish(self, items: int) -> None:
         """Log what was not taken, a line for each reason."""
@@ -99,7 +99,7 @@ class LabelledFiles(ABC):
 class SourceFiles(LabelledFiles):
     """The labelled files of a scenario's source, by `collect.pattern`: any label is accepted, since validate checks them all."""
 
-    def __init__(self, scenario: Scenario, source: Source) -> None:
+    def __init__(self, scenario: ImageScenario, source: Source) -> None:
         super().__init__(scenario, source, scenario.collect.pattern)
         self._example = ""  # of a name that is not taken
 
@@ -130,7 +130,7 @@ class SourceFiles(LabelledFiles):
 class InboxFiles(LabelledFiles):
     """The labelled files of an inbox, a folder a label: those with a label that the scenario doesn't know stay there."""
 
-    def __init__(self, scenario: Scenario, inbox: Inbox) -> None:
+    def __init__(self, scenario: ImageScenario, inbox: Inbox) -> None:
         super().__init__(scenario, inbox, PATTERN)
         self._inbox = inbox
         self._labels = frozenset(scenario.validation.labels)
@@ -143,4 +143,5 @@ class InboxFiles(LabelledFiles):
         return False
 
     def may_hold_items(self, entry: SourceEntry) -> bool:
+        """Any file may."""
         return True

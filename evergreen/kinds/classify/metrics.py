@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evergreen.evaluation.bootstrap import percentile_interval, resampled
+from evergreen.evaluation.proportions import interval
+
 
 @dataclass(frozen=True)
 class LabelQuality:
@@ -118,52 +121,41 @@ def calibration_error(table: Sequence[Calibration]) -> float:
     return sum(entry.items * abs(entry.confidence - entry.accuracy) for entry in table) / items
 
 
-def interval(hits: int, items: int) -> tuple[float, float]:
-    """Within which the true share lies with 95 % confidence, by Wilson's score (1927)."""
-    from scipy.stats import binomtest
+def f1_macro(hits: np.ndarray, items: np.ndarray, claims: np.ndarray) -> np.ndarray:
+    """Macro F1 by weights of the items: its mean over the labels that occur.
 
-    found = binomtest(hits, items).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    Args:
+        hits, items, claims: float `(draws, labels)`: of each label, the weight of the items that are rightly given it, that have it, and that are
+            given it.
+
+    Returns:
+        float64 `(draws,)`.
+    """
+    occurs = items > 0
+    f1 = np.divide(2 * hits, items + claims, out=np.zeros_like(hits), where=occurs & (items + claims > 0))
+    macro: np.ndarray = f1.sum(axis=1) / occurs.sum(axis=1)
+    return macro
 
 
 def f1_macro_interval(labels: np.ndarray, predicted: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Within which macro F1 lies with 95 % confidence, by the percentile bootstrap over items (Efron 1979).
+    """Within which macro F1 lies with 95 % confidence, by the percentile bootstrap over items.
 
     Args:
         labels: `(items,)`, the right ones, of any type that can be sorted.
         predicted: `(items,)`, of the same type.
-        draws: of as many items with replacement: multinomial draws of the cells of the confusion matrix that hold any.
+        draws: of as many items with replacement.
     """
-    names, places = np.unique(np.concatenate([labels, predicted]).astype(str), return_inverse=True)
-    actual, said = places[: len(labels)], places[len(labels) :]
-    cells, counts = np.unique(actual * len(names) + said, return_counts=True)
+    names, numbers = np.unique(np.concatenate([labels, predicted]).astype(str), return_inverse=True)
+    actual, given = numbers[: len(labels)], numbers[len(labels) :]
+    cells, counts = np.unique(actual * len(names) + given, return_counts=True)
     rows, columns = cells // len(names), cells % len(names)
-    drawn = np.random.default_rng(seed).multinomial(len(labels), counts / counts.sum(), size=draws)
-    is_row, is_column = (np.eye(len(names))[place] for place in (rows, columns))
-    items, claims = drawn @ is_row, drawn @ is_column
-    hits = (drawn * (rows == columns)) @ is_row
-    occurs = items > 0
-    f1 = np.divide(2 * hits, items + claims, out=np.zeros_like(hits), where=occurs)
-    macro = f1.sum(axis=1) / occurs.sum(axis=1)
-    low, high = np.quantile(macro, [0.025, 0.975])
-    return float(low), float(high)
+    is_row, is_column = (np.eye(len(names))[number] for number in (rows, columns))
 
+    def macro(weights: np.ndarray) -> np.ndarray:
+        return f1_macro((weights * (rows == columns)) @ is_row, weights @ is_row, weights @ is_column)
 
-def difference(
-    first_hits: int, first_items: int, second_hits: int, second_items: int, *, level: float
-) -> tuple[float, float, float]:
-    """The first share less the second, with its interval at a confidence of 1 - `level`: Newcombe's, made of the two Wilson intervals
-    (Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10). Both have items."""
-    from scipy.stats import binomtest
-
-    shares, below, above = [], [], []
-    for hits, items in ((first_hits, first_items), (second_hits, second_items)):
-        found = binomtest(hits, items).proportion_ci(confidence_level=1 - level, method="wilson")
-        shares.append(hits / items)
-        below.append(hits / items - found.low)
-        above.append(found.high - hits / items)
-    apart = shares[0] - shares[1]
-    return apart, apart - float(np.hypot(below[0], above[1])), apart + float(np.hypot(above[0], below[1]))
+    _, drawn = resampled(macro, counts, draws=draws, seed=seed)
+    return percentile_interval(drawn)
 
 
 def _share(hits: int, items: int) -> tuple[float | None, float | None, float | None]:

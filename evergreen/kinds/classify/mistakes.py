@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evergreen import figures
 from evergreen.data.dataset import iter_images, iter_parts
-from evergreen.evaluation.metrics import LabelQuality, label_quality
+from evergreen.kinds.classify.metrics import LabelQuality, label_quality
 
 COMMONEST = 6  # pairs of labels shown
 PICTURES = 4  # of each pair
@@ -136,3 +137,16 @@ def _items(
     for id, image in iter_images(folders, ids):
         found[id] = (sources.get(id, ""), thumbnail(image))
     return found
+
+
+def rendered(mistakes: Mistakes) -> str:
+    """The results as a section of the report, in HTML. Jinja2 escapes every name."""
+    from jinja2 import Environment, StrictUndefined
+
+    def percent(value: float, low: float | None = None, high: float | None = None) -> str:
+        return figures.percent(value, low, high).partition(" (")[0]
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "count": figures.count}
+    template = Path(__file__).with_name("mistakes.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(m=mistakes)

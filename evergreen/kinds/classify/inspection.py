@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from evergreen.data.collecting.base import Candidate
-from evergreen.data.dataset import iter_deep, record_range, recorded_range
 from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.kinds.classify.items import Item, iter_deep, record_range, recorded_range, schema
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
 from evergreen.media.images import BadImage, Inspection, PixelRange
 from evergreen.media.isolated import Inspectors, Verdict
-from evergreen.scenario.settings import Scenario
 
 log = logging.getLogger("evergreen")
 
@@ -27,10 +29,13 @@ class ImageInspection:
     Attributes:
         pixel_range: with which deep images are read; None until one is met, and in data sets that were started before there were ranges.
         deep: images of more than 8 bits a value among those added.
+        added: images that were added.
     """
 
+    noun = "image"
+
     def __init__(
-        self, scenario: Scenario, folders: Sequence[Path], source: Source, may_hold_items: Callable[[SourceEntry], bool]
+        self, scenario: ImageScenario, folders: Sequence[Path], source: Source, may_hold_items: Callable[[SourceEntry], bool]
     ) -> None:
         """
         Args:
@@ -40,7 +45,8 @@ class ImageInspection:
         """
         self.scenario, self.folders, self.source = scenario, folders, source
         self.pixel_range = recorded_range(folders)
-        self.deep = 0
+        self.deep = self.added = 0
+        self.schema = schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None
         self._inspectors = Inspectors(scenario.collect.max_pixels)
@@ -59,15 +65,31 @@ class ImageInspection:
         Raises:
             DataRefused: with the scenario's range deep images reach too few levels.
         """
-        images = [candidate.entry.data for candidate in candidates if candidate.entry.data is not None]
+        images = [candidate.content for candidate in candidates if candidate.content is not None]
         if not self._is_chosen and any(may_be_deep(image) for image in images):
             self._choose_range()
         return self._inspectors.submit(images, self.pixel_range)
 
-    def added(self, inspection: Inspection) -> None:
+    def row(self, candidate: Candidate, inspection: Inspection, collected_at: datetime) -> tuple[Any, ...]:
+        """The image with its label and what inspection has found."""
+        assert candidate.id is not None and candidate.content is not None
         self.deep += inspection.header.deep
+        self.added += 1
+        return Item(
+            candidate.id.hex(), candidate.content, candidate.label, candidate.group, candidate.split, candidate.entry.name,
+            collected_at, inspection,
+        ).row()  # fmt: skip
+
+    def summary(self) -> str:
+        """How deep images are read."""
+        if not self.deep or self.pixel_range is None:
+            return ""
+        others = self.added - self.deep
+        mixed = f" of {self.deep:,} new items; the other {others:,} have 8 bits and stay as they are" if others else ""
+        return f"Values from {self.pixel_range.low:.10g} (black) to {self.pixel_range.high:.10g} (white) are read{mixed}."
 
     def record(self, folder: Path) -> None:
+        """Write the range of deep images, if this batch brings the first of them."""
         if self.deep and self.pixel_range and not self._is_recorded:
             record_range(folder, self.pixel_range)
 

@@ -1,0 +1,79 @@
+"""How items are allocated to splits, and one split of them, as the parts of a kind get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+NONE = -1
+
+# Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one. Withdrawn items
+# are allocated like all others, so that no other item's split changes, and taken out afterwards. Of a series: between two splits that are cut by
+# time, and too early to have what comes before it.
+REASONS = ("looks-like-train", "looks-like-val", "looks-like-test", "group-in-train", "group-in-val", "group-in-test",
+           "links-two-splits", "withdrawn", "time-gap", "without-history")  # fmt: skip
+GROUP_IN, BETWEEN, WITHDRAWN, TIME_GAP, WITHOUT_HISTORY = 3, 6, 7, 8, 9
+
+BLOCK_BYTES = 16 * 2**20  # of an array's file that are read at a time
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in a file without a header, which is read in blocks: mapped, its pages would count as this process' memory."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order, some at a time."""
+        row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        at_once = max(1, BLOCK_BYTES // row_bytes)
+        with open(self.path, "rb") as file:
+            for start in range(0, self.shape[0], at_once):
+                rows = min(at_once, self.shape[0] - start)
+                yield np.frombuffer(file.read(rows * row_bytes), self.dtype).reshape(rows, *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The split of each item.
+
+    Attributes:
+        split: int8 `(items,)`: the index in `SPLITS`; -1 where the item is left out.
+        cluster: int32 `(items,)`: the number of its cluster's first item.
+        left_out: int8 `(items,)`: the index in `REASONS`; -1 where the item has a split.
+        similar: for each batch, the cosine from which items were taken for look-alikes; None where none were looked for.
+    """
+
+    split: np.ndarray
+    cluster: np.ndarray
+    left_out: np.ndarray
+    similar: list[float | None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The items of one split.
+
+    Attributes:
+        name: `train`, `val` or `test`.
+        arrays: by name, `(items, …)` each, mapped from their files; what they hold, the kind's contract says.
+        facts: what holds for all splits and the kind's contract has written beside them, such as the names of the labels.
+    """
+
+    name: str
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
