@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-dev  ## check style and types
 
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-check: lint  ## lint, type check and the unit tests that are fast, in less than a minute
+check: lint  ## lint, type check and the unit tests that are fast, in about a minute
 	$(PYTEST) -q -m "not (slow or servers or browser)" tests/evergreen tests/test_*.py
 
 test: lint  ## set up where needed; lint, type check and all tests
