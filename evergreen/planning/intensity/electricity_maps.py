@@ -47,5 +47,7 @@ class ElectricityMaps:
     def _points(self, answer: Any) -> Points:
         other = next((row["zone"] for row in answer["data"] if row.get("zone", self.zone) != self.zone), None)
         if other is not None:
-            raise NoIntensity("Electricity Maps told another zone", expected=self.zone, received=other, fix="Correct the zone.")
+            raise NoIntensity(
+                "Electricity Maps answered for another zone", expected=self.zone, received=other, fix="Correct the zone."
+            )
         return {moment_of(row["datetime"]): value_of(row["carbonIntensity"]) for row in answer["data"]}

@@ -93,7 +93,7 @@ class IntensitySeries:
             )
         if step % self.step:
             raise WrongUse(
-                f"an intensity in steps of {self.step} can't be told in steps of {step}",
+                f"an intensity in steps of {self.step} can't be given in steps of {step}",
                 expected="a step that divides the other", fix="Take another step.",
             )  # fmt: skip
         means = self.as_pandas().resample(step, origin="epoch").mean()

@@ -12,6 +12,6 @@ MONDAY = datetime(2020, 6, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-def told(found: IntensitySeries) -> list[float | None]:
+def values_of(found: IntensitySeries) -> list[float | None]:
     """Its values, None where unknown."""
     return [None if np.isnan(value) else float(value) for value in found.intensity_gco2e_per_kwh]

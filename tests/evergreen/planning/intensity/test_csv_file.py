@@ -11,7 +11,7 @@ import pytest
 from evergreen.errors import WrongUse
 from evergreen.planning.intensity.csv_file import CsvFile, read_csv
 from evergreen.planning.intensity.series import HALF_HOUR
-from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, told
+from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, values_of
 
 
 @pytest.fixture
@@ -28,23 +28,23 @@ def written(tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_file_is_read_as_half_hours(written: Callable[..., Path]) -> None:
     found = read_csv(written("2020-06-01 00:00:00,100", "2020-06-01T00:30:00Z,110.5", "2020-06-01 03:00+02:00,120"), zone="DE")
-    assert told(found) == [100, 110.5, 120]
+    assert values_of(found) == [100, 110.5, 120]
     assert (found.start, found.step, found.zone, found.source) == (MONDAY, HALF_HOUR, "DE", "grid.csv")
 
 
 def test_a_step_that_changes_inside_the_file_becomes_even(written: Callable[..., Path]) -> None:
     lines = [f"2020-06-01 {minutes // 60:02}:{minutes % 60:02},{minutes}" for minutes in (0, 30, 60, 75, 90, 105, 120, 150)]
-    assert told(read_csv(written(*lines), zone="GB")) == [0, 30, 60, 90, 120, 150]
+    assert values_of(read_csv(written(*lines), zone="GB")) == [0, 30, 60, 90, 120, 150]
 
 
 def test_where_no_row_stands_at_a_steps_start_the_mean_of_those_within_it_is_taken(written: Callable[..., Path]) -> None:
     lines = ["2020-06-01 00:00,1", "2020-06-01 00:30,2", "2020-06-01 01:10,4", "2020-06-01 01:20,6", "2020-06-01 01:30,3"]
-    assert told(read_csv(written(*lines), zone="GB")) == [1, 2, 5, 3]
+    assert values_of(read_csv(written(*lines), zone="GB")) == [1, 2, 5, 3]
 
 
 def test_an_hourly_row_is_of_the_whole_hour(written: Callable[..., Path]) -> None:
     lines = ["2020-06-01 00:00,1", "2020-06-01 01:00,2", "2020-06-01 02:00,", "2020-06-01 03:00,4", "2020-06-01 04:00,5"]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, 1, 2, 2, None, None, 4, 4, 5]
+    assert values_of(read_csv(written(*lines), zone="DE")) == [1, 1, 2, 2, None, None, 4, 4, 5]
 
 
 @pytest.mark.parametrize("unknown", ["", "NaN", "nan", " "])
@@ -56,12 +56,12 @@ def test_what_is_not_known_and_what_is_missing_is_unknown_and_never_0(written: C
         "2020-06-01 02:00,4",
         "2020-06-01 02:30,4",
     ]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, None, 3, None, 4, 4]
+    assert values_of(read_csv(written(*lines), zone="DE")) == [1, None, 3, None, 4, 4]
 
 
 def test_rows_may_come_in_any_order_and_twice(written: Callable[..., Path]) -> None:
     lines = ["2020-06-01 01:00,3", "2020-06-01 00:00,1", "2020-06-01 00:30,2", "", "2020-06-01 01:00,5"]
-    assert told(read_csv(written(*lines), zone="DE")) == [1, 2, 4]
+    assert values_of(read_csv(written(*lines), zone="DE")) == [1, 2, 4]
 
 
 def local_rows(first: datetime, hours: list[float]) -> list[str]:
@@ -72,12 +72,12 @@ def local_rows(first: datetime, hours: list[float]) -> list[str]:
 def test_the_hour_that_the_clocks_repeat_in_autumn_is_two_hours(written: Callable[..., Path]) -> None:
     path = written(*local_rows(datetime(2020, 10, 25), [0, 0.5, 1, 1.5, 2, 2.5, 2, 2.5, 3, 3.5]))
     found = read_csv(path, zone="DE", time_zone="Europe/Berlin")
-    assert told(found) == list(range(10)) and found.start == datetime(2020, 10, 24, 22, tzinfo=UTC)
+    assert values_of(found) == list(range(10)) and found.start == datetime(2020, 10, 24, 22, tzinfo=UTC)
 
 
 def test_the_hour_that_the_clocks_leave_out_in_spring_is_no_gap(written: Callable[..., Path]) -> None:
     path = written(*local_rows(datetime(2020, 3, 29), [0.5, 1, 1.5, 3, 3.5]))
-    assert told(read_csv(path, zone="DE", time_zone="Europe/Berlin")) == list(range(5))
+    assert values_of(read_csv(path, zone="DE", time_zone="Europe/Berlin")) == list(range(5))
 
 
 def test_a_time_that_its_zones_clocks_never_showed_is_refused_with_its_line(written: Callable[..., Path]) -> None:
@@ -91,7 +91,7 @@ def test_a_time_that_its_zones_clocks_never_showed_is_refused_with_its_line(writ
 def test_a_wall_clocks_file_that_is_taken_for_utc_is_read_with_a_mean_and_a_gap(written: Callable[..., Path]) -> None:
     autumn = read_csv(written(*local_rows(datetime(2020, 10, 25), [1.5, 2, 2.5, 2, 2.5, 3])), zone="DE")
     spring = read_csv(written(*local_rows(datetime(2020, 3, 29), [0.5, 1, 1.5, 3, 3.5])), zone="DE")
-    assert told(autumn) == [0, 2, 3, 5] and told(spring) == [0, 1, 2, None, None, 3, 4]
+    assert values_of(autumn) == [0, 2, 3, 5] and values_of(spring) == [0, 1, 2, None, None, 3, 4]
 
 
 @pytest.mark.parametrize(

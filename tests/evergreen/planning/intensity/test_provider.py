@@ -6,13 +6,13 @@ import pytest
 
 from evergreen.errors import WrongUse
 from evergreen.planning.intensity.provider import Constant
-from tests.evergreen.planning.intensity import HOUR, MONDAY, told
+from tests.evergreen.planning.intensity import HOUR, MONDAY, values_of
 
 NAN = float("nan")
 
 
 def test_a_constant_is_the_same_at_any_hour() -> None:
-    assert told(Constant(380, "DE").history(MONDAY, MONDAY + 2 * HOUR)) == [380] * 4
+    assert values_of(Constant(380, "DE").history(MONDAY, MONDAY + 2 * HOUR)) == [380] * 4
 
 
 @pytest.mark.parametrize("value", [-1.0, NAN, float("inf")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evergreen.errors import WrongUse
 from evergreen.planning.intensity.series import HALF_HOUR, IntensitySeries
-from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, told
+from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, values_of
 
 NAN = float("nan")
 
@@ -22,29 +22,29 @@ def series(*values: float, start: datetime = MONDAY, step: timedelta = HALF_HOUR
 
 def test_of_the_past_only_steps_that_have_ended_are_known() -> None:
     grid = series(1, 2, 3)
-    assert told(grid.known_by(MONDAY + timedelta(minutes=59))) == [1]
-    assert told(grid.known_by(MONDAY + timedelta(minutes=60))) == [1, 2]
-    assert told(grid.known_by(MONDAY - DAY)) == []
-    assert told(grid.known_by(MONDAY + DAY)) == [1, 2, 3]
+    assert values_of(grid.known_by(MONDAY + timedelta(minutes=59))) == [1]
+    assert values_of(grid.known_by(MONDAY + timedelta(minutes=60))) == [1, 2]
+    assert values_of(grid.known_by(MONDAY - DAY)) == []
+    assert values_of(grid.known_by(MONDAY + DAY)) == [1, 2, 3]
 
 
 def test_a_part_of_a_series_begins_with_its_first_whole_step() -> None:
     part = series(1, 2, 3, 4).between(MONDAY + timedelta(minutes=10), MONDAY + timedelta(minutes=90))
-    assert told(part) == [2, 3] and part.start == MONDAY + HALF_HOUR
+    assert values_of(part) == [2, 3] and part.start == MONDAY + HALF_HOUR
 
 
 def test_a_short_gap_is_filled_by_a_straight_line_and_a_long_one_stays_unknown() -> None:
     grid = series(NAN, 1, NAN, NAN, 4, *[NAN] * 7, 5, NAN)
-    assert told(grid.interpolated(3 * HOUR)) == [None, 1, 2, 3, 4, *[None] * 7, 5, None]
-    assert told(grid)[2] is None  # and the series itself is as it was
-    assert None not in told(grid.interpolated(3.5 * HOUR))[1:-1]
+    assert values_of(grid.interpolated(3 * HOUR)) == [None, 1, 2, 3, 4, *[None] * 7, 5, None]
+    assert values_of(grid)[2] is None  # and the series itself is as it was
+    assert None not in values_of(grid.interpolated(3.5 * HOUR))[1:-1]
 
 
 def test_steps_can_be_joined_to_means_and_cut_to_equals() -> None:
-    assert told(series(1, 3, 5, NAN).with_step(HOUR)) == [2, 5]
-    assert told(series(1, 3, step=HOUR).with_step(HALF_HOUR)) == [1, 1, 3, 3]
-    assert told(series(1, 3, 5, start=MONDAY + HALF_HOUR).with_step(HOUR)) == [1, 4]
-    with pytest.raises(WrongUse, match="in steps of 0:30:00 can't be told in steps of 0:45:00"):
+    assert values_of(series(1, 3, 5, NAN).with_step(HOUR)) == [2, 5]
+    assert values_of(series(1, 3, step=HOUR).with_step(HALF_HOUR)) == [1, 1, 3, 3]
+    assert values_of(series(1, 3, 5, start=MONDAY + HALF_HOUR).with_step(HOUR)) == [1, 4]
+    with pytest.raises(WrongUse, match="in steps of 0:30:00 can't be given in steps of 0:45:00"):
         series(1).with_step(timedelta(minutes=45))
 
 

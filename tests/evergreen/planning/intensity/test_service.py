@@ -19,11 +19,11 @@ from evergreen.planning.intensity.electricity_maps import ElectricityMaps
 from evergreen.planning.intensity.great_britain import GreatBritain
 from evergreen.planning.intensity.provider import NoIntensity
 from evergreen.planning.intensity.series import HALF_HOUR
-from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, told
+from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, values_of
 
 
 class Service:
-    """A server on loopback that answers as told: `answers` are statuses, bytes, "hang" or "drip"; the last one goes on for ever.
+    """A server on loopback that answers as it is set to: `answers` are statuses, bytes, "hang" or "drip"; the last one goes on for ever.
 
     Without answers it tells half hours, or hours, of the intensity 100, 101, … of what it is asked for.
     """
@@ -144,7 +144,7 @@ def test_what_was_answered_is_not_asked_again(provider: ElectricityMaps | GreatB
     asked = len(service.asked)
     service.answers = [500]
     again = provider.history(MONDAY + HOUR, MONDAY + DAY)  # another part of it
-    assert len(service.asked) == asked and told(again) == told(first.between(MONDAY + HOUR, MONDAY + DAY))
+    assert len(service.asked) == asked and values_of(again) == values_of(first.between(MONDAY + HOUR, MONDAY + DAY))
 
 
 def test_half_a_cached_answer_is_asked_for_again(
@@ -153,7 +153,7 @@ def test_half_a_cached_answer_is_asked_for_again(
     first = provider.history(MONDAY, MONDAY + DAY)
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(kept.read_bytes()[:100])
-    assert told(provider.history(MONDAY, MONDAY + DAY)) == told(first)
+    assert values_of(provider.history(MONDAY, MONDAY + DAY)) == values_of(first)
 
 
 @pytest.mark.parametrize("failure", [429, 500, 502, 503, 504])
@@ -164,7 +164,7 @@ def test_a_failure_that_passes_is_no_failure(provider: ElectricityMaps | GreatBr
         else "/intensity/2020-06-01T00:00Z/2020-06-02T00:00Z"
     )
     service.answers = [failure, failure, truth]
-    assert told(provider.history(MONDAY, MONDAY + HOUR))[0] == 100  # and an hour that 429 may ask for is not waited
+    assert values_of(provider.history(MONDAY, MONDAY + HOUR))[0] == 100  # and an hour that 429 may ask for is not waited
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_a_value_that_makes_no_sense_is_unknown_and_the_others_are_kept(
         row = '{"from": "2020-06-01T%s:00Z", "intensity": {"actual": %s}}'
     rows = [row % (hour, given) for hour, given in (("00", "200"), ("01", value), ("02", "300"))]
     service.answers = [f'{{"data": [{", ".join(rows)}]}}'.encode()]
-    found = told(provider.history(MONDAY, MONDAY + DAY))
+    found = values_of(provider.history(MONDAY, MONDAY + DAY))
     assert [found[0], found[-1]] == [200, 300] and set(found[1:-1]) == {None}
 
 
 def test_another_zone_than_asked_for_is_refused(service: Service, tmp_path: Path) -> None:
     service.answers = [b'{"data": [{"zone": "FR", "datetime": "2020-06-01T00:00Z", "carbonIntensity": 5}]}']
-    with pytest.raises(NoIntensity, match="told another zone; expected DE; got 'FR'"):
+    with pytest.raises(NoIntensity, match="answered for another zone; expected DE; got 'FR'"):
         ElectricityMaps("DE", tmp_path, service.url).history(MONDAY, MONDAY + DAY)
 
 
@@ -252,4 +252,4 @@ def test_without_a_token_nothing_is_asked(service: Service, tmp_path: Path, monk
 
 def test_a_cache_that_cannot_be_written_is_done_without(service: Service, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert told(GreatBritain(tmp_path / "file" / "cache", service.url).history(MONDAY, MONDAY + HOUR))
+    assert values_of(GreatBritain(tmp_path / "file" / "cache", service.url).history(MONDAY, MONDAY + HOUR))
