@@ -1,14 +1,14 @@
-"""What waiting for a clean hour saves: the published experiment of 2020 ("Let's Wait Awhile", Wiesner et al., Middleware 2021) again,
-for Germany and Great Britain, and with a forecast from the past alone.
+"""What waiting for a clean hour saves: the published experiment of 2020 ("Let's Wait Awhile", Wiesner et al., Middleware 2021)
+again, for Germany and Great Britain, and with a forecast from the past alone.
 
 `python -m bench.carbon` measures both countries; `python bench/carbon.py FILE [--json]` any CSV file of a year (see
-`evergreen.planning.intensity.csv_file.read_csv`). All figures are savings in percent of the emissions of starting at once, of jobs of constant power, by
-average intensity at the place of the grid (location-based). They tell nothing of marginal emissions.
+`evergreen.planning.intensity.csv_file.read_csv`). All figures are savings in percent of the emissions of starting at once, of
+jobs of constant power, by average intensity at the place of the grid (location-based). They tell nothing of marginal emissions.
 
 Without a prefix the forecast is the published one: the truth with normal noise of 5 % of the mean, which looks into the future.
-`perfect_` is the truth itself. `past_only_` is `evergreen.planning.start`, asked anew every half hour until the job runs, as a scheduled
-run could; `past_only_half_way_` asks half-way to the hour that was planned last and then at that hour, as Evergreen's scheduled runs do;
-`past_only_once_` asks once, at arrival.
+`perfect_` is the truth itself. `past_only_` is `evergreen.planning.start`, asked anew every half hour until the job runs, as a
+scheduled run could; `past_only_half_way_` asks half-way to the hour that was planned last and then at that hour, as Evergreen's
+scheduled runs do; `past_only_once_` asks once, at arrival.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Job:
 
 
 def next_workday(end: datetime) -> datetime:
-    """The deadline of a job that would end at `end` if it started at once: then, if people are there to see it, else the next 9:00 of
-    a working day. As published, what would end on Friday evening has until Saturday 9:00, and only what would end on the weekend
-    itself until Monday."""
+    """The deadline of a job that would end at `end` if it started at once: then, if people are there to see it, else the next
+    9:00 of a working day. As published, what would end on Friday evening has until Saturday 9:00, and only what would end on
+    the weekend itself until Monday."""
     opening = end.replace(hour=0, minute=0) + OPENS
     if end.weekday() < 5:
         closing = opening - OPENS + CLOSES
@@ -77,7 +77,8 @@ def semi_weekly(end: datetime) -> datetime:
 
 
 def jobs(series: IntensitySeries, year: int, rule: Callable[[datetime], datetime], dice: Generator) -> list[Job]:
-    """The published experiment's: spread at random over the year's working days and their hours, those that the series covers."""
+    """The published experiment's: spread at random over the year's working days and their hours, those that the series
+    covers."""
     days = [day for day in (datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(366)) if day.year == year]
     days = [day for day in days if day.weekday() < 5]
     counts = dice.multinomial(JOBS, [1 / len(days)] * len(days))
@@ -135,7 +136,8 @@ def decided_anew(ahead: Ahead, interruptible: bool) -> Callable[[Job], np.ndarra
 
 
 def decided_half_way(ahead: Ahead) -> Callable[[Job], np.ndarray]:
-    """Half hours where it is decided anew half-way to the planned start, as `evergreen.planning.waiting.when` does, for work that cannot pause."""
+    """Half hours where it is decided anew half-way to the planned start, as `evergreen.planning.waiting.when` does, for work
+    that cannot pause."""
 
     def ran(job: Job) -> np.ndarray:
         now = job.arrival

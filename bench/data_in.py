@@ -14,27 +14,6 @@ from pathlib import Path
 
 from bench.report import Row, fresh_checkout, median, peak_bytes, report, samples, seconds
 
-STAGES = """
-import sys
-from evergreen.workspace import Workspace
-from evergreen.environment import configure
-from tasks import collect, validate, version, preprocess
-from tasks.stage import Run
-import time, json
-configure(Workspace.find())
-with Run.of("cifar10") as run:
-    spent = {}
-    def go(stage, *earlier):
-        outcome = stage.perform(run.scenario, run.workspace, *earlier)
-        spent[stage.name] = outcome.seconds
-        return outcome.result
-    collection = go(collect.stage)
-    go(validate.stage, collection)
-    go(version.stage, collection)
-    go(preprocess.stage)
-print(json.dumps(spent))
-"""
-
 
 def bare_loop(archive: Path) -> None:
     import cv2
@@ -59,32 +38,38 @@ def ours(archive_folder: Path, checksum: str | None = None) -> tuple[float, int,
             scenario = checkout / "scenarios" / "cifar10.yaml"
             scenario.write_text(re.sub(r"sha256: \S+", f"sha256: {checksum}", scenario.read_text()))
         environment = os.environ | {"EVERGREEN_ROOT": str(checkout), "EVERGREEN_SAMPLES": str(archive_folder)}
-        peak = 0
+        peak, output = 0, ""
 
         def run() -> None:
             nonlocal peak, output
             process = subprocess.Popen(
-                [sys.executable, "-c", STAGES], cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-m", "bench.data_stages", "cifar10"],
+                cwd=checkout,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             peak = peak_bytes(process.pid)
             output, _ = process.communicate()
             if process.returncode:
                 raise SystemExit("the stages failed")
 
-        output = ""
         return seconds(run), peak, json.loads(output.splitlines()[-1])
 
 
 def rows() -> list[Row]:
     folder = samples()
     archive = folder / "cifar10.tar.gz"
-    rival, mine, peaks, stages = [], [], [], {}
+    rival: list[float] = []
+    mine: list[float] = []
+    peaks: list[float] = []
+    stages: dict[str, float] = {}
     for _ in range(3):
         rival.append(seconds(lambda: bare_loop(archive)))
         wall, peak, stages = ours(folder)
         mine.append(wall)
         peaks.append(peak)
-    ratio, peak_mb = median(mine) / median(rival), median([float(peak) for peak in peaks]) / 1e6
+    ratio, peak_mb = median(mine) / median(rival), median(peaks) / 1e6
     shares = ", ".join(f"{name} {value:.1f} s" for name, value in stages.items())
     return [
         Row(

@@ -1,5 +1,5 @@
-"""Peak memory of collect + validate + version + preprocess for 600,000 images: CIFAR-10's JPEGs ten times, under new names and with
-pixels of their own. Takes some minutes, and is no part of `make bench`."""
+"""Peak memory of collect + validate + version + preprocess for 600,000 images: CIFAR-10's JPEGs ten times, under new names and
+with pixels of their own. Takes some minutes, and is no part of `make bench`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def ten_times(archive: Path, folder: Path) -> Path:
             if not file:
                 continue
             image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+            assert image is not None
             for copy in range(10):
                 shifted = np.roll(image, copy, axis=1) if copy % 2 else cv2.flip(np.roll(image, copy, axis=0), 1)
-                data = cv2.imencode(".jpg", cv2.add(shifted, copy))[1].tobytes()
+                data = cv2.imencode(".jpg", cv2.add(shifted, np.full_like(shifted, copy)))[1].tobytes()
                 info = tarfile.TarInfo(member.name.replace(".jpg", f"-{copy}.jpg"))
                 info.size = len(data)
                 larger.addfile(info, io.BytesIO(data))

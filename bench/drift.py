@@ -1,8 +1,8 @@
 """Drift on CIFAR-10: how often it is found where there is none, and how often where there is, from 500 items.
 
-A network learns nine of the ten labels; the tenth, frog, is the class that it has never seen. The reference is 4,000 held-out items
-(val and test), and every draw of 500 is from the 9,400 others, without replacement. Beside it, the same draws against another
-reference each, and against one of train items, to see what overfitting does.
+A network learns nine of the ten labels; the tenth, frog, is the class that it has never seen. The reference is 4,000 held-out
+items (val and test), and every draw of 500 is from the 9,400 others, without replacement. Beside it, the same draws against
+another reference each, and against one of train items, to see what overfitting does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -22,16 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report import Row, environment, fresh_checkout, samples, show
-from bench.trained import PREPARE, trained
-from evergreen.evaluation.metrics import interval
-from evergreen.monitoring.drift import FEATURES, PROPERTIES, Drift, Observations, compare, held_out, observe, reference
+from bench.trained import bring_in, trained
+from evergreen.evaluation.proportions import interval
+from evergreen.kinds.classify.contract import ImageContract
+from evergreen.monitoring.drift import Drift, Observations, compare, held_out, observe, reference
+from evergreen.scenario.loading import load_scenario
 from evergreen.serving.embedding import EmbeddingModel
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAME, UNSEEN = "cifar10", "frog"
+NAME, UNSEEN, CONTRACT = "cifar10", "frog", ImageContract()
 ALPHA = 0.05
 DRAWN_ITEMS = 500
 ALTERED_ITEMS = 2_000  # of the pool, for each severity; each draw takes 500 of them
@@ -40,14 +41,14 @@ SEED = 7
 
 
 @dataclass(frozen=True)
-class Kind:
+class Shift:
     """One way to drift.
 
     Attributes:
         name, unit: of the severity, for people.
         severities: from the mildest.
-        alter: pixels uint8 `(height, width, 3)` RGB and a severity to an encoded image; None for the unseen class, whose severity is
-            its share of the draw.
+        alter: pixels uint8 `(height, width, 3)` RGB and a severity to an encoded image; None for the unseen class, whose
+            severity is its percentage of the draw.
         asked: the severity that must be found.
     """
 
@@ -92,11 +93,11 @@ def encoded(pixels: np.ndarray, suffix: str = ".png", settings: Sequence[int] = 
     return bytes(cv2.imencode(suffix, pixels[..., ::-1], list(settings))[1])
 
 
-KINDS = (
-    Kind("blur", "standard deviation, pixels", (0.25, 0.3, 0.35, 0.4, 0.5, 1), blur, 1),
-    Kind("darkening", "% of the light lost", (1, 3, 5, 10, 20, 40), darken, 40),
-    Kind("JPEG", "quality", (90, 80, 70, 50, 30, 10), compress, 10),
-    Kind("unseen class", "% of the items", (2, 5, 10, 15, 20, 30, 100), None, 100),
+SHIFTS = (
+    Shift("blur", "standard deviation, pixels", (0.25, 0.3, 0.35, 0.4, 0.5, 1), blur, 1),
+    Shift("darkening", "% of the light lost", (1, 3, 5, 10, 20, 40), darken, 40),
+    Shift("JPEG", "quality", (90, 80, 70, 50, 30, 10), compress, 10),
+    Shift("unseen class", "% of the items", (2, 5, 10, 15, 20, 30, 100), None, 100),
 )
 
 
@@ -108,8 +109,7 @@ def without_unseen(folder: Path) -> Workspace:
     scenario.write_text(
         text.replace(f"{UNSEEN}, ", "").replace("(?P<label>[^/]+)", f"(?P<label>(?!{UNSEEN})[^/]+)"), encoding="utf-8"
     )
-    told = environment(checkout) | {"EVERGREEN_SAMPLES": str(samples())}
-    subprocess.run([sys.executable, "-c", PREPARE, NAME], cwd=checkout, env=told, check=True, capture_output=True)
+    bring_in(NAME, checkout, environment(checkout) | {"EVERGREEN_SAMPLES": str(samples())})
     trained(NAME, Workspace(checkout), filters=16, epochs=5)
     return Workspace(checkout)
 
@@ -140,7 +140,8 @@ class Bench:
     @classmethod
     def of(cls, workspace: Workspace) -> Bench:
         model = EmbeddingModel.open(workspace.model(NAME))
-        everything = reference(workspace, NAME, model, most_items=sys.maxsize)
+        scenario = load_scenario(workspace.scenarios, NAME)
+        everything = reference(scenario, workspace, model, most_items=sys.maxsize)
         return cls(workspace, model, everything, np.random.default_rng(SEED).permutation(len(everything)))
 
     @property
@@ -153,8 +154,8 @@ class Bench:
         from evergreen.media.images import decode
 
         ids = held_out(self.workspace, NAME)["id"].to_pylist()
-        wanted = [ids[place] for place in self.order[REFERENCE_ITEMS : REFERENCE_ITEMS + ALTERED_ITEMS]]
-        return [decode(image, 3) for _, image in iter_images(batches(self.workspace, NAME), wanted)]
+        chosen = [ids[row] for row in self.order[REFERENCE_ITEMS : REFERENCE_ITEMS + ALTERED_ITEMS]]
+        return [decode(image, 3) for _, image in iter_images(batches(self.workspace, NAME), chosen)]
 
     def train_reference(self) -> Observations:
         """What the reference is not: items that the network learned from."""
@@ -165,7 +166,7 @@ class Bench:
         items = pq.read_table(self.workspace.splits(NAME) / "items.parquet", filters=[("split", "=", "train")])
         taken = np.random.default_rng(SEED).choice(len(items), REFERENCE_ITEMS, replace=False)
         ids = items.take(taken)["id"].to_pylist()
-        return observe(self.model, (image for _, image in iter_images(batches(self.workspace, NAME), ids)))
+        return observe(self.model, CONTRACT, (image for _, image in iter_images(batches(self.workspace, NAME), ids)))
 
 
 def without_drift(bench: Bench, draws: int, known: Observations | None) -> list[Drift]:
@@ -184,29 +185,29 @@ def without_drift(bench: Bench, draws: int, known: Observations | None) -> list[
     return found
 
 
-def detection(bench: Bench, kind: Kind, draws: int, pixels: Sequence[np.ndarray], unseen: Observations) -> list[Cell]:
+def detection(bench: Bench, shift: Shift, draws: int, pixels: Sequence[np.ndarray], unseen: Observations) -> list[Cell]:
     """One cell a severity."""
     cells = []
-    for severity in kind.severities:
-        if kind.alter:
-            new = observe(bench.model, (kind.alter(image, severity) for image in pixels))
+    for severity in shift.severities:
+        if shift.alter:
+            new = observe(bench.model, CONTRACT, (shift.alter(image, severity) for image in pixels))
         found = []
         for number in range(draws):
             random = np.random.default_rng((SEED, number))
-            if kind.alter:
+            if shift.alter:
                 drawn = new.take(random.choice(len(new), DRAWN_ITEMS, replace=False))
             else:
                 strange = round(DRAWN_ITEMS * severity / 100)
                 usual = random.choice(bench.order[REFERENCE_ITEMS:], DRAWN_ITEMS - strange, replace=False)
                 drawn = together(bench.everything.take(usual), unseen.take(random.choice(len(unseen), strange, replace=False)))
             found.append(compare(bench.known, drawn, alpha=ALPHA))
-            progress(f"{kind.name} {severity:g}", number, draws)
+            progress(f"{shift.name} {severity:g}", number, draws)
         cells.append(
             Cell(
                 severity,
                 draws,
                 sum(drift.drifted for drift in found),
-                times(found, PROPERTIES),
+                times(found, CONTRACT.properties),
                 times(found, ("embedding",)),
                 times(found, ("predicted label",)),
             )
@@ -216,7 +217,7 @@ def detection(bench: Bench, kind: Kind, draws: int, pixels: Sequence[np.ndarray]
 
 def together(one: Observations, other: Observations) -> Observations:
     columns = ((one.properties, other.properties), (one.embeddings, other.embeddings), (one.predicted, other.predicted))
-    return Observations(one.model, one.labels, *(np.concatenate(pair) for pair in columns))
+    return Observations(one.model, one.labels, one.names, *(np.concatenate(pair) for pair in columns))
 
 
 def times(found: Sequence[Drift], features: Sequence[str]) -> int:
@@ -225,7 +226,7 @@ def times(found: Sequence[Drift], features: Sequence[str]) -> int:
 
 
 def alarm_row(what: str, found: Sequence[Drift], *, asked: bool = True) -> Row:
-    """The share of alarms, beside that of seven tests at the same level that know nothing of one another.
+    """The fraction of alarms, beside that of seven tests at the same level that know nothing of one another.
 
     Args:
         asked: whether the level must be held; it is not by what is shown as the wrong way.
@@ -234,19 +235,19 @@ def alarm_row(what: str, found: Sequence[Drift], *, asked: bool = True) -> Row:
     alone = sum(any(feature.p_value <= ALPHA for feature in drift.features) for drift in found)
     return Row(
         f"drift: false alarms in {len(found):,} draws of {DRAWN_ITEMS}, {what}",
-        share(alarms, len(found)),
-        f"{len(FEATURES)} tests at {ALPHA:.0%} each {share(alone, len(found))}",
+        fraction(alarms, len(found)),
+        f"{len(found[0].features)} tests at {ALPHA:.0%} each {fraction(alone, len(found))}",
         f"{alarms / len(found):.1%}",
         f"{ALPHA:.0%} at most" if asked else "–",
         alarms <= ALPHA * len(found) if asked else None,
     )
 
 
-def asked_row(kind: Kind, cells: Sequence[Cell]) -> Row:
-    (cell,) = (cell for cell in cells if cell.severity == kind.asked)
+def asked_row(shift: Shift, cells: Sequence[Cell]) -> Row:
+    (cell,) = (cell for cell in cells if cell.severity == shift.asked)
     return Row(
-        f"drift: {kind.name}, {kind.asked:g} ({kind.unit}), found from {DRAWN_ITEMS} items",
-        share(cell.found, cell.draws),
+        f"drift: {shift.name}, {shift.asked:g} ({shift.unit}), found from {DRAWN_ITEMS} items",
+        fraction(cell.found, cell.draws),
         "–",
         f"{cell.found / cell.draws:.0%}",
         "100 %",
@@ -254,7 +255,7 @@ def asked_row(kind: Kind, cells: Sequence[Cell]) -> Row:
     )
 
 
-def share(hits: int, items: int) -> str:
+def fraction(hits: int, items: int) -> str:
     low, high = interval(hits, items)
     return f"{hits / items:.1%} ({low:.1%} to {high:.1%})"
 
@@ -265,36 +266,38 @@ def table(detected: dict[str, list[Cell]]) -> str:
         "| drift | severity | found (95 % interval) | by properties | by embedding | by label |",
         "|---|---|---|---|---|---|",
     ]
-    for kind in KINDS:
-        for cell in detected[kind.name]:
+    for shift in SHIFTS:
+        for cell in detected[shift.name]:
             by = [f"{hits / cell.draws:.0%}" for hits in (cell.by_properties, cell.by_embedding, cell.by_label)]
-            severity = f"{cell.severity:g} ({kind.unit})"
-            lines.append(f"| {kind.name} | {severity} | {share(cell.found, cell.draws)} | {' | '.join(by)} |")
+            severity = f"{cell.severity:g} ({shift.unit})"
+            lines.append(f"| {shift.name} | {severity} | {fraction(cell.found, cell.draws)} | {' | '.join(by)} |")
     return "\n".join(lines)
 
 
 def draw(detected: dict[str, list[Cell]]) -> Figure:
-    """Detection against severity, one panel a kind."""
+    """Detection against severity, one panel a shift."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
-        cells = detected[kind.name]
-        places = range(len(cells))
-        shares = np.array([cell.found / cell.draws for cell in cells])
+    for axes, shift in zip(figure.subplots(1, len(SHIFTS), sharey=True), SHIFTS, strict=True):
+        cells = detected[shift.name]
+        positions = range(len(cells))
+        fractions = np.array([cell.found / cell.draws for cell in cells])
         ends = np.array([interval(cell.found, cell.draws) for cell in cells])
-        within = np.clip([shares - ends[:, 0], ends[:, 1] - shares], 0, None)
-        axes.errorbar(places, shares, within, color="tab:green", marker="o", capsize=3, label="anything")
+        within = np.clip([fractions - ends[:, 0], ends[:, 1] - fractions], 0, None)
+        axes.errorbar(positions, fractions, within, color="tab:green", marker="o", capsize=3, label="anything")
         for by, text, style in (
             ("by_properties", "image properties", ":"),
             ("by_embedding", "embedding", "--"),
             ("by_label", "predicted label", "-."),
         ):
-            axes.plot(places, [getattr(cell, by) / cell.draws for cell in cells], color="tab:gray", linestyle=style, label=text)
+            axes.plot(
+                positions, [getattr(cell, by) / cell.draws for cell in cells], color="tab:gray", linestyle=style, label=text
+            )
         axes.axhline(ALPHA, color="tab:red", linewidth=0.8, label=f"level {ALPHA:g}")
-        axes.set(title=kind.name, xlabel=kind.unit, ylim=(-0.03, 1.03))
-        axes.set_xticks(places, [f"{cell.severity:g}" for cell in cells])
-    figure.axes[0].set_ylabel(f"share of draws of {DRAWN_ITEMS} items\nin which drift was found")
+        axes.set(title=shift.name, xlabel=shift.unit, ylim=(-0.03, 1.03))
+        axes.set_xticks(positions, [f"{cell.severity:g}" for cell in cells])
+    figure.axes[0].set_ylabel(f"fraction of draws of {DRAWN_ITEMS} items\nin which drift was found")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
@@ -311,24 +314,26 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, help="where the nine labels are prepared and trained; made there if missing")
     parser.add_argument("--draws", type=int, default=1_000, help="without drift")
     parser.add_argument("--drifting-draws", type=int, default=50, help="for each severity")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        folder = told.checkout or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = arguments.checkout or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ready = (Workspace(folder).model(NAME) / "model.onnx").is_file()
         bench = Bench.of(Workspace(folder) if ready else without_unseen(folder))
         rows = [
-            alarm_row("one reference", without_drift(bench, told.draws, bench.known)),
-            alarm_row("another reference each", without_drift(bench, told.draws, None)),
+            alarm_row("one reference", without_drift(bench, arguments.draws, bench.known)),
+            alarm_row("another reference each", without_drift(bench, arguments.draws, None)),
             alarm_row(
-                "a reference of train items instead", without_drift(bench, told.draws, bench.train_reference()), asked=False
+                "a reference of train items instead",
+                without_drift(bench, arguments.draws, bench.train_reference()),
+                asked=False,
             ),
         ]
-        pixels, unseen = bench.altered_pixels(), observe(bench.model, unseen_images())
-        detected = {kind.name: detection(bench, kind, told.drifting_draws, pixels, unseen) for kind in KINDS}
-    rows += [asked_row(kind, detected[kind.name]) for kind in KINDS]
-    if told.picture:
-        draw(detected).savefig(told.picture, dpi=90)
-    if told.json:
+        pixels, unseen = bench.altered_pixels(), observe(bench.model, CONTRACT, unseen_images())
+        detected = {shift.name: detection(bench, shift, arguments.drifting_draws, pixels, unseen) for shift in SHIFTS}
+    rows += [asked_row(shift, detected[shift.name]) for shift in SHIFTS]
+    if arguments.picture:
+        draw(detected).savefig(arguments.picture, dpi=90)
+    if arguments.json:
         print(json.dumps([asdict(row) for row in rows]))
     else:
         show(rows)

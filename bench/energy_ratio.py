@@ -1,4 +1,5 @@
-"""How far the energy ratio of two networks of one architecture is from 1: measured one after the other, as the gate once did, and in turn.
+"""How far the energy ratio of two networks of one architecture is from 1: measured one after the other, as the gate once did,
+and in turn.
 
 Run: python -m bench.energy_ratio [--json] [--times 15]
 """
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.trained import image_scenario
 from evergreen.evaluation.energy_ratio import energy_ratio, measured
-from evergreen.scenario.settings import Scenario
 from evergreen.serving.scoring import Model
 from evergreen.workspace import Workspace
 from tasks.evaluate import measure_serving
@@ -28,18 +29,18 @@ def networks(folder: Path) -> list[Path]:
     """Two networks of the quickstart's architecture with other weights, each in a folder."""
     import keras
 
-    from evergreen.kinds.base import kind_of
+    from evergreen.kinds.classify.learner import ImageLearner
     from evergreen.training.export import export
 
-    scenario = Scenario.load(Workspace.find().scenarios, "quickstart")
-    pixels, labels = scenario.preprocess, list(scenario.validation.labels)
-    shape, made = (pixels.height, pixels.width, pixels.channels), []
+    scenario, learner, made = image_scenario(Workspace.find().scenarios, "quickstart"), ImageLearner(), []
+    split = learner.random_split(scenario, 1, np.random.default_rng(0))
+    settings = {"kind": scenario.kind, **learner.settings(split)}
     for seed in (1, 2):
         keras.utils.set_random_seed(seed)
         keras.backend.clear_session(free_memory=False)
         (folder / str(seed)).mkdir()
-        export(kind_of(scenario).build(scenario.train, shape, len(labels), steps=1), folder / str(seed))
-        (folder / str(seed) / "settings.json").write_text(json.dumps({"labels": labels, "shape": shape}))
+        export(learner.build(scenario, split, steps=1), folder / str(seed), learner)
+        (folder / str(seed) / "settings.json").write_text(json.dumps(settings))
         made.append(folder / str(seed))
     return made
 

@@ -1,5 +1,5 @@
-"""How far estimates are from what runs really take: ten runs of the quickstart in one checkout, each estimated beforehand. The first of each
-size of network has nothing but a trial of some seconds to go by; the number of epochs differs from run to run.
+"""How far estimates are from what runs really take: ten runs of the quickstart in one checkout, each estimated beforehand. The
+first of each size of network has nothing but a trial of some seconds to go by; the number of epochs differs from run to run.
 """
 
 from __future__ import annotations
@@ -14,25 +14,12 @@ from bench.report import Row, environment, fresh_checkout, median, report
 
 # epochs and filters; the first run has its data collected, and is trained from the start
 RUNS = ((10, 8), (20, 8), (40, 8), (15, 8), (30, 8), (20, 16), (40, 16), (10, 16), (30, 16), (20, 12))
-ONE_RUN = """
-import json, sys
-from evergreen.environment import configure; from evergreen.workspace import Workspace
-from evergreen.planning.estimate import estimate; from evergreen.scenario.settings import Scenario; from flows.stages import stages_in_order
-from tasks.stage import Run; from tasks.trial import trial
-w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, "quickstart")
-class Plain(Run):
-    def __call__(self, stage, *earlier):
-        outcome = stage.perform(self.scenario, self.workspace, *earlier); self.outcomes.append(outcome); return outcome.result
-expected = estimate(s, w, trial, first="train") if sys.argv[1] == "estimated" else None
-run = Plain(s, w); stages_in_order(run)
-train = [o for o in run.outcomes if o.stage in ("train", "evaluate", "register", "promote")]
-print(json.dumps([expected and expected.told(), sum(o.seconds for o in train), sum(o.energy.energy_wh or 0 for o in train)]))
-"""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Of one run: shares by which it took more than was expected (below 0: less), and whether its time lay within the interval."""
+    """Of one run: fractions by which it took more than was expected (below 0: less), and whether its time lay within the
+    interval."""
 
     by_trial: bool
     seconds_off: float
@@ -40,7 +27,8 @@ class Guess:
     within: bool
 
 
-def run(checkout: Path, epochs: int, filters: int, how: str) -> Guess | None:
+def run(checkout: Path, epochs: int, filters: int, *, estimated: bool) -> Guess | None:
+    """A run with these settings, and how far off its estimate was; None where it is not estimated."""
     import json
 
     from ruamel.yaml import YAML
@@ -51,31 +39,31 @@ def run(checkout: Path, epochs: int, filters: int, how: str) -> Guess | None:
     with open(path, "w") as file:
         yaml.dump(document, file)
     done = subprocess.run(
-        [sys.executable, "-c", ONE_RUN, how],
+        [sys.executable, "-m", "bench.estimated_run", *(["--estimate"] if estimated else [])],
         cwd=checkout,
         env=environment(checkout),
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    told, seconds, energy_wh = json.loads(done.stdout.strip().splitlines()[-1])
-    if told is None:
+    expected, seconds, energy_wh = json.loads(done.stdout.strip().splitlines()[-1])
+    if expected is None:
         return None
     return Guess(
-        "trial" in told["basis"],
-        seconds / told["seconds"] - 1,
-        energy_wh / told["energy_wh"] - 1,
-        told["seconds_least"] <= seconds <= told["seconds_most"],
+        "trial" in expected["basis"],
+        seconds / expected["seconds"] - 1,
+        energy_wh / expected["energy_wh"] - 1,
+        expected["seconds_least"] <= seconds <= expected["seconds_most"],
     )
 
 
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         checkout = fresh_checkout(Path(folder))
-        run(checkout, 5, 8, "first")  # collects the data, with another number of epochs
-        guesses = [guess for epochs, filters in RUNS if (guess := run(checkout, epochs, filters, "estimated"))]
+        run(checkout, 5, 8, estimated=False)  # collects the data, with another number of epochs
+        guesses = [guess for epochs, filters in RUNS if (guess := run(checkout, epochs, filters, estimated=True))]
 
-    def told(name: str, those: list[Guess]) -> Row:
+    def row(name: str, those: list[Guess]) -> Row:
         offs = [f"{guess.seconds_off:+.0%}" for guess in those]
         seconds, energy = median([abs(one.seconds_off) for one in those]), median([abs(one.energy_off) for one in those])
         within = sum(guess.within for guess in those)
@@ -83,7 +71,7 @@ def rows() -> list[Row]:
                    f"time off by {seconds:.0%}, energy by {energy:.0%} (medians); {within} of {len(those)} within the interval", "")  # fmt: skip
 
     known, tried = [guess for guess in guesses if not guess.by_trial], [guess for guess in guesses if guess.by_trial]
-    return [told("from earlier ones", known), told("from a trial of seconds", tried)]
+    return [row("from earlier ones", known), row("from a trial of seconds", tried)]
 
 
 if __name__ == "__main__":

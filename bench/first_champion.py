@@ -2,7 +2,8 @@
 
     python -m bench.first_champion --before 7dd3018 --runs 3
 
-Each run starts from an empty folder, with package caches of its own that the first run of each commit fills: `--cold` empties them each time.
+Each run starts from an empty folder, with package caches of its own that the first run of each commit fills: `--cold` empties
+them each time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How often the gate errs and how often it sees a true gain: pairs of models simulated on the same items.
 
-Pairs that are equally good (A/A) are drawn ten times as many: of them, a promotion is an error. Every row has draws of its own, seeded.
+Pairs that are equally good (A/A) are drawn ten times as many: of them, a promotion is an error. Every row has draws of its own,
+seeded.
 
 Run: python -m bench.gate [--json] [--pairs 1000]
 """
@@ -13,9 +14,10 @@ import json
 
 import numpy as np
 
-from evergreen.evaluation.gate import Paired, decide
-from evergreen.evaluation.metrics import interval
-from evergreen.scenario.settings import Promote
+from evergreen.evaluation.gate import decide
+from evergreen.evaluation.proportions import interval
+from evergreen.kinds.classify.comparison import METRICS, LabelComparison
+from evergreen.kinds.classify.settings import ImagePromote
 
 ALPHA = 0.05
 LABELS = 10
@@ -23,16 +25,18 @@ DIFFER = 0.06  # share of items that just one of two models gets right: an assum
 
 
 def promoted(metric: str, gain: float, items: int, pairs: int, random: np.random.Generator) -> int:
-    """Of so many pairs, in how many `decide` promotes a challenger that is truly better by `gain`, without an energy term. Who is wrong names
-    any other label."""
-    settings = Promote.model_validate({"metric": metric, "alpha": ALPHA})
+    """Of so many pairs, in how many `decide` promotes a challenger that is truly better by `gain`, without an energy term. Who
+    is wrong names any other label."""
+    settings = ImagePromote.model_validate({"metric": metric, "alpha": ALPHA})
     labels, names, times = np.arange(items) % LABELS, [str(place) for place in range(LABELS)], 0
     for number in range(pairs):
         drawn = random.random(items)
         only_challenger, only_champion = drawn < (DIFFER + gain) / 2, drawn > 1 - (DIFFER - gain) / 2
         wrong = (labels + random.integers(1, LABELS, items)) % LABELS
         champion, challenger = (np.where(missed, wrong, labels) for missed in (only_challenger, only_champion))
-        times += decide(Paired(labels, champion, challenger, names), settings, None, seed=number).promote
+        times += decide(
+            LabelComparison(labels, champion, challenger, names, METRICS[metric]), settings, None, seed=number
+        ).promote
     return times
 
 

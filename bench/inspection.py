@@ -1,5 +1,6 @@
-"""What the guard against look-alikes is worth: the magnetic tiles' network tested on tiles that it never saw, beside the very same
-training on a split at random, in which most test photographs show a tile that stands in train as well (each was taken about six times).
+"""What the guard against look-alikes is worth: the magnetic tiles' network tested on tiles that it never saw, beside the very
+same training on a split at random, in which most test photographs show a tile that stands in train as well (each was taken
+about six times).
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import numpy as np
 
 from bench.report import Row, report
 from bench.trained import prepared, trained
-from evergreen.preparation.arrays import Split
-from evergreen.preparation.splits import SPLITS
-from evergreen.scenario.settings import Scenario
+from evergreen.kinds.base.split import SPLITS
+from evergreen.preparation.arrays import open_split
+from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 
 NAME = "inspection"
 
 
 def shuffle(workspace: Workspace) -> None:
-    """Deal the items anew, at random, into splits of the sizes that they have."""
-    seed = Scenario.load(workspace.scenarios, NAME).seed
+    """Assign the items anew, at random, to splits of the sizes that they have."""
+    seed = load_scenario(workspace.scenarios, NAME).seed
     folder = workspace.splits(NAME)
-    splits = [Split.open(folder, split) for split in SPLITS]
-    images, labels = (np.concatenate([getattr(split, part) for split in splits]) for part in ("images", "labels"))
+    splits = [open_split(folder, split) for split in SPLITS]
+    images, labels = (np.concatenate([split[part] for split in splits]) for part in ("images", "labels"))
     order = np.random.default_rng(seed).permutation(len(labels))
     for name, chosen in zip(SPLITS, np.split(order, np.cumsum([len(split) for split in splits])[:-1]), strict=True):
         (folder / f"{name}-images.npy").unlink()  # it is mapped
@@ -37,7 +38,7 @@ def rows() -> list[Row]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         workspace = prepared(NAME, Path(folder))
-        test = Split.open(workspace.splits(NAME), "test").labels
+        test = open_split(workspace.splits(NAME), "test")["labels"]
         most = np.bincount(test).max() / len(test)
         spent, guarded = trained(NAME, workspace)
         shuffle(workspace)

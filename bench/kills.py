@@ -1,7 +1,8 @@
-"""What a dead worker leaves behind: twenty times a worker is killed with -9 in the midst of a run, alone and together with its run.
+"""What a dead worker leaves behind: twenty times a worker is killed with -9 in the midst of a run, alone and together with its
+run.
 
-Wanted each time: the run is marked as crashed within two minutes, its place in the queue is free, the next run of the scenario ends
-well, and no run that had ended is marked as crashed.
+Wanted each time: the run is marked as crashed within two minutes, its place in the queue is free, the next run of the scenario
+ends well, and no run that had ended is marked as crashed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class Server:
         return str(self.ask(f"flow_runs/{run}")["state"]["type"])
 
     def worker(self) -> psutil.Process:
-        return wait(lambda: [child for child in self.process.children(recursive=True) if "worker" in child.cmdline()], 60)[0]
+        found: list[psutil.Process] = wait(
+            lambda: [child for child in self.process.children(recursive=True) if "worker" in child.cmdline()], 60
+        )
+        return found[0]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -131,8 +135,8 @@ def rows() -> list[Row]:
     alone, both = [seconds for together, seconds in found if not together], [seconds for together, seconds in found if together]
 
     def marked(name: str, seconds: list[float]) -> Row:
-        told = f"{median(seconds):.0f} s, at most {max(seconds):.0f} s"
-        return Row(f"{name}: until its run is marked as crashed, {len(seconds)} times", told, "", told,
+        reported = f"{median(seconds):.0f} s, at most {max(seconds):.0f} s"
+        return Row(f"{name}: until its run is marked as crashed, {len(seconds)} times", reported, "", reported,
                    f"{WANTED_SECONDS:.0f} s", max(seconds) <= WANTED_SECONDS)  # fmt: skip
 
     kept = f"{ended['COMPLETED']} ended well, {ended['CRASHED']} crashed"

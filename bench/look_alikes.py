@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.report import Row, fresh_checkout, report, samples, seconds
+from bench.trained import image_scenario
 from evergreen.data.dataset import batches, table
 from evergreen.workspace import Workspace
 
@@ -37,6 +38,7 @@ def _masks(archive: Path) -> dict[str, dict[str, np.ndarray]]:
             label = path.parts[-3].removeprefix("MT_") if len(path.parts) >= 3 else ""
             if path.suffix == ".png" and label in masks and (file := files.extractfile(member)):
                 mask = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+                assert mask is not None
                 masks[label][f"{path.stem}.jpg"] = cv2.resize(mask, (128, 128), interpolation=cv2.INTER_LINEAR) > 127
     return masks
 
@@ -92,24 +94,24 @@ def twins(workspace: Workspace) -> tuple[int, int]:
 
 
 def guard_seconds(workspace: Workspace) -> tuple[float, float]:
-    """Seconds that the looks and the splits of the data set take, on all cores, with the images decoded already."""
+    """Seconds that describing and comparing the data set's images take, on all cores, with the images decoded already."""
     import numpy as np
 
-    from evergreen.preparation.splits import Space, look_alikes, looks_of
+    from evergreen.preparation.splits import Space, descriptors_of, look_alikes
 
     folder = workspace.splits("cifar10")
     images = np.concatenate([np.load(folder / f"{split}-images.npy") for split in ("train", "val", "test")])
     started = time.perf_counter()
-    looks = np.concatenate([looks_of(images[start : start + 512]) for start in range(0, len(images), 512)])
-    looked = time.perf_counter()
-    look_alikes(Space.fit(looks, len(looks)).place(looks, len(looks)), 0)
-    return looked - started, time.perf_counter() - looked
+    descriptors = np.concatenate([descriptors_of(images[start : start + 512]) for start in range(0, len(images), 512)])
+    described = time.perf_counter()
+    look_alikes(Space.fit(descriptors, len(descriptors)).project(descriptors, len(descriptors)), 0)
+    return described - started, time.perf_counter() - described
 
 
 def rows() -> list[Row]:
     import tempfile
 
-    from evergreen.scenario.settings import Group, Scenario
+    from evergreen.scenario.settings import Group
     from tasks.collect import collect
     from tasks.preprocess import preprocess
 
@@ -117,7 +119,7 @@ def rows() -> list[Row]:
     archive = samples() / "magnetic-tile.tar.gz"
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace(fresh_checkout(Path(scratch)))
-        scenarios = {name: Scenario.load(workspace.scenarios, name) for name in ("inspection", "cifar10")}
+        scenarios = {name: image_scenario(workspace.scenarios, name) for name in ("inspection", "cifar10")}
         for name, scenario in scenarios.items():
             collect(scenario, workspace)
             workspace.data(name).mkdir(parents=True, exist_ok=True)
@@ -129,14 +131,14 @@ def rows() -> list[Row]:
         tiles = preprocess(scenarios["inspection"], workspace)
         linked, alone = (sum(share_a_side(workspace, pairs, column).values()) for column in ("cluster", "split"))
         inspection_groups(archive, workspace.root / GROUPS)
-        settings = scenarios["inspection"].preprocess.model_copy(update={"group": Group(csv=GROUPS)})
+        settings = scenarios["inspection"].preprocess.model_copy(update={"group": Group.model_validate({"csv": GROUPS})})
         preprocess(scenarios["inspection"].model_copy(update={"preprocess": settings}), workspace)
         named = sum(share_a_side(workspace, pairs).values())
 
         took = seconds(lambda: preprocess(scenarios["cifar10"], workspace))
         tests, left_out = twins(workspace)
-        looked, compared = guard_seconds(workspace)
-    guard = looked + compared
+        described, compared = guard_seconds(workspace)
+    guard = described + compared
     sizes = ", ".join(f"{label} {len(found)}" for label, found in pairs.items())
     return [
         Row(
@@ -159,7 +161,7 @@ def rows() -> list[Row]:
         ),
         Row(
             "look-alike guard, 60,000 items",
-            f"{guard:.1f} s (looks {looked:.1f} s on one core, comparing {compared:.1f} s); preprocess {took:.1f} s",
+            f"{guard:.1f} s (descriptors {described:.1f} s on one core, comparing {compared:.1f} s); preprocess {took:.1f} s",
             "",
             f"{guard:.1f} s",
             "under 60 s",

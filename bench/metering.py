@@ -1,5 +1,6 @@
-"""What measuring costs: a reading of the meter, beginning and ending one, and the same work with a meter and without, in turns. The work is a
-process of its own that reckons for some seconds while a meter is read every second, as a training with a budget does.
+"""What measuring costs: a reading of the meter, beginning and ending one, and the same work with a meter and without, in turns.
+The work is a process of its own that reckons for some seconds while a meter is read every second, as a training with a budget
+does.
 
 Run: python -m bench.metering [--json]
 """

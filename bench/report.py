@@ -21,13 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: `ours` and `rival` as text with units, `reached` the figure that counts, `wanted` the aim."""
+    """One line of the table: `ours` and `rival` as text with units, `reached` the figure that counts, `aim` what it should
+    reach."""
 
     what: str
     ours: str
     rival: str
     reached: str
-    wanted: str
+    aim: str
     good: bool | None = None
 
 
@@ -125,9 +126,9 @@ def show(rows: list[Row]) -> None:
     from rich.table import Table
 
     table = Table(caption=machine(), caption_justify="left")
-    for heading in ("what", "ours", "rival", "reached", "wanted"):
+    for heading in ("what", "ours", "rival", "reached", "aim"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         sign = {True: " ✓", False: " ✗", None: ""}[row.good]
-        table.add_row(row.what, row.ours, row.rival, row.reached + sign, row.wanted)
+        table.add_row(row.what, row.ours, row.rival, row.reached + sign, row.aim)
     Console(width=int(os.environ.get("COLUMNS", 160))).print(table)

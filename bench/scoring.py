@@ -1,5 +1,5 @@
-"""One encoded image through the champion as `evergreen.serving.scoring` loads it, beside OpenCV's decoding and resizing and ONNX Runtime
-alone; and what MLflow's pyfunc adds. The model is the quickstart's, the images are its test items."""
+"""One encoded image through the champion as `evergreen.serving.scoring` loads it, beside OpenCV's decoding and resizing and
+ONNX Runtime alone; and what MLflow's pyfunc adds. The model is the quickstart's, the images are its test items."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def rows() -> list[Row]:
     import pandas as pd
 
     from evergreen.data.dataset import batches, iter_images
+    from evergreen.kinds.classify.codec import ImageCodec
     from evergreen.registry.models import connect, download
     from evergreen.serving.scoring import load
     from evergreen.workspace import Workspace
@@ -52,10 +53,12 @@ def rows() -> list[Row]:
         model = load(workspace, "quickstart")
         pyfunc = mlflow.pyfunc.load_model("models:/evergreen-quickstart@champion")
         session = onnxruntime.InferenceSession(download(workspace, "quickstart", "champion") / "artifacts" / "model.onnx")
-        height, width, _ = model.shape
+        assert isinstance(model.codec, ImageCodec)
+        height, width, _ = model.codec.shape
 
         def bare(image: bytes) -> object:
             pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_GRAYSCALE)
+            assert pixels is not None
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
             return session.run(None, {"images": pixels[None, :, :, None]})[0]
 

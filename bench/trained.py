@@ -7,27 +7,36 @@ import sys
 import time
 from pathlib import Path
 
-from bench.report import environment, fresh_checkout, samples
-from evergreen.evaluation.metrics import quality
-from evergreen.preparation.arrays import Split
-from evergreen.scenario.settings import Scenario
-from evergreen.workspace import Workspace
+import numpy as np
 
-PREPARE = """
-import sys
-from evergreen.environment import configure; from evergreen.workspace import Workspace
-from evergreen.scenario.settings import Scenario; from tasks import collect, validate, version, preprocess
-w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, sys.argv[1])
-c = collect.stage.perform(s, w).result; validate.stage.perform(s, w, c); version.stage.perform(s, w, c); preprocess.stage.perform(s, w)
-"""
+from bench.report import environment, fresh_checkout, samples
+from evergreen.kinds.base.split import Split
+from evergreen.kinds.classify.metrics import quality
+from evergreen.kinds.classify.settings import ImageScenario
+from evergreen.preparation.arrays import open_split
+from evergreen.scenario.loading import load_scenario
+from evergreen.workspace import Workspace
 
 
 def prepared(name: str, folder: Path) -> Workspace:
     """A checkout in `folder` in which the scenario's data is collected and split."""
     checkout = fresh_checkout(folder)
-    told = environment(checkout) | ({} if name == "quickstart" else {"EVERGREEN_SAMPLES": str(samples())})
-    subprocess.run([sys.executable, "-c", PREPARE, name], cwd=checkout, env=told, check=True, capture_output=True)
+    variables = environment(checkout) | ({} if name == "quickstart" else {"EVERGREEN_SAMPLES": str(samples())})
+    bring_in(name, checkout, variables)
     return Workspace(checkout)
+
+
+def bring_in(name: str, checkout: Path, variables: dict[str, str]) -> None:
+    """Collect, validate, version and preprocess a scenario's data in a checkout."""
+    command = [sys.executable, "-m", "bench.data_stages", name]
+    subprocess.run(command, cwd=checkout, env=variables, check=True, capture_output=True)
+
+
+def image_scenario(folder: Path, name: str) -> ImageScenario:
+    """A scenario of the kind `classify`, as `load_scenario`."""
+    scenario = load_scenario(folder, name)
+    assert isinstance(scenario, ImageScenario)
+    return scenario
 
 
 def trained(name: str, workspace: Workspace, **settings: object) -> tuple[float, dict[str, float]]:
@@ -36,14 +45,19 @@ def trained(name: str, workspace: Workspace, **settings: object) -> tuple[float,
     Args:
         settings: of the scenario's section `train`, in place of its own.
     """
-    from evergreen.serving.scoring import Model
     from tasks.train import train
 
-    scenario = Scenario.load(workspace.scenarios, name)
+    scenario = image_scenario(workspace.scenarios, name)
     scenario = scenario.model_copy(update={"train": scenario.train.model_copy(update=settings)})
     started = time.perf_counter()
     train(scenario, workspace)
     spent = time.perf_counter() - started
-    test = Split.open(workspace.splits(name), "test")
-    probabilities = Model.open(workspace.model(name)).probabilities(test.images)
-    return spent, quality(test.labels.astype(int), probabilities)
+    test = open_split(workspace.splits(name), "test")
+    return spent, quality(test["labels"].astype(int), probabilities(workspace.model(name), test))
+
+
+def probabilities(model: Path, split: Split) -> np.ndarray:
+    """Of a model's folder, for the items of a split: float32 `(items, labels)`."""
+    from evergreen.serving.scoring import Model
+
+    return Model.open(model).run({"images": split["images"]})["probabilities"]

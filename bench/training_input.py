@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import Row, median, report, samples, seconds
+from bench.report import ROOT, Row, median, report, samples, seconds
+from bench.trained import image_scenario
 
 ITEMS, BATCH, REPEATS = 20_000, 128, 5
 
@@ -34,14 +36,21 @@ def write_images(archive: Path, folder: Path) -> int:
 
 
 def write_arrays(folder: Path, splits: Path) -> None:
+    """The images of `write_images` as a split `train`, with all of CIFAR-10's labels, of which the first images have only
+    some."""
     import cv2
 
     paths = sorted(folder.glob("*/*.jpg"))
-    names = sorted({path.parent.name for path in paths})
-    images = np.stack([cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths])
+    names = image_scenario(ROOT / "scenarios", "cifar10").validation.labels
+    images = []
+    for path in paths:
+        image = cv2.imread(str(path))
+        assert image is not None
+        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     splits.mkdir()
-    np.save(splits / "train-images.npy", images)
+    np.save(splits / "train-images.npy", np.stack(images))
     np.save(splits / "train-labels.npy", np.array([names.index(path.parent.name) for path in paths], np.uint8))
+    (splits / "labels.json").write_text(json.dumps(names))
 
 
 def rate(batches: Iterable[Any], items: int) -> float:
@@ -60,14 +69,15 @@ def rows() -> list[Row]:
     import keras
     import tensorflow as tf
 
-    from evergreen.preparation.arrays import Split, steps_per_epoch, training_batches
+    from evergreen.kinds.classify.learner import ImageLearner
+    from evergreen.preparation.arrays import open_split, steps_per_epoch, training_batches
 
     with tempfile.TemporaryDirectory() as name:
         folder, splits = Path(name) / "images", Path(name) / "splits"
         items = write_images(archive, folder)
         write_arrays(folder, splits)
-        split = Split.open(splits, "train")
-        images, labels = np.array(split.images), np.array(split.labels)
+        split = open_split(splits, "train")
+        images, labels = np.array(split["images"]), np.array(split["labels"])
         full = steps_per_epoch(items, BATCH) * BATCH
         from_folders = keras.utils.image_dataset_from_directory(
             folder, image_size=(32, 32), batch_size=BATCH, seed=1, label_mode="categorical", verbose=False
@@ -76,7 +86,7 @@ def rows() -> list[Row]:
         found: dict[str, list[float]] = {"ours": [], "folders": [], "memory": []}
         for attempt in range(REPEATS + 1):  # the first warms up
             measured = {
-                "ours": rate(training_batches(split, 10, BATCH, seed=attempt, epochs=1), full),
+                "ours": rate(training_batches(split, ImageLearner(), BATCH, seed=attempt, epochs=1), full),
                 "folders": rate(from_folders, items),
                 "memory": rate(in_memory, items),
             }

@@ -1,8 +1,9 @@
-"""What a warm start saves: CIFAR-10 with the first 60 % of its training items, then with all of them. The champion of the 60 % is fine-tuned on
-all, as a retraining does, and a network is trained from scratch on all beside it; both are held against the champion by the gate, and against each
-other. The test split is the source's own and learned from by none.
+"""What a warm start saves: CIFAR-10 with the first 60 % of its training items, then with all of them. The champion of the 60 %
+is fine-tuned on all, as a retraining does, and a network is trained from scratch on all beside it; the gate compares both with
+the champion, and with each other. The test split is the source's own and learned from by none.
 
-Run: python -m bench.warm [--json] [--seeds 3] [--shipped]      (--shipped: the scenario's own 72 filters and 17 epochs: about an hour)
+Run: python -m bench.warm [--json] [--seeds 3] [--shipped]      (--shipped: the scenario's own 72 filters and 17 epochs: about
+an hour)
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import numpy as np
 
 from bench.cifar10 import FAST
 from bench.report import Row, median, show
-from bench.trained import prepared
+from bench.trained import image_scenario, prepared, probabilities
 from evergreen.energy.meter import Meter
-from evergreen.evaluation.gate import Paired, decide
-from evergreen.preparation.arrays import Split, label_names
-from evergreen.scenario.settings import Scenario
-from evergreen.serving.scoring import Model
-from evergreen.training.fine_tuning import WarmStart
+from evergreen.evaluation.gate import decide
+from evergreen.kinds.classify.comparison import LabelComparison
+from evergreen.kinds.classify.settings import ImageScenario
+from evergreen.preparation.arrays import open_split
+from evergreen.training.fine_tuning import Start, WarmStart
 from evergreen.workspace import Workspace, replace_file
 from tasks.train import train
 
@@ -33,32 +34,32 @@ FIRST = 0.6
 EPOCHS = 8  # of the small network
 
 
-def measured(scenario: Scenario, workspace: Workspace, start: WarmStart | None = None) -> tuple[np.ndarray, float, float]:
+def measured(scenario: ImageScenario, workspace: Workspace, start: Start = "scratch") -> tuple[np.ndarray, float, float]:
     """Train; what the model makes of the test items, and the energy (Wh) and seconds that it took."""
     with Meter() as meter:
         train(scenario, workspace, start)
-    test = Split.open(workspace.splits(scenario.name), "test")
+    test = open_split(workspace.splits(scenario.name), "test")
     spent = meter.spent()
-    predicted: np.ndarray = Model.open(workspace.model(scenario.name)).probabilities(test.images).argmax(axis=1)
+    predicted: np.ndarray = probabilities(workspace.model(scenario.name), test).argmax(axis=1)
     return predicted, spent.energy_wh or float("nan"), spent.seconds
 
 
 def first_part(whole: Workspace, folder: Path) -> Workspace:
-    """A checkout with the same val and test splits, and a share of the training items."""
+    """A checkout with the same val and test splits, and a fraction of the training items."""
     part = Workspace(folder)
     shutil.copytree(whole.scenarios, part.scenarios)
     shutil.copytree(whole.splits("cifar10"), part.splits("cifar10"))
-    items = Split.open(whole.splits("cifar10"), "train")
+    items = open_split(whole.splits("cifar10"), "train")
     chosen = np.sort(np.random.default_rng(0).permutation(len(items))[: round(FIRST * len(items))])
-    np.save(part.splits("cifar10") / "train-images.npy", items.images[chosen])
-    np.save(part.splits("cifar10") / "train-labels.npy", items.labels[chosen])
+    np.save(part.splits("cifar10") / "train-images.npy", items["images"][chosen])
+    np.save(part.splits("cifar10") / "train-labels.npy", items["labels"][chosen])
     return part
 
 
-def one(scenario: Scenario, part: Workspace, whole: Workspace) -> dict[str, float | bool]:
+def one(scenario: ImageScenario, part: Workspace, whole: Workspace) -> dict[str, float | bool]:
     """With one seed: accuracies, energies, seconds, and what the gate says."""
-    test, names = Split.open(whole.splits("cifar10"), "test"), label_names(whole.splits("cifar10"))
-    labels = test.labels.astype(int)
+    test = open_split(whole.splits("cifar10"), "test")
+    labels, names = test["labels"].astype(int), test.facts["labels"]
     champion, champion_wh, _ = measured(scenario, part)
     weights = (part.model("cifar10") / "model.keras").read_bytes()
     replace_file(whole.private / "warm" / "cifar10" / "model.keras", weights)
@@ -71,9 +72,11 @@ def one(scenario: Scenario, part: Workspace, whole: Workspace) -> dict[str, floa
         for name, predicted in (("champion", champion), ("warm", warm), ("scratch", scratch))
     }
     for name, predicted in (("warm", warm), ("scratch", scratch)):
-        verdict = decide(Paired(labels, champion, predicted, names), scenario.promote, None, seed=scenario.seed, tries=2)
+        verdict = decide(
+            LabelComparison(labels, champion, predicted, names), scenario.promote, None, seed=scenario.seed, tries=2
+        )
         found[f"{name}_promoted"] = verdict.promote
-    against = decide(Paired(labels, warm, scratch, names), scenario.promote, None, seed=scenario.seed)
+    against = decide(LabelComparison(labels, warm, scratch, names), scenario.promote, None, seed=scenario.seed)
     return found | {
         "scratch_better_p": against.p_value,
         "champion_wh": champion_wh,
@@ -94,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = prepared("cifar10", Path(folder) / "whole")
         part = first_part(whole, Path(folder) / "part")
-        scenario = Scenario.load(whole.scenarios, "cifar10")
+        scenario = image_scenario(whole.scenarios, "cifar10")
         if not arguments.shipped:
             small = scenario.train.model_copy(update=FAST | {"epochs": EPOCHS})
             scenario = scenario.model_copy(update={"train": small})

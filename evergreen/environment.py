@@ -1,4 +1,4 @@
-"""The environment every tool below starts in: telemetry off, and the servers of `evergreen up` found when they answer."""
+"""The environment in which every tool starts: telemetry off, and the servers of `evergreen up` in use if they answer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,17 +23,17 @@ from evergreen.workspace import Workspace, replace_file
 
 log = logging.getLogger("evergreen")
 
-IDLE_WATTS = "EVERGREEN_IDLE_WATTS"  # the variable that holds the power of the processors and their memory when nothing runs
+IDLE_WATTS = "EVERGREEN_IDLE_WATTS"  # environment variable with the idle power of the processors and their memory
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What `evergreen up` wrote about itself in `.evergreen/up.json`."""
+    """The servers of `evergreen up`, as recorded in `.evergreen/up.json`."""
 
     pid: int
     prefect_url: str
     mlflow_url: str
-    pages_url: str = ""  # of `flows.pages`; an `up` of before it had none
+    pages_url: str = ""  # of `flows.pages`; earlier versions of `evergreen up` had none
 
     @property
     def prefect_api_url(self) -> str:
@@ -40,12 +41,12 @@ class Servers:
         return f"{self.prefect_url}/api"
 
     def write(self, workspace: Workspace) -> None:
-        """Record the addresses for other processes of this checkout. See `running`."""
+        """Record the addresses for other processes of this checkout; `running` reads them."""
         replace_file(workspace.private / "up.json", json.dumps(asdict(self)).encode())
 
     @classmethod
     def running(cls, workspace: Workspace) -> Servers | None:
-        """The servers of this checkout, if both answer now."""
+        """The servers of this checkout, if both Prefect and MLflow answer now."""
         try:
             servers = cls(**json.loads((workspace.private / "up.json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -58,7 +59,7 @@ PAGES_URL = "EVERGREEN_PAGES_URL"
 
 
 def pages_url() -> str | None:
-    """The address of the server that shows people what is in `outputs/`; None where none answers, and a link would be dead."""
+    """The address of the server that shows the content of `outputs/`; None if none answers, as a link would be dead."""
     url = os.environ.get(PAGES_URL)
     return url if url and answers(f"{url}/") else None
 
@@ -73,14 +74,15 @@ def answers(url: str, timeout_seconds: float = 2.0) -> bool:
 
 
 def prefect_answers() -> bool:
-    """Whether there is somebody to show things to: Prefect's client would try again for a minute each time. Without a server of its own, Prefect
-    starts one for the run."""
+    """Whether Prefect's server answers, whose client would otherwise retry for a minute in each call. True if no server is
+    configured, since Prefect then starts one for the run."""
     url = os.environ.get("PREFECT_API_URL")
     return not url or answers(f"{url}/health")
 
 
-# Settings of other projects, from a shell's profile, a git hook or a notebook: they would train another network, or write its record elsewhere.
-# What names a server and how to reach it (PREFECT_API_URL, MLFLOW_TRACKING_URI, …), a device (CUDA_VISIBLE_DEVICES) or numbers of threads holds.
+# Settings of other projects, from a shell's profile, a git hook or a notebook: they would lead to a different network, or write
+# its record elsewhere. Settings for a server and its connection (PREFECT_API_URL, MLFLOW_TRACKING_URI, …), a device
+# (CUDA_VISIBLE_DEVICES) or numbers of threads remain in effect.
 _FOREIGN = re.compile(
     r"""
       KERAS_(?!HOME$).*
@@ -93,20 +95,23 @@ _FOREIGN = re.compile(
     """,
     re.VERBOSE,
 )
-_IGNORED = (
-    "EVERGREEN_IGNORED"  # tells this process and its children what was ignored, and that all that is left is Evergreen's own
-)
+# Lists what was ignored, for this process and its children; if it is set, all remaining settings are Evergreen's own.
+_IGNORED = "EVERGREEN_IGNORED"
+PATIENCE = {  # by default, MLflow retries an unreachable server for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _UTF8 = "EVERGREEN_UTF8"
 _KERAS_HOME = Path(__file__).parent / "keras_home"
 
 
 def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
-    """Set this process's environment, before any of the tools is imported, and find the servers of `evergreen up`. What names the user's own
-    servers is kept.
+    """Set this process's environment, before any of the tools is imported, and find the servers of `evergreen up`. Settings
+    that name the user's own servers are kept.
 
     Returns:
-        The servers of `evergreen up` that this process will use, or None.
+        The running servers of `evergreen up`, or None.
     """
     pin(workspace, verbose=verbose)
     servers = Servers.running(workspace)
@@ -114,14 +119,14 @@ def configure(workspace: Workspace, *, verbose: bool = False) -> Servers | None:
         os.environ.setdefault("PREFECT_API_URL", servers.prefect_api_url)
         os.environ.setdefault("MLFLOW_TRACKING_URI", servers.mlflow_url)
         os.environ.setdefault(PAGES_URL, servers.pages_url)
-    if "PREFECT_API_URL" in os.environ:  # somebody listens: a run that is killed is marked as crashed when it falls silent
+    if "PREFECT_API_URL" in os.environ:  # the server marks a killed run as crashed once its heartbeats stop
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
     return servers
 
 
 def pin(workspace: Workspace, *, verbose: bool = False) -> None:
-    """Set this process's environment, but for servers: the same settings give the same metrics, whatever the user's global ones are. What was found
-    and is ignored is said in one line of the log."""
+    """Set this process's environment except for servers, so that the same settings give the same metrics, whatever the user's
+    global settings are. Those that were found and are ignored are logged in one line."""
     found = _ignore_foreign()
     defaults = {
         "EVERGREEN_ROOT": str(workspace.root),
@@ -130,17 +135,18 @@ def pin(workspace: Workspace, *, verbose: bool = False) -> None:
         "PREFECT_HOME": str(workspace.private / "prefect"),
         "PREFECT_PROFILES_PATH": str(workspace.private / "prefect" / "profiles.toml"),
         "PREFECT_LOGGING_LEVEL": "INFO",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",  # errors reach people as one line of ours
-        "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if verbose else "CRITICAL",  # a server that is away is told once, by us
-        "PREFECT_CLIENT_MAX_RETRIES": "3",  # some 15 s for each question: a server that starts again is waited for, one that is gone not for minutes
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "evergreen",  # so that Prefect's pages show what the stages say
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",  # users see errors as one line of ours
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if verbose else "CRITICAL",  # an unreachable server is reported once, by us
+        "PREFECT_CLIENT_MAX_RETRIES": "3",  # about 15 s per request: enough for a restarting server, and not minutes for one that is down
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "evergreen",  # so that Prefect's pages show the stages' logs
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # it keeps the exception of what failed: never as a pickle
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # exceptions of failed runs are stored too, never as a pickle
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        **PATIENCE,
         "GX_ANALYTICS_ENABLED": "False",
         "DVC_NO_ANALYTICS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -150,26 +156,47 @@ def pin(workspace: Workspace, *, verbose: bool = False) -> None:
         os.environ.setdefault(name, value)
     os.environ.update(_keras(), MPLBACKEND="Agg", PYTHONUTF8="1")
     matplotlib = importlib.util.find_spec("matplotlib")
-    if matplotlib and matplotlib.origin:  # charts are drawn by its own defaults, not by the user's matplotlibrc
+    if matplotlib and matplotlib.origin:  # use its defaults for charts, not the user's matplotlibrc
         os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     _bypass_proxies()
     with contextlib.suppress(OSError):
         os.environ.setdefault(IDLE_WATTS, idle_watts_file(workspace).read_text())
-    (workspace.private / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes its home, but not what is above it
+    (workspace.private / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates its home, but not the parent folders
     if found:
         log.info("Ignored of your global settings: %s.", ", ".join(found))
 
 
+@contextlib.contextmanager
+def changed(**variables: str) -> Iterator[None]:
+    """Set variables of this process's environment for the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def short_patience() -> contextlib.AbstractContextManager[None]:
+    """Within the block, MLflow gives up on an unreachable server as early as in Evergreen's own commands, unless the
+    environment sets its retries and timeout."""
+    return changed(**{name: value for name, value in PATIENCE.items() if name not in os.environ})
+
+
 def ignored() -> list[str]:
-    """The user's global settings that were found and do not reach what runs here, in words."""
+    """The user's global settings that were found and are ignored here, in words."""
     return [one for one in os.environ.get(_IGNORED, "").split(os.pathsep) if one]
 
 
 def _ignore_foreign() -> list[str]:
-    """Remove other projects' settings, once for a process and its children; what was found, in words."""
+    """Remove other projects' settings, once for a process and its children; returns what was found, in words."""
     if _IGNORED in os.environ:
         return []
-    theirs = "PREFECT__FLOW_RUN_ID" in os.environ  # the process of a worker: its Prefect settings are the worker's
+    theirs = "PREFECT__FLOW_RUN_ID" in os.environ  # started by a Prefect worker, which sets the Prefect settings
     held = _keras() | {"GIT_PYTHON_REFRESH": "quiet"}
     found = [
         name
@@ -177,7 +204,7 @@ def _ignore_foreign() -> list[str]:
         if _FOREIGN.fullmatch(name) and value != held.get(name) and not (theirs and name.startswith("PREFECT_"))
     ]
     if "MLFLOW_TRACKING_URI" in os.environ and "MLFLOW_REGISTRY_URI" in found:
-        found.remove("MLFLOW_REGISTRY_URI")  # the user's own server has its registry apart
+        found.remove("MLFLOW_REGISTRY_URI")  # the user's own server has a separate registry
     for name in found:
         del os.environ[name]
     folder = os.environ.get("TMPDIR")
@@ -190,17 +217,17 @@ def _ignore_foreign() -> list[str]:
 
 
 def pin_keras() -> None:
-    """Let Keras, when it is imported, read the project's settings and not the user's."""
+    """Make Keras read the project's settings, not the user's, when it is imported."""
     os.environ.update(_keras())
 
 
 def _keras() -> dict[str, str]:
-    """Where Keras reads its settings, and what it computes with."""
+    """The variables that set the folder of Keras's settings and its backend."""
     return {"KERAS_HOME": str(_KERAS_HOME), "KERAS_BACKEND": "tensorflow"}
 
 
 def _keras_settings() -> list[str]:
-    """What the user's own keras.json says otherwise than the project's."""
+    """The settings in the user's own keras.json that differ from the project's, in words."""
     path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
     try:
         ours, theirs = (json.loads(file.read_text(encoding="utf-8")) for file in (_KERAS_HOME / "keras.json", path))
@@ -210,7 +237,7 @@ def _keras_settings() -> list[str]:
 
 
 def _bypass_proxies() -> None:
-    """A company's proxy is asked for everything but this machine, whose servers it can't reach."""
+    """Exclude this machine from a configured proxy, which could not reach its servers."""
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") and value for name, value in os.environ.items()):
         return
     given = [part.strip() for name in ("no_proxy", "NO_PROXY") for part in os.environ.get(name, "").split(",")]
@@ -219,7 +246,8 @@ def _bypass_proxies() -> None:
 
 
 def in_utf8() -> None:
-    """Start this process again where the system's language settings (LC_ALL, LANG) would read files and names as anything but UTF-8."""
+    """Restart this process in UTF-8 mode if the system's locale (LC_ALL, LANG) would decode files and names as anything but
+    UTF-8."""
     if locale.getencoding().lower().replace("-", "") in ("utf8", "cp65001") or sys.flags.utf8_mode or os.environ.get(_UTF8):
         return
     os.environ.update({_UTF8: "1", "PYTHONUTF8": "1"})
@@ -227,7 +255,8 @@ def in_utf8() -> None:
 
 
 def threads() -> dict[str, int | str]:
-    """How many threads compute, as far as anybody has said: recorded with a run, since sums depend on their order."""
+    """The numbers of threads, as far as they are set. They are recorded with a run, since sums depend on the order of their
+    terms."""
     import tensorflow as tf
 
     named = {
@@ -242,15 +271,19 @@ def threads() -> dict[str, int | str]:
 
 
 def idle_watts_file(workspace: Workspace) -> Path:
-    """What `evergreen doctor` has measured of this machine: a number."""
+    """The file with this machine's idle power as measured by `evergreen doctor`: a number of watts."""
     return workspace.private / "idle-watts"
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without the lines that its libraries write to standard error as they load: no setting reaches them, and
-    they need worry nobody. They are shown where the import fails."""
+    """Import TensorFlow without the harmless lines that its libraries write to standard error as they load, which no setting
+    suppresses. They are shown if the import fails.
+
+    Raises:
+        EvergreenError: Keras was imported with another backend before.
+    """
     if "tensorflow" not in sys.modules:
-        pin_keras()  # also where nobody has called `configure`
+        pin_keras()  # in case `configure` was not called
         _import_in_silence()
     import keras
 
@@ -272,7 +305,7 @@ def _import_in_silence() -> None:
             import tensorflow  # noqa: F401 (the import is the purpose)
         except BaseException:
             held.seek(0)
-            with contextlib.suppress(OSError):  # where nobody reads it any more, the error itself must still be heard of
+            with contextlib.suppress(OSError):  # if standard error is closed, still raise the error itself
                 os.write(kept, held.read())
             raise
         finally:

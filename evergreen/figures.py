@@ -1,6 +1,7 @@
-"""Numbers as people read them: a unit that suits the size, only the digits that the uncertainty carries, no scientific notation.
+"""Numbers formatted for people: in a suitable unit, with only the significant digits, without scientific notation.
 
-What is not known (None, NaN, infinite) is "unknown". Machines get the full numbers, from `--json` and the records.
+Values that are not known (None, NaN, infinite) are shown as "unknown". Programs get the full numbers from `--json` and the
+records.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TypeGuard
 
 UNKNOWN = "unknown"
-DIGITS = 2  # significant digits of a number whose uncertainty is not known
-SMALLEST = 1e-9  # what is smaller is shown as 0
+DIGITS = 2  # significant digits of a number of unknown uncertainty
+SMALLEST = 1e-9  # smaller values are shown as 0
 
-# From which size on a unit is used, its name, and its size; the last is used for everything smaller.
+# For each unit: the smallest value for which it is used, its name, and its size; the last is used for all smaller values.
 _ENERGY = ((1e6, "MWh", 1e6), (1e3, "kWh", 1e3), (1e-2, "Wh", 1.0), (1e-4, "mWh", 1e-3), (0.0, "µWh", 1e-6))
 _CARBON = ((1e6, "t", 1e6), (1e3, "kg", 1e3), (1e-2, "g", 1.0), (1e-4, "mg", 1e-3), (0.0, "µg", 1e-6))
 _POWER = ((1e3, "kW", 1e3), (1e-1, "W", 1.0), (0.0, "mW", 1e-3))
@@ -46,7 +47,7 @@ def size(size_bytes: float | None) -> str:
 
 
 def money(amount: float | None, currency: str = "", uncertainty: float | None = None) -> str:
-    """An amount of money: "12.40 EUR"; below one unit, two significant digits: "0.0021 EUR"."""
+    """An amount of money: "12.40 EUR"; below one unit of the currency, two significant digits: "0.0021 EUR"."""
     if not _known(amount):
         return UNKNOWN
     text = f"{amount:,.2f}" if abs(amount) >= 1 and not uncertainty else number(amount, uncertainty)
@@ -54,7 +55,7 @@ def money(amount: float | None, currency: str = "", uncertainty: float | None = 
 
 
 def duration(seconds: float | None) -> str:
-    """A span of time: "85 ms", "4.2 s", "1 min 50 s", "3 h 5 min", "2 days 4 h"."""
+    """A duration: "85 ms", "4.2 s", "1 min 50 s", "3 h 5 min", "2 days 4 h"."""
     if not _known(seconds):
         return UNKNOWN
     if abs(seconds) < 1e-6:
@@ -76,29 +77,29 @@ def duration(seconds: float | None) -> str:
     raise AssertionError("unreachable")
 
 
-def percent(share: float | None, low: float | None = None, high: float | None = None, items: int | None = None) -> str:
-    """A share (0 to 1) in per cent: "99.4 %"; with an interval, "88 % (83 to 91 %)".
+def percent(fraction: float | None, low: float | None = None, high: float | None = None, items: int | None = None) -> str:
+    """A fraction (0 to 1) in percent: "99.4 %"; with an interval, "88 % (83 to 91 %)".
+
+    A fraction below 1 is never shown as 100 %, nor one above 0 as 0 %.
 
     Args:
-        low: the lower end of its interval, a share.
+        low: the lower end of its interval, a fraction.
         high: the upper end.
-        items: how many items it was counted on: more digits than one item makes are not shown.
-
-    Less than all is never shown as 100 %, and more than nothing never as 0 %.
+        items: number of items on which it was measured; limits the digits to what one item changes.
     """
-    if not _known(share):
+    if not _known(fraction):
         return UNKNOWN
     places = min(6, max(0, math.ceil(math.log10(items / 100)))) if items else 1
     if not (_known(low) and _known(high)):
-        return f"{_per_cent(share, places)} %"
+        return f"{_per_cent(fraction, places)} %"
     if high > low:
         carried = _places_of_percent(low, high)
         places = min(places, carried) if items else carried
-    return f"{_per_cent(share, places)} % ({_per_cent(low, places)} to {_per_cent(high, places)} %)"
+    return f"{_per_cent(fraction, places)} % ({_per_cent(low, places)} to {_per_cent(high, places)} %)"
 
 
 def points(difference: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A difference of shares in percentage points, signed: "+1.2 points (-0.3 to +2.7)"."""
+    """A difference of fractions in percentage points, signed: "+1.2 points (-0.3 to +2.7)"."""
     if not _known(difference):
         return UNKNOWN
     if not (_known(low) and _known(high)):
@@ -109,7 +110,7 @@ def points(difference: float | None, low: float | None = None, high: float | Non
 
 
 def change(ratio: float | None) -> str:
-    """How far a ratio is from one, signed, in per cent: 1.83 is "+83 %"."""
+    """The difference of a ratio from one, signed, in percent: 1.83 is "+83 %"."""
     if not _known(ratio):
         return UNKNOWN
     return f"{_zero(100 * (ratio - 1), 0):+,.0f} %"
@@ -133,7 +134,7 @@ def probability(p: float | None) -> str:
 
 
 def count(many: int | None, one: str = "", several: str = "") -> str:
-    """A number of things: "1 item", "1,318 items"; `several` where it is not `one` with an s."""
+    """A number of things: "1 item", "1,318 items"; `several` is the plural if it is not `one` with an s."""
     if many is None:
         return UNKNOWN
     name = one if many == 1 else several or (f"{one}s" if one else "")
@@ -141,7 +142,8 @@ def count(many: int | None, one: str = "", several: str = "") -> str:
 
 
 def number(value: float | None, uncertainty: float | None = None, digits: int = DIGITS) -> str:
-    """A number without a unit: "0.021 ± 0.008"; without an uncertainty, `digits` significant ones, never fewer than whole numbers."""
+    """A number without a unit: "0.021 ± 0.008"; without an uncertainty, it has `digits` significant digits, and at least all
+    digits of its integer part."""
     if not _known(value):
         return UNKNOWN
     if _known(uncertainty) and abs(uncertainty) > SMALLEST:
@@ -151,13 +153,14 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
 
 
 def short(value: float | None, digits: int = 3) -> str:
-    """A number in at most so many significant digits, without zeros at its end: "0.0012", "2", "12.5", "1,234"."""
+    """A number in at most `digits` significant digits, and all of its integer part, without trailing zeros: "0.0012", "2",
+    "12.5", "1,234"."""
     text = number(value, digits=digits)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def plain(value: float | None) -> str:
-    """A setting that a person wrote, with all its digits: "0.003", "0.00001", "2000"."""
+    """A setting as a person would write it, with all its digits: "0.003", "0.00001", "2000"."""
     if not _known(value):
         return UNKNOWN
     text = format(Decimal(repr(value + 0.0)), "f")
@@ -186,19 +189,21 @@ def _known(value: float | None) -> TypeGuard[float]:
 
 
 def _place(uncertainty: float) -> int:
-    """The power of ten of the last digit that an uncertainty carries: two significant digits from 100 to 354, one above.
+    """The power of ten of an uncertainty's last significant digit.
+
+    By its first three digits: 100 to 354 keep two digits, 355 to 949 one, and 950 to 999 are rounded to 1000, with two digits.
 
     Source: the rounding rule of the Particle Data Group (Review of Particle Physics, introduction, section 5.3).
     """
     mantissa, exponent = f"{uncertainty:.2e}".split("e")
     leading = round(100 * float(mantissa))
     if leading >= 950:
-        return int(exponent)  # becomes 1000, of which two digits are kept
+        return int(exponent)  # rounded to 1000, of which two digits are kept
     return int(exponent) - (1 if leading <= 354 else 0)
 
 
 def _digits_place(value: float, digits: int) -> int:
-    """The power of ten of the last of so many significant digits."""
+    """The power of ten of the last of `digits` significant digits."""
     return int(f"{value:.{digits - 1}e}".split("e")[1]) - (digits - 1) if value else 0
 
 
@@ -208,20 +213,20 @@ def _at(value: float, place: int) -> str:
     return f"{abs(rounded) if rounded == 0 else rounded:,f}"
 
 
-def _per_cent(share: float, places: int) -> str:
+def _per_cent(fraction: float, places: int) -> str:
     while places < 6:
-        text = f"{_zero(100 * share, places):,.{places}f}"
-        if not (0 < share < 1 and float(text.replace(",", "")) in (0.0, 100.0)):
+        text = f"{_zero(100 * fraction, places):,.{places}f}"
+        if not (0 < fraction < 1 and float(text.replace(",", "")) in (0.0, 100.0)):
             return text
         places += 1
-    return f"{_zero(100 * share, places):,.{places}f}"
+    return f"{_zero(100 * fraction, places):,.{places}f}"
 
 
 def _places_of_percent(low: float, high: float) -> int:
-    """Decimal places of a percentage that half the width of its interval carries."""
+    """The number of significant decimal places of a percentage, given its interval: those of half the interval's width."""
     return min(6, max(0, -_place(100 * (high - low) / 2)))
 
 
 def _zero(value: float, places: int) -> float:
-    """The value rounded, and never minus zero."""
+    """The value rounded, without negative zero."""
     return round(value, places) + 0.0

@@ -1,7 +1,7 @@
-"""Names of files and labels: bytes to text in the encoding that they were written in, and text in one form.
+"""Names of files and labels: detecting their encoding, and normalizing text.
 
-Names are short, which is too little for a general detector: charset-normalizer 3.5 takes "猫 狗 马" in GBK for Korean. What tells encodings
-apart here is how common the characters are that the bytes would be, so each candidate is scored by that.
+Names are too short for a general detector: charset-normalizer 3.5 takes "猫 狗 马" in GBK for Korean. Here, each candidate
+encoding is scored by how common the decoded characters are.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-WINDOWS = ("cp437", "cp850", "cp1252")  # what a .zip from Windows uses in the West, most usual first
-UNIX = ("cp1252", "cp437", "cp850")  # what a folder or a .tar uses there
+WINDOWS = ("cp437", "cp850", "cp1252")  # Western encodings in a .zip from Windows, most common first
+UNIX = ("cp1252", "cp437", "cp850")  # Western encodings in a folder or a .tar
 OTHERS = ("gb18030", "cp932", "big5", "cp949", "cp852", "cp1250", "cp866", "cp1251", "cp1253", "cp737", "cp1256")
-NAMES_LOOKED_AT = 5_000  # different folder and file names: more tell no more
+NAMES_LOOKED_AT = 5_000  # distinct folder and file names; more would not improve the guess
 
-# Syllables that make up most of Korean text; other syllables of the same standard are what Chinese text looks like in it.
+# Syllables that make up most of Korean text. Chinese text that is wrongly decoded as Korean mostly gives other syllables.
 COMMON_HANGUL = frozenset(
     "이다는에의가을를한하고지은로도사기어리나시아인자대정스그서과해일수만있장들부여전주상보공구제동라성조연비치으원소선무관유경차신간안오우면마용게것중"
     "계미트저세화위실없르산민양분년바회생방내발금모말물개음불학영식거국적반재행드출문심달남단입명강규날레월천복품권요운결토감집점라류과초란교래야북호벌"
     "손눈꽃새곰소닭돼개강고양너까백황흑적청록별병변형색높낮좋나쁨합격량앞뒤좌우등급정사진힘긁균열찍결함폐"
 )
-ASIAN = {  # of two-byte encodings: the first bytes of characters that everyone uses, and of the rarer ones
+ASIAN = {  # two-byte encodings: the first bytes of common characters, and of rarer ones
     "gb18030": (range(0xB0, 0xD8), range(0xD8, 0xF8)),
     "cp932": (range(0x88, 0x98), range(0x98, 0xFB)),
     "big5": (range(0xA4, 0xC7), range(0xC9, 0xFA)),
@@ -32,30 +32,31 @@ ASIAN = {  # of two-byte encodings: the first bytes of characters that everyone 
 
 
 class Decoder:
-    """Turns the names of one source into text, all in one encoding: UTF-8 if all of them are valid UTF-8, else the most plausible one.
+    """Turns the names of one source into text, all in one encoding: UTF-8 if all of them are valid UTF-8, else the most
+    plausible one.
 
     Attributes:
-        assumed: the encoding that was guessed; None where none had to be, so far.
+        assumed: the guessed encoding; None if no guess has been necessary so far.
     """
 
     def __init__(self, names: Callable[[], Iterable[bytes]], encoding: str | None, usual: tuple[str, ...]) -> None:
         """
         Args:
-            names: gives all names of the source. Called once, when the first name that isn't ASCII is met.
-            encoding: the one to use, where the user says so.
-            usual: what Western names of such a source are in.
+            names: returns all names of the source. Called once, at the first name that isn't ASCII.
+            encoding: the encoding to use if the user has set one; None to guess it.
+            usual: the usual encodings of Western names in such a source.
         """
         self._names, self._encoding, self._usual = names, encoding, usual
         self.assumed: str | None = None
 
     def __call__(self, raw: bytes) -> str:
-        """The name; bytes that the encoding does not know become `\\xNN`."""
+        """Decode a name; bytes that are invalid in the encoding become `\\xNN`."""
         if raw.isascii():
             return raw.decode()
         if self._encoding is None:
             self._encoding = guess_encoding(self._names(), self._usual)
             self.assumed = self._encoding if self._encoding != "utf-8" else None
-        if self.assumed is not None:  # a folder may hold names of both kinds
+        if self.assumed is not None:  # a folder may contain names in both encodings
             try:
                 return raw.decode(self._encoding)
             except UnicodeDecodeError:
@@ -70,33 +71,34 @@ def readable_name(name: str | bytes) -> str:
 
 
 def tidy(label: str) -> str:
-    """A label in the form that labels are compared in: Unicode's normal form C (macOS writes "é" as two characters), and no white space
-    around it."""
+    """Normalize a label for comparisons: to Unicode's normal form C (macOS writes "é" as two characters), without surrounding
+    white space."""
     return unicodedata.normalize("NFC", label).strip()
 
 
 def alike(label: str) -> str:
-    """The same for labels that differ in case, spacing, hyphens or width only: such as "Cat" and "cat", "no_dog" and "No-Dog"."""
+    """A key that is the same for labels that differ only in case, spacing, hyphens or character width, such as "Cat" and "cat",
+    or "no_dog" and "No-Dog"."""
     folded = unicodedata.normalize("NFKC", label).casefold()
     return "".join(letter for letter in folded if letter.isalnum()) or folded
 
 
 def markdown(text: str) -> str:
-    """A text that people chose, such as a label, as Markdown that shows it as it stands, also in the cell of a table and where HTML is let
-    through."""
+    """Escape a user's text, such as a label, so that Markdown shows it literally, also in table cells and where HTML is
+    allowed."""
     escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def near(label: str, known: Iterable[str]) -> str | None:
-    """The known label that this one was probably meant to be; None where none is near."""
+    """The known label that was probably meant by this one; None if none is similar."""
     by_form = {alike(one): one for one in known}
     found = difflib.get_close_matches(alike(label), by_form, n=1, cutoff=0.75)
     return by_form[found[0]] if found else None
 
 
 def guess_encoding(names: Iterable[bytes], usual: tuple[str, ...] = UNIX) -> str:
-    """The encoding that all these names are written in: `utf-8` where they are valid as that, or where nothing else is plausible."""
+    """The most plausible encoding of all these names; `utf-8` if they are valid in it, or if no other encoding is plausible."""
     parts: set[bytes] = set()
     for name in names:
         parts.update(part for part in name.replace(b"\\", b"/").split(b"/") if not part.isascii())
@@ -108,24 +110,24 @@ def guess_encoding(names: Iterable[bytes], usual: tuple[str, ...] = UNIX) -> str
     for encoding in (*usual, *OTHERS):
         scores = [_score(part, encoding) for part in parts]
         given = [score for score in scores if score is not None]
-        score = (sum(given) - 2.0 * (len(scores) - len(given))) / len(scores)  # a few names may be in another
+        score = (sum(given) - 2.0 * (len(scores) - len(given))) / len(scores)  # a few names may be in another encoding
         if score > best_score + 1e-9:
             best, best_score = encoding, score
     return best
 
 
 def _score(raw: bytes, encoding: str) -> float | None:
-    """How plausible a name is in an encoding: about 1 where all its characters are usual ones, below 0 where they are signs and symbols;
-    None where it can't be decoded."""
+    """How plausible a name is in an encoding: about 1 if all its non-ASCII characters are common, below 0 if they are symbols;
+    None if it can't be decoded."""
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError:
         return None
     points = []
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         if not letter.isascii():
-            before = text[place - 1] if place else ""
-            after = text[place + 1 : place + 2]
+            before = text[index - 1] if index else ""
+            after = text[index + 1 : index + 2]
             points.append(_usual(letter, encoding) + _fits(letter, before, after))
     return sum(points) / max(1, len(points))
 
@@ -134,9 +136,8 @@ def _usual(letter: str, encoding: str) -> float:
     category = unicodedata.category(letter)
     if category in ("Lu", "Ll", "Mn", "Mc") and not letter >= "\uff00":
         return 1.0
-    if (
-        category != "Lo" or letter >= "\uff00" or letter in "ªº"
-    ):  # half-width letters are what other encodings look like in Japanese
+    # Text in another encoding, decoded as Japanese, has many half-width letters.
+    if category != "Lo" or letter >= "\uff00" or letter in "ªº":
         return -1.0
     if encoding in ASIAN:
         if "\u3040" <= letter <= "\u30ff":
@@ -150,7 +151,7 @@ def _usual(letter: str, encoding: str) -> float:
 
 
 def _fits(letter: str, before: str, after: str) -> float:
-    """What the letters beside it say: another script, a capital within a word and accents only are not what people write."""
+    """A penalty, 0 or below, for implausible neighbours: another script, a capital within a word, or only accented letters."""
     beside = [one for one in (before, after) if one.isalpha()]
     script = _script(letter)
     strange = sum(_script(one) != script for one in beside) * (0.6 if script == "CJK" else 1.5)
@@ -162,6 +163,6 @@ def _fits(letter: str, before: str, after: str) -> float:
 
 
 def _script(letter: str) -> str:
-    """The first word of its Unicode name; the scripts that Japanese mixes count as one."""
+    """The script: the first word of the letter's Unicode name; the scripts that Japanese mixes count as one."""
     word = unicodedata.name(letter, "NONE").split()[0]
     return "CJK" if word in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA") else word

@@ -1,7 +1,7 @@
-"""Function calls in child processes, on all cores: a crash or a hang ends one call, not the run.
+"""Function calls in child processes on all cores, so that a crash or a hang ends one call and not the run.
 
-`concurrent.futures.ProcessPoolExecutor` is not enough here: one crash breaks it for all calls and does not say which call it was,
-and it has no time limit for a running call. It also imports the caller's main module into each child (seconds, if that is
+`concurrent.futures.ProcessPoolExecutor` is not enough here: one crash breaks it for all calls and does not say which call it
+was, and it has no time limit for a running call. It also imports the caller's main module into each child (seconds, if that is
 Prefect's engine) or forks a process in which TensorFlow's threads are running.
 """
 
@@ -26,14 +26,14 @@ from evergreen.errors import EvergreenError
 
 START_SECONDS = 120.0  # for a child to import what it needs
 EXIT_SECONDS = 5.0
-STDERR_BYTES = 4096  # are read of the end of what a crashed child wrote
+STDERR_BYTES = 4096  # how much is read from the end of a crashed child's standard error
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Crashed(EvergreenError):
-    """The call ended its process: a signal, an exit, or not enough memory."""
+    """The call ended its process: by a signal, by an exit, or because memory ran out."""
 
 
 class Hung(EvergreenError):
@@ -43,11 +43,12 @@ class Hung(EvergreenError):
 class ProcessPool:
     """Threads with one child process each. Use as a context manager.
 
-    A child is a new interpreter with the parent's `sys.path`, started for its thread's first call and again after a crash. It ends
-    when its parent is gone. Functions, arguments and results are pickled, so functions are those of a module.
+    A child is a new interpreter with the parent's `sys.path`, started for its thread's first call and again after a crash. It
+    ends when its parent does. Functions, arguments and results are pickled, so functions must be defined at the top level of a
+    module.
 
     Attributes:
-        processes: at most so many.
+        processes: the maximum number of child processes.
         threads: an executor; `call` in one of its threads uses that thread's own child.
     """
 
@@ -60,9 +61,9 @@ class ProcessPool:
     ) -> None:
         """
         Args:
-            processes: default, one for each core that this process may use.
+            processes: the maximum number of child processes; by default one for each core that this process may use.
             initializer: called once in each child, before anything else.
-            patience_seconds: for one call; without, as long as it takes.
+            patience_seconds: time limit for one call; None for no limit.
         """
         self.processes = processes or len(os.sched_getaffinity(0))
         self.threads = ThreadPoolExecutor(self.processes, thread_name_prefix="process-pool")
@@ -78,14 +79,14 @@ class ProcessPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.threads.shutdown(wait=kind is None, cancel_futures=True)
         self._ended = True
-        for child in list(self._children):  # calls that still run fail now
+        for child in list(self._children):  # running calls fail now
             child.process.kill()
         self.threads.shutdown(wait=True)
         for child in self._children:
             child.stop()
 
     def submit(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> Future[R]:
-        """`call` in one of the pool's threads."""
+        """Run `call` in one of the pool's threads."""
         return self.threads.submit(partial(self.call, function, *arguments, **keywords))
 
     def call(self, function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
@@ -99,7 +100,7 @@ class ProcessPool:
         child: _Child | None = getattr(self._own, "child", None)
         if child is None:
             child = self._own.child = self._started()
-        if self._ended:  # what stopped the child was not the call
+        if self._ended:  # the child was stopped by the pool's end, not by the call
             raise EvergreenError("the work was stopped before its end")
         try:
             result: R = child.call(function, arguments, keywords, self._patience_seconds)
@@ -114,7 +115,7 @@ class ProcessPool:
         self._children.append(child)
         try:
             child.call(self._initializer, (), {}, START_SECONDS)
-        except (Crashed, Hung) as error:  # else the first call would seem to be the cause
+        except (Crashed, Hung) as error:  # otherwise the first call would appear to be the cause
             self._children.remove(child)
             raise EvergreenError(f"a child process does not start: {error.happened}") from None
         return child
@@ -146,7 +147,7 @@ class _Child:
     ) -> Any:
         """
         Raises:
-            Crashed, Hung: and the process is stopped.
+            Crashed, Hung: the call ended its process, or took too long; the process is stopped.
             Exception: whatever the function raises.
         """
         try:
@@ -168,7 +169,7 @@ class _Child:
         self._stderr.close()
 
     def _last_words(self) -> str:
-        """The last line that the process wrote to standard error, or its status; and it is stopped."""
+        """Stop the process; returns the last line that it wrote to standard error, or its exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):  # its end of the connection is closed: it is exiting
             self.process.wait(EXIT_SECONDS)
         self.process.kill()
@@ -180,7 +181,7 @@ class _Child:
 
 
 def _answer_calls(connection: Connection) -> None:
-    """Until the other end is gone, however it went."""
+    """Answer calls until the other end is closed."""
     while True:
         try:
             message = connection.recv_bytes()
@@ -199,7 +200,7 @@ def _answer_calls(connection: Connection) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it can be pickled, else one that says the same."""
+    """The error itself if it can be pickled, else one with the same message."""
     try:
         copy: Exception = pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,15 +1,15 @@
-"""How far a piece of work is: any stage reports it here, and whoever shows it listens.
+"""Progress reporting: stages report the progress of their work, and listeners show it.
 
     with progress.task("train", total=1200, unit="steps") as report:
         for step in range(1200):
             ...
             report(step + 1, detail="epoch 3 of 20")
 
-Work of unknown length has no total: `with progress.task("Starting TensorFlow"): import tensorflow`. Reporting costs a microsecond or
-two, so that it may be done for every step. Tasks may be nested and run in several threads.
+Work of unknown length has no total: `with progress.task("Starting TensorFlow"): import tensorflow`. A report takes only one or
+two microseconds, so that every step can report. Tasks may be nested and run in several threads.
 
-A listener is a function that gets a task when it begins, now and then while it goes on, and when it has ended. One that raises is
-removed and never disturbs the work. `shown()` is the listener of the terminal.
+A listener is a function that is called with a task when it begins, from time to time while it runs, and when it has ended. A
+listener that raises is not called again, and the work continues. `shown()` shows progress in the terminal.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from evergreen import figures
 log = logging.getLogger("evergreen")
 
 BAR_CELLS = 20
-_SAMPLE_SECONDS = 0.25  # at least so long between two samples of the rate
-_SAMPLES = 20  # of the last third of the time, or the last 5 s
-_FIRST_ESTIMATE_SECONDS = 2.0  # of reports, before the time left is estimated
+_SAMPLE_SECONDS = 0.25  # minimum time between two samples of the rate
+_SAMPLES = 20  # they cover the last third of the time, or the last 5 s
+_FIRST_ESTIMATE_SECONDS = 2.0  # time span of reports before the time left is estimated
 
 _listeners: tuple[_Subscription, ...] = ()
 _provisional: tuple[Task, ...] = ()  # tasks that end when the next one begins
@@ -42,38 +42,38 @@ _current: ContextVar[Task | None] = ContextVar("evergreen_progress_task", defaul
 
 
 class Task:
-    """A piece of work under way, and the function that reports on it.
+    """A piece of work in progress; calling it reports the progress.
 
     Attributes:
         name: what is being done.
-        total: of `done`, in `unit`s; None if nobody knows.
+        total: the final value of `done`, in `unit`s; None if unknown.
         detail: a few words on what is being done now.
-        share: 0 to 1 of the work is done; None if nobody knows.
-        parent: the task that this one is a part of.
-        ended, failed: whether it is over, and whether by an exception.
+        fraction: the fraction of the work that is done, 0 to 1; None if unknown.
+        parent: the task of which this one is a part, or None.
+        ended, failed: whether the task has ended, and whether by an exception.
     """
 
     def __init__(self, name: str, total: float | None, unit: str, detail: str, parent: Task | None) -> None:
         self.name, self.total, self.unit, self.detail, self.parent = name, total, unit, detail, parent
         self.done: float = 0
-        self.share: float | None = 0.0 if total else None
+        self.fraction: float | None = 0.0 if total else None
         self.ended = self.failed = False
         self.began = time.monotonic()
         self.finished: float | None = None
         self._reported = self.began
-        self._due = 0.0  # when listeners or samples next need attention
+        self._due = 0.0  # when to take the next sample and call the listeners
         self._samples: deque[tuple[float, float]] = deque(maxlen=_SAMPLES + 1)
 
     def __call__(
-        self, done: float | None = None, detail: str | None = None, *, total: float | None = None, share: float | None = None
+        self, done: float | None = None, detail: str | None = None, *, total: float | None = None, fraction: float | None = None
     ) -> None:
-        """Report how far the work is.
+        """Report the progress of the work.
 
         Args:
             done: units done so far.
-            detail: what is being done now; kept until the next one.
-            total: where it is known only now, or has changed.
-            share: 0 to 1, where it is known otherwise than by `done` and `total`.
+            detail: what is being done now; remains until the next one.
+            total: if it is known only now, or has changed.
+            fraction: 0 to 1, if it does not follow from `done` and `total`.
         """
         if done is not None:
             self.done = done
@@ -81,10 +81,10 @@ class Task:
             self.detail = detail
         if total is not None:
             self.total = total
-        if share is not None:
-            self.share = min(1.0, max(0.0, share))
+        if fraction is not None:
+            self.fraction = min(1.0, max(0.0, fraction))
         elif self.total:
-            self.share = min(1.0, max(0.0, self.done / self.total))
+            self.fraction = min(1.0, max(0.0, self.done / self.total))
         now = self._reported = time.monotonic()
         if now >= self._due:
             self._sample(now)
@@ -94,48 +94,48 @@ class Task:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """The task's duration so far, or until its end."""
         return (self.finished or time.monotonic()) - self.began
 
     @property
     def seconds_left(self) -> float | None:
-        """By the rate of the last third of the time; None before that means anything."""
-        if self.ended or self.share is None or not self._samples:
+        """An estimate from the rate in the last third of the time; None as long as there is too little data."""
+        if self.ended or self.fraction is None or not self._samples:
             return None
         since, before = self._samples[0]
-        if self._reported - since < _FIRST_ESTIMATE_SECONDS or self.share <= before:
+        if self._reported - since < _FIRST_ESTIMATE_SECONDS or self.fraction <= before:
             return None
-        pace = (self.share - before) / (self._reported - since)
-        return max(0.0, (1 - self.share) / pace - (time.monotonic() - self._reported))
+        pace = (self.fraction - before) / (self._reported - since)
+        return max(0.0, (1 - self.fraction) / pace - (time.monotonic() - self._reported))
 
     @property
     def left(self) -> str:
-        """The time left, as people read it: "1 min 20 s left"; nothing where it isn't known."""
+        """The time left in readable form, such as "1 min 20 s left"; empty if unknown."""
         seconds = self.seconds_left
         if seconds is None:
             return ""
         step = 1 if seconds < 20 else 5 if seconds < 120 else 10 if seconds < 600 else 60 if seconds < 7200 else 600
-        rounded = max(1, step * round(seconds / step))  # to no more digits than an estimate carries
+        rounded = max(1, step * round(seconds / step))  # to the precision of an estimate
         return f"{rounded} s left" if rounded < 60 else f"{figures.duration(rounded)} left"
 
     @property
     def amount(self) -> str:
-        """What is done: "1,200 of 5,000 steps", "317 items", or nothing."""
+        """The amount done, such as "1,200 of 5,000 steps" or "317 items"; empty if unknown."""
         if self.total and self.unit:
             return f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
         return f"{self.done:,.0f} {self.unit}" if self.unit and self.done else ""
 
     def __str__(self) -> str:
-        """In one line: "train: 24 %, 1,200 of 5,000 steps, 1 min 20 s left (epoch 3 of 20)"."""
-        parts = ["" if self.share is None else f"{100 * self.share:.0f} %", self.amount, self.left]
+        """The progress in one line: "train: 24 %, 1,200 of 5,000 steps, 1 min 20 s left (epoch 3 of 20)"."""
+        parts = ["" if self.fraction is None else f"{100 * self.fraction:.0f} %", self.amount, self.left]
         parts = [part for part in parts if part] or [f"{figures.duration(self.seconds)} so far"]
         return f"{self.name}: {', '.join(parts)}" + (f" ({self.detail})" if self.detail else "")
 
     def _sample(self, now: float) -> None:
-        if self.share is None:
+        if self.fraction is None:
             return
         if not self._samples or now - self._samples[-1][0] >= max(_SAMPLE_SECONDS, (now - self.began) / (3 * _SAMPLES)):
-            self._samples.append((now, self.share))
+            self._samples.append((now, self.fraction))
 
     def _end(self, *, failed: bool) -> None:
         global _provisional
@@ -152,14 +152,14 @@ class Task:
 def task(
     name: str, total: float | None = None, unit: str = "", detail: str = "", *, until_next: bool = False
 ) -> Iterator[Task]:
-    """Report the work in the block.
+    """Report the progress of the work in the block.
 
     Args:
-        name: what is being done, as people read it.
-        total: how much there is to do, in `unit`s; None if nobody knows.
+        name: what is being done, as shown to users.
+        total: the total amount of work, in `unit`s; None if unknown.
         unit: what is counted, in the plural.
         detail: a few words on what is being done now.
-        until_next: it is over as soon as another task begins, for what another program does before it calls us.
+        until_next: the task ends as soon as another one begins; for work that another program does before it calls us.
     """
     global _provisional
     one = Task(name, total, unit, detail, _current.get())
@@ -180,7 +180,7 @@ def task(
         one._end(failed=False)
     finally:
         if token is not None:
-            with contextlib.suppress(ValueError):  # the block ended in another context than it began in
+            with contextlib.suppress(ValueError):  # the block ended in a different context than it began in
                 _current.reset(token)
 
 
@@ -192,8 +192,8 @@ def listening(listener: Listener, every_seconds: float = 1.0) -> Iterator[None]:
     """Call `listener` with each task, from any thread of this process, within the block.
 
     Args:
-        listener: gets the task as it begins, at most once in `every_seconds` while it goes on, and when it has ended. Calls don't
-            overlap.
+        listener: called with the task when it begins, at most once per `every_seconds` while it runs, and when it has ended.
+            Calls don't overlap.
     """
     global _listeners
     mine = _Subscription(listener, every_seconds)
@@ -210,12 +210,12 @@ def listening(listener: Listener, every_seconds: float = 1.0) -> Iterator[None]:
 class _Subscription:
     listener: Listener
     every_seconds: float
-    told: dict[int, float] = field(default_factory=dict)  # when, by the open task's id
+    shown_at: dict[int, float] = field(default_factory=dict)  # time of the last call, by the open task's id
     lock: Any = field(default_factory=threading.RLock)
     broken: bool = False
 
     def update(self, task: Task, now: float) -> None:
-        if now - self.told.get(id(task), 0.0) >= self.every_seconds and self.lock.acquire(blocking=False):
+        if now - self.shown_at.get(id(task), 0.0) >= self.every_seconds and self.lock.acquire(blocking=False):
             try:
                 self.tell(task)
             finally:
@@ -226,9 +226,9 @@ class _Subscription:
             return
         with self.lock:
             if task.ended:
-                self.told.pop(id(task), None)
+                self.shown_at.pop(id(task), None)
             else:
-                self.told[id(task)] = time.monotonic()
+                self.shown_at[id(task)] = time.monotonic()
             try:
                 self.listener(task)
             except Exception as error:  # noqa: BLE001 (showing progress must not end the work)
@@ -238,30 +238,30 @@ class _Subscription:
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None) -> Iterator[None]:
-    """Show progress to people within the block: a live bar where standard error is a terminal, else a line of the log now and then.
+    """Show progress to users within the block: a live bar if standard error is a terminal, else log lines from time to time.
 
     Args:
-        stream: in place of standard error.
+        stream: the stream to use instead of standard error.
     """
     with contextlib.ExitStack() as stack:
         if stream is None:
             if sys.__stderr__ is None or sys.__stderr__.closed:
                 yield
                 return
-            # A descriptor of its own: standard error is held back while some libraries load.
+            # A duplicate file descriptor, because standard error is redirected while some libraries load.
             encoding = sys.__stderr__.encoding
             stream = stack.enter_context(os.fdopen(os.dup(2), "w", encoding=encoding, errors="replace"))
         terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         display = _Bars(stream) if terminal else _Lines()
         stack.callback(display.close)
-        stack.enter_context(listening(display, every_seconds=3600))  # it looks for itself in between
+        stack.enter_context(listening(display, every_seconds=3600))  # the display refreshes itself in between
         yield
 
 
 class _Display:
-    """Shows the open tasks for as long as there are any, if they last."""
+    """Shows the open tasks, if any are open for long enough."""
 
-    after_seconds: float  # work that is done sooner is not shown
+    after_seconds: float  # delay before tasks are shown; shorter work is not shown
 
     def __init__(self) -> None:
         self.open: list[Task] = []
@@ -286,10 +286,10 @@ class _Display:
                 self.timer = None
 
     def visible(self) -> list[Task]:
-        """The tasks that say something: what is being done now, and what is known to be a share of a larger work."""
+        """The informative tasks: those of known fraction, and those without open subtasks."""
         tasks = self.open
         parents = {id(task.parent) for task in tasks}
-        return [task for task in tasks if task.share is not None or id(task) not in parents]
+        return [task for task in tasks if task.fraction is not None or id(task) not in parents]
 
     def show(self) -> None:
         raise NotImplementedError
@@ -309,7 +309,7 @@ class _Display:
 
 
 class _Lines(_Display):
-    """A line of the log every so often, for files and other programs."""
+    """Log lines at regular intervals, for files and other programs."""
 
     after_seconds = 10.0
 
@@ -320,7 +320,7 @@ class _Lines(_Display):
 
 
 class _Bars(_Display):
-    """A line for each open task at the bottom of the terminal; what is printed meanwhile appears above it."""
+    """A line for each open task at the bottom of the terminal; other output appears above them."""
 
     after_seconds = 0.3
 
@@ -335,7 +335,7 @@ class _Bars(_Display):
 
         class SteadyConsole(Console):
             def show_cursor(self, show: bool = True) -> bool:
-                return False  # a process that is killed would leave the terminal without one
+                return False  # do not hide it: a killed process would leave the terminal without a cursor
 
         if self.live is None:
             self.console = SteadyConsole(file=self.stream)
@@ -351,7 +351,7 @@ class _Bars(_Display):
                     live.stop()
 
     def drawn(self) -> Any:
-        """A line for each task that never exceeds the terminal's width."""
+        """A line for each task, cut to the terminal's width."""
         from rich.text import Text
 
         plain = not (self.stream.encoding or "").lower().startswith("utf")
@@ -361,12 +361,12 @@ class _Bars(_Display):
             line = Text(no_wrap=True)
             line.append(spinner[int(8 * time.monotonic()) % len(spinner)], "green")
             line.append(f" {task.name} ", "bold")
-            if task.share is not None:
-                filled = round(BAR_CELLS * task.share)
+            if task.fraction is not None:
+                filled = round(BAR_CELLS * task.fraction)
                 line.append(full * filled, "green").append(empty * (BAR_CELLS - filled), "bright_black")
-                line.append(f" {100 * task.share:3.0f} % ")
-            elapsed = f"{task.seconds:.0f} s" if task.share is None and task.seconds >= 2 else ""
-            words = [task.left, elapsed, task.amount if task.share is None else "", task.detail]
+                line.append(f" {100 * task.fraction:3.0f} % ")
+            elapsed = f"{task.seconds:.0f} s" if task.fraction is None and task.seconds >= 2 else ""
+            words = [task.left, elapsed, task.amount if task.fraction is None else "", task.detail]
             line.append(" · ".join(word for word in words if word), "dim")
             line.truncate(self.console.width - 1, overflow="ellipsis")
             lines.append(line)

@@ -1,5 +1,5 @@
-"""The former place of `evergreen.serving.scoring`: models that were registered from here import it by this name."""
+"""The former name of `evergreen.serving.scoring`, which the scripts of models registered by earlier versions import."""
 
-from evergreen.serving.scoring import Model, Prediction, load
+from evergreen.serving.scoring import Model, load
 
-__all__ = ["Model", "Prediction", "load"]
+__all__ = ["Model", "load"]

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a command ends within three seconds wherever it is, with one line and with no process left.
+"""Ctrl-C, SIGTERM and SIGHUP end a command within three seconds, wherever it is, with one line and with no process left.
 
-The command works in a forked child, and its parent waits: Python runs no signal handler while a C library (an import, a training step) is at
-work, and a library may swallow the exception. The parent tells the child to stop, waits for it to clean up, and kills it and its children after
-`grace_seconds`. Nothing is lost by a kill: every stage's work becomes visible by one rename.
+The command runs in a forked child, and its parent waits: Python runs no signal handler while C code (an import, a training
+step) is running, and a library may swallow the exception. The parent asks the child to stop, waits for it to clean up, and
+kills it and its children after `grace_seconds`. A kill loses nothing, since every stage's work becomes visible by one rename.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ STOPPED = "Stopped; run the same command again to go on."
 GRACE_SECONDS = 2.6
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_requested = 0  # the signal by which this process was asked to stop
+_requested = 0  # the signal by which this process was asked to stop, or 0
 _supervisor: int | None = None  # the process that waits for this one
-_allowed = True  # whether `Stopped` may be raised where the process is now
+_allowed = True  # whether `Stopped` may be raised now
 _last_actions: list[Callable[[], object]] = []
 
 
 class Stopped(BaseException):
-    """A person, or the system, has ended the command. No `except Exception` takes it for a failure of the work."""
+    """The user or the system has stopped the command. No `except Exception` catches it and takes it for a failure."""
 
 
 def supervise(work: Callable[[], int], stopped: Callable[[int], int], *, grace_seconds: float = GRACE_SECONDS) -> int:
-    """Do `work` in a child process that ends when it is asked to.
+    """Run `work` in a child process that ends when it is asked to.
 
     Args:
-        work: gives its exit status. Where `Stopped` ends it, the status is 128 and the signal's number, as shells have it.
-        stopped: is called with that status when nothing runs any more, to say so; gives the status that the command ends with.
-        grace_seconds: after a signal, until what still runs is killed.
+        work: returns the exit status. If `Stopped` ends it, the status is 128 plus the signal's number, as in shells.
+        stopped: called with that status when no process is left, to report the stop; returns the command's exit status.
+        grace_seconds: time after a signal until remaining processes are killed.
 
     Returns:
         The exit status.
     """
-    obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup, or in the background
+    # Signals that are ignored already (under nohup, in the background) stay ignored.
+    obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     orders, telling = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, obeyed)
     child = os.fork()
     if child == 0:
-        # A terminal sends these to every process that was started here: only the parent listens.
+        # A terminal sends these to every process started here, but only the parent handles them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(telling)
         _obey(orders, grace_seconds)
@@ -74,7 +75,7 @@ def supervise(work: Callable[[], int], stopped: Callable[[int], int], *, grace_s
     signal.pthread_sigmask(signal.SIG_UNBLOCK, obeyed)
     _, ended = os.waitpid(child, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    if received:  # Python would let a second one end it by the system's default, in the midst of its own end
+    if received:  # otherwise a second signal while Python exits would kill the process by the system's default action
         signal.pthread_sigmask(signal.SIG_BLOCK, obeyed)
     _kill(family)
     status = os.waitstatus_to_exitcode(ended)
@@ -87,18 +88,18 @@ def supervise(work: Callable[[], int], stopped: Callable[[int], int], *, grace_s
 
 
 def supervised() -> bool:
-    """Whether this process works for `supervise`."""
+    """Whether this process is the child of `supervise`."""
     return _supervisor is not None
 
 
 def stop_command() -> None:
-    """Stop the whole command, as SIGTERM does. Prefect's engine takes one that is sent to this very process for a crash."""
+    """Stop the whole command, as SIGTERM to the parent does. Prefect's engine would take one to this process for a crash."""
     if _supervisor is not None and os.getppid() == _supervisor:
         os.kill(_supervisor, signal.SIGTERM)
 
 
 def stop_requested() -> bool:
-    """Whether this process was asked to stop: whatever fails from then on is no failure, and is not reported as one."""
+    """Whether this process was asked to stop. Errors from then on are consequences of that, and not reported as failures."""
     return bool(_requested)
 
 
@@ -113,18 +114,18 @@ def check() -> None:
 
 @contextlib.contextmanager
 def stop_postponed() -> Iterator[None]:
-    """In this block no `Stopped` is raised: Prefect's engine would take it for a crash, or swallow it. At its end it is made up for, by `check`, which
-    whoever enters the block calls."""
+    """Raise no `Stopped` in this block, since Prefect's engine would take it for a crash, or swallow it. The caller raises a
+    postponed one by calling `check` after the block."""
     with _allow(False):
         yield
 
 
 @contextlib.contextmanager
 def stop_allowed() -> Iterator[None]:
-    """Within `stop_postponed`, a block in which `Stopped` may be raised again.
+    """Allow `Stopped` again in a block within `stop_postponed`.
 
     Raises:
-        Stopped: this process was asked to stop meanwhile.
+        Stopped: this process was asked to stop in the meantime.
     """
     with _allow(True), _own_handler():
         check()
@@ -132,7 +133,7 @@ def stop_allowed() -> Iterator[None]:
 
 
 def before_killed(action: Callable[[], object]) -> None:
-    """Have `action` called, in a thread, where the process was asked to stop and does not come to an end by itself."""
+    """Register `action` to be called in a thread if the process was asked to stop and does not end by itself."""
     _last_actions.append(action)
 
 
@@ -148,7 +149,7 @@ def _allow(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_handler() -> Iterator[None]:
-    """In this block SIGTERM is handled here also within a flow: Prefect's engine takes it over, and would show a crash."""
+    """Handle SIGTERM here in this block, even within a flow, where Prefect's engine handles it and would report a crash."""
     if not supervised() or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -160,14 +161,14 @@ def _own_handler() -> Iterator[None]:
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    if number == signal.SIGTERM:  # sent to this very process, as by `kill` with the number that a lock's holder has
+    if number == signal.SIGTERM:  # sent to this process directly, such as by `kill` with the pid of a lock's holder
         _request(number)
     if _allowed:
         raise Stopped
 
 
 def _obey(orders: int, grace_seconds: float) -> None:
-    """In the child: listen to the parent, and end with it."""
+    """In the child, wait for the parent's request to stop, and end when the parent does."""
 
     def listen() -> None:
         order = os.read(orders, 1)
@@ -191,7 +192,7 @@ def _obey(orders: int, grace_seconds: float) -> None:
 def _request(number: int) -> None:
     global _requested
     _requested = _requested or number
-    # What fails now, fails because everything ends: it would only be noise.
+    # Errors from now on are consequences of the stop; reporting them would only be noise.
     logging.disable(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None

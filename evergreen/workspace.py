@@ -1,10 +1,10 @@
-"""Where everything is kept in one checkout, and who may write there.
+"""The layout of a checkout, and locks and atomic writes for it.
 
-data/NAME/00000-HASH/part-00000.parquet   the data set (tracked by data.dvc); one folder a collection, only ever added
-outputs/NAME/…                            what the stages write; splits/, model/, evaluation/ belong to DVC
-quarantine/NAME/…                         items that were refused, each with its reason
+data/NAME/00000-HASH/part-00000.parquet   the data set (tracked by data.dvc); each collection adds a folder
+outputs/NAME/…                            outputs of the stages; DVC tracks splits/, model/ and evaluation/
+quarantine/NAME/…                         refused items, each with the reason
 mlruns/…                                  MLflow's store and artifacts
-.evergreen/…                              this machine's own: staging, checkpoints, locks, Prefect's home
+.evergreen/…                              files of this machine only: staging, checkpoints, locks, Prefect's home
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from evergreen.errors import EvergreenError, WrongUse
 
 @dataclass(frozen=True)
 class Workspace:
-    """One checkout. Every path of the project hangs from `root`, so that a moved checkout still works."""
+    """A checkout. All paths of the project are relative to `root`, so that a moved checkout still works."""
 
     root: Path
 
     @classmethod
     def find(cls, start: Path | None = None) -> Workspace:
-        """The checkout named by EVERGREEN_ROOT, else the nearest folder at or above `start` (default: the current
-        one) that holds `dvc.yaml` and `scenarios/`.
+        """The checkout named by EVERGREEN_ROOT, else the nearest folder at or above `start` (default: the current one) that
+        contains `dvc.yaml` and `scenarios/`.
 
         Raises:
-            WrongUse: there is none, or its path can't be part of an address.
+            WrongUse: there is none, or its path can't be part of a URI.
         """
         named = os.environ.get("EVERGREEN_ROOT")
         start = Path(named) if named else (start or Path.cwd())
@@ -50,7 +50,7 @@ class Workspace:
 
     @property
     def scenarios(self) -> Path:
-        """The scenarios' YAML files."""
+        """The folder of the scenarios' YAML files."""
         return self.root / "scenarios"
 
     @property
@@ -60,7 +60,7 @@ class Workspace:
 
     @property
     def private(self) -> Path:
-        """This machine's own folder; never in git, never in DVC."""
+        """The folder for files of this machine only; neither in git nor in DVC."""
         return self.root / ".evergreen"
 
     def data(self, name: str) -> Path:
@@ -68,32 +68,36 @@ class Workspace:
         return self.root / "data" / name
 
     def quarantine(self, name: str) -> Path:
-        """What was refused, with the reasons."""
+        """The refused items, with the reasons."""
         return self.root / "quarantine" / name
 
     def outputs(self, name: str) -> Path:
-        """What the stages make."""
+        """The outputs of the stages."""
         return self.root / "outputs" / name
 
     def splits(self, name: str) -> Path:
-        """What preprocess makes."""
+        """The output of preprocess."""
         return self.outputs(name) / "splits"
 
     def model(self, name: str) -> Path:
-        """What train makes."""
+        """The output of train."""
         return self.outputs(name) / "model"
 
     def evaluation(self, name: str) -> Path:
-        """What evaluate makes."""
+        """The output of evaluate."""
         return self.outputs(name) / "evaluation"
 
+    def dependencies(self, name: str) -> Path:
+        """The dependencies of DVC's stages besides data, one file each."""
+        return self.outputs(name) / "dependencies"
+
     def data_docs(self, name: str) -> Path:
-        """The pages of Great Expectations."""
+        """The Data Docs, the HTML pages of Great Expectations."""
         return self.outputs(name) / "data-docs"
 
     def record(self, name: str) -> Path:
-        """What stages note about themselves that differs from run to run (seconds, energy, latency, MLflow run id):
-        kept out of DVC's outputs, which are the same whenever their inputs are."""
+        """The stages' records of values that differ from run to run (seconds, energy, latency, MLflow run id). They are kept
+        out of DVC's outputs, which must be the same for the same inputs."""
         return self.outputs(name) / "record"
 
     def staging(self, name: str) -> Path:
@@ -101,17 +105,17 @@ class Workspace:
         return self.private / "staging" / name
 
     def checkpoints(self, name: str) -> Path:
-        """What a killed training goes on from."""
+        """The checkpoints from which a killed training resumes."""
         return self.private / "checkpoints" / name
 
     @contextlib.contextmanager
     def lock(self, what: str, *, timeout_seconds: float = 24 * 3600) -> Iterator[None]:
-        """Hold the checkout's lock `what` ("data", or "run-NAME"); a second process waits and is told for whom.
+        """Hold the checkout's lock `what` ("data" or "run-NAME"); a second process waits, and reports the holder.
 
-        The operating system frees it when its holder dies, however that happens.
+        The operating system releases the lock when its holder dies for any reason.
 
         Raises:
-            WrongUse: not free after `timeout_seconds`; the error names the holder.
+            WrongUse: the lock is not free after `timeout_seconds`; the error names the holder.
         """
         from filelock import FileLock, Timeout
 
@@ -141,13 +145,13 @@ class Workspace:
 
 @contextlib.contextmanager
 def room_for(what: str) -> Iterator[None]:
-    """Say a full disk in words.
+    """Convert the error of a full disk to a readable one.
 
     Args:
-        what: that the room is needed for.
+        what: what the space is needed for.
 
     Raises:
-        EvergreenError: there is none left.
+        EvergreenError: there is no space left.
     """
     try:
         yield
@@ -161,7 +165,7 @@ def room_for(what: str) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a kill leaves the old file or the new one, never half of one."""
+    """Write `content` to `path` atomically: a kill leaves either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(beside, "wb") as file:
@@ -173,8 +177,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield a new empty folder beside `path`; at the end it takes `path`'s place. If the block raises, or the process is
-    killed, `path` is as it was (or, at the worst moment, absent: then its stage runs again)."""
+    """Yield a new empty folder beside `path`, which replaces `path` at the end. If the block raises, or the process is killed,
+    `path` is unchanged (or, in the worst case, absent, so that its stage runs again)."""
     import shutil
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +201,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 def _refuse_odd(root: Path) -> None:
     """
     Raises:
-        WrongUse: MLflow and its database would take a part of this path for something else, and write beside the checkout.
+        WrongUse: MLflow and its database would misinterpret a part of this path, and write outside the checkout.
     """
     odd = [character for character in "%?#\n" if character in str(root)]
     if odd:

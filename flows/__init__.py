@@ -1,1 +1,1 @@
-"""What happens, in order."""
+"""The Prefect flows, which call the stages in order, and the command line with what it needs."""

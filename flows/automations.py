@@ -1,9 +1,10 @@
-"""What Prefect does by itself when something happens: it marks dead runs as crashed, and tells people what they asked to be told.
+"""Prefect automations: mark dead runs as crashed, and send notifications of failures, promotions and drift.
 
-`create_automations` puts these on the server, by name, so that a second time changes nothing. That drift starts a retraining stands with
-each retraining deployment (`flows.deploy`). Addresses come from the environment, and are kept by Prefect as secret blocks:
+`create_automations` registers them on the server by name, so that repeating it changes nothing. The trigger that starts a
+retraining after drift is part of each retraining deployment (`flows.deploy`). The addresses for notifications come from the
+environment, and Prefect stores them as secret blocks:
 
-EVERGREEN_WEBHOOK_URL   gets each message as JSON: text, event, resource, payload (Slack, Teams and Mattermost show `text`)
+EVERGREEN_WEBHOOK_URL   receives each message as JSON: text, event, resource, payload (Slack, Teams and Mattermost show `text`)
 EVERGREEN_EMAIL_URL     an Apprise address: mailtos://USER:PASSWORD@SMTP.EXAMPLE.ORG?to=ME@EXAMPLE.ORG
 """
 
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 WEBHOOK, EMAIL = "EVERGREEN_WEBHOOK_URL", "EVERGREEN_EMAIL_URL"
 BLOCKS = {WEBHOOK: "evergreen-webhook", EMAIL: "evergreen-email"}
 Labels = dict[str, str | list[str]]
-SILENCE_SECONDS = 75  # two heartbeats and a half: with the server's own rounds, a dead run is marked within two minutes
-# States in which a run has no process, by their names: those of Prefect, and the project's own.
+SILENCE_SECONDS = 75  # two and a half heartbeats: including the server's polling, a dead run is marked within two minutes
+# The names of the states in which a run has no process: Prefect's, and the project's own.
 AT_REST = (
     *("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended"),
     *("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Unchanged", "Nothing to do", "Waits"),
 )
-WATCHED = "evergreen.watched"  # the event by which a run is looked at again
+WATCHED = "evergreen.watched"  # the event that makes the automation check a run again
 OURS: Labels = {"prefect.resource.role": "flow", "prefect.resource.name": ["training", "retraining"]}
 RUNS: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
 SCENARIOS: Labels = {"prefect.resource.id": "evergreen.scenario.*"}
-TOLD = "{{ event.resource.name }}: {{ event.payload.message }}"
-# What people are told of: the events, of which resources, of which flows, and the sentence (Jinja).
+MESSAGE = "{{ event.resource.name }}: {{ event.payload.message }}"
+# The notifications: events, resources, flows, and the sentence (a Jinja template).
 MESSAGES: dict[str, tuple[set[str], Labels, Labels, str]] = {
     "failure": (
         {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
@@ -41,16 +42,16 @@ MESSAGES: dict[str, tuple[set[str], Labels, Labels, str]] = {
         OURS,
         "{{ event.resource.name }}: {{ event.resource['prefect.state-name'] }}. {{ event.resource['prefect.state-message'] }}",
     ),
-    "promotion": ({"evergreen.promotion"}, SCENARIOS, {}, TOLD),
-    "drift": ({"evergreen.drift"}, SCENARIOS, {}, TOLD),
+    "promotion": ({"evergreen.promotion"}, SCENARIOS, {}, MESSAGE),
+    "drift": ({"evergreen.drift"}, SCENARIOS, {}, MESSAGE),
 }
 
 
 def create_automations(client: SyncPrefectClient) -> list[str]:
-    """Create what is missing, bring up to date what is there, remove what nobody has given an address for any more.
+    """Create missing automations, update existing ones, and remove notifications if no address is configured any more.
 
     Returns:
-        What people should know, in sentences.
+        Messages for the user, as sentences.
     """
     _put(client, silent_runs_have_crashed())
     watch_unfinished_runs(client)
@@ -61,16 +62,19 @@ def create_automations(client: SyncPrefectClient) -> list[str]:
         else:
             _remove(client, _name(about))
     if blocks:
-        return [f"Failures, promotions and drift are told to what {' and '.join(blocks)} name."]
-    return [f"No notifications: set {WEBHOOK} or {EMAIL} to be told of failures, promotions and drift."]
+        return [f"Failures, promotions and drift are sent to what {' and '.join(blocks)} name."]
+    return [f"No notifications: set {WEBHOOK} or {EMAIL} to be notified of failures, promotions and drift."]
 
 
 def silent_runs_have_crashed() -> AutomationCore:
-    """A run says every 30 s that it lives. One that has said nothing for `SILENCE_SECONDS`, or that a worker has taken and not
-    started, or not ended after a cancellation, has died with its worker; as crashed it frees its place in the queue.
+    """The automation that marks silent runs as crashed, which frees their slots in the queue.
 
-    The state is not forced: Prefect's server refuses it where the run has ended meanwhile, however late or out of order the events
-    arrive. States on the way, such as Submitting, are no sign of life: nothing would have to follow them.
+    A run sends a heartbeat every 30 s. A run has died with its worker if it sends nothing for `SILENCE_SECONDS`, or if a worker
+    took it but did not start it, or did not end it after a cancellation.
+
+    The state is not forced, so that Prefect's server refuses it if the run has ended in the meantime, however late or out of
+    order the events arrive. Transitional states such as Submitting do not count as a sign of life: no further event has to
+    follow them.
     """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -79,7 +83,7 @@ def silent_runs_have_crashed() -> AutomationCore:
 
     return AutomationCore(
         name="evergreen: a silent run has crashed",
-        description="Marks a run whose process has died, with its worker or without, as crashed, and frees its place.",
+        description="Marks a run whose process has died, with its worker or without, as crashed, and frees its slot.",
         trigger=EventTrigger(
             after={f"prefect.flow-run.{what}" for what in ("heartbeat", "Pending", "Running", "Cancelling")} | {WATCHED},
             expect={f"prefect.flow-run.{what}" for what in ("heartbeat", *AT_REST)},
@@ -102,8 +106,8 @@ def silent_runs_have_crashed() -> AutomationCore:
 
 
 def watch_unfinished_runs(client: SyncPrefectClient) -> None:
-    """Let the automation above look at every run that the server takes for unfinished: the server may have died with its worker,
-    and what it was waiting for is forgotten while it is down."""
+    """Make the automation above check every run that the server considers unfinished: the server may have died together with
+    its worker, and while it is down it loses track of what it was waiting for."""
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import StateType
     from prefect.events import emit_event
@@ -125,7 +129,7 @@ def watch_unfinished_runs(client: SyncPrefectClient) -> None:
 
 
 def message(about: str, blocks: dict[str, UUID]) -> AutomationCore:
-    """Tell people of one of `MESSAGES`, by each of the blocks."""
+    """The automation that sends one of `MESSAGES` through each of the blocks."""
     from prefect.events.actions import CallWebhook, SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
@@ -151,21 +155,21 @@ def message(about: str, blocks: dict[str, UUID]) -> AutomationCore:
 
 
 def _as_json(text: str) -> str:
-    """A Jinja template of a JSON object whose `text` is what the template `text` gives."""
+    """A Jinja template for a JSON object whose `text` is the rendered template `text`."""
     inner = "{% set text %}" + text + "{% endset %}"
     fields = '{"text": text, "event": event.event, "resource": event.resource.id, "payload": event.payload}'
     return inner + "{{ " + fields + " | tojson }}"
 
 
 def _blocks() -> dict[str, UUID]:
-    """The blocks for the addresses that the environment names; what is left of those that it no longer names is removed."""
+    """Create the blocks for the addresses in the environment, and delete those of addresses that are no longer set."""
     from prefect.blocks.core import Block
     from prefect.blocks.notifications import SlackWebhook
     from prefect.blocks.webhook import Webhook
     from pydantic import SecretStr
 
     found: dict[str, UUID] = {}
-    # Prefect's block for Slack hands every address that is not Slack's to Apprise, which sends e-mail.
+    # Prefect's Slack block passes every address that is not Slack's to Apprise, which sends e-mail.
     kinds: dict[str, type[Block]] = {WEBHOOK: Webhook, EMAIL: SlackWebhook}
     for variable, kind in kinds.items():
         address = os.environ.get(variable)
@@ -179,19 +183,19 @@ def _blocks() -> dict[str, UUID]:
 def _forget(block: str) -> None:
     from prefect.blocks.core import Block
 
-    with contextlib.suppress(ValueError):  # there is none
+    with contextlib.suppress(ValueError):  # it does not exist
         Block.delete(block)
 
 
-def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Create the automation, or bring it up to date; one that was switched off on Prefect's page stays so."""
-    there = client.read_automations_by_name(wanted.name)
+def _put(client: SyncPrefectClient, declared: AutomationCore) -> None:
+    """Create or update the automation; one that was disabled on Prefect's page stays disabled."""
+    there = client.read_automations_by_name(declared.name)
     if not there:
-        client.create_automation(wanted)
+        client.create_automation(declared)
         return
-    # An update sends only what was set by hand, and may not name an owner.
-    whole = wanted.model_dump(exclude={"owner_resource"}) | {"enabled": there[0].enabled}
-    client.update_automation(there[0].id, type(wanted).model_validate(whole))
+    # An update sends only explicitly set fields, and must not include an owner.
+    whole = declared.model_dump(exclude={"owner_resource"}) | {"enabled": there[0].enabled}
+    client.update_automation(there[0].id, type(declared).model_validate(whole))
 
 
 def _remove(client: SyncPrefectClient, name: str) -> None:

@@ -1,4 +1,4 @@
-"""`evergreen checkout NAME@VERSION`: the very data behind a registered model; other scenarios stay as they are."""
+"""`evergreen checkout NAME@VERSION`: restores the exact data behind a registered model; other scenarios are not changed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from evergreen.workspace import Workspace, replace_file
 
 @dataclass(frozen=True)
 class Checkout:
-    """What was brought back.
+    """What was restored.
 
     Attributes:
-        scenario: its name.
-        model_version: whose data they are; None where a data version was named.
-        data_version: that `data/NAME` has now.
-        previous_data_version: that it had before; None where there was none.
+        scenario: the scenario's name.
+        model_version: the version whose data were restored; None if a data version was requested.
+        data_version: the current version of `data/NAME`.
+        previous_data_version: its version before; None if there was none.
     """
 
     scenario: str
@@ -32,29 +32,31 @@ class Checkout:
     def __str__(self) -> str:
         name = self.scenario
         if self.model_version is None:
-            told = f"data/{name} has data version {self.data_version}; the next run makes outputs/{name} anew."
+            sentence = f"data/{name} has data version {self.data_version}; the next run makes outputs/{name} anew."
         else:
-            told = (
+            sentence = (
                 f"data/{name} and outputs/{name} are as version {self.model_version} of evergreen-{name} was trained on: data version "
                 f"{self.data_version}. Other scenarios are as they were."
             )
         if self.previous_data_version in (None, self.data_version):
-            return told
-        return f"{told} The data that were there come back with: evergreen checkout {name}@{self.previous_data_version}"
+            return sentence
+        return f"{sentence} The data that were there come back with: evergreen checkout {name}@{self.previous_data_version}"
 
 
-def checkout_model(workspace: Workspace, name: str, wanted: str) -> Checkout:
-    """Bring back a scenario's data, and what the stages made of it, of a registered model; or a data version (32 hex digits). The
-    scenario's file stays as it is: what it was lies beside, in the run's `lineage/`. Other scenarios' data are not touched.
+def checkout_model(workspace: Workspace, name: str, requested: str) -> Checkout:
+    """Restore the data of a registered model and the stages' outputs, or only a data version (32 hex digits).
+
+    The scenario's file is not changed: the version that the model was trained with is in the run's `lineage/`. Other scenarios'
+    data are not touched.
 
     Raises:
         WrongUse: there is no such version.
-        EvergreenError: its lineage, or the data, can't be had.
+        EvergreenError: its lineage, or the data, are not available.
     """
-    if re.fullmatch(r"[0-9a-f]{32}", wanted):
+    if re.fullmatch(r"[0-9a-f]{32}", requested):
         with workspace.lock(f"run-{name}"):
-            return Checkout(name, None, wanted, restore_data(workspace, name, wanted))
-    version = find_version(workspace, name, wanted)
+            return Checkout(name, None, requested, restore_data(workspace, name, requested))
+    version = find_version(workspace, name, requested)
     mlflow = connect(workspace)
     run_id = mlflow.MlflowClient().get_model_version(model_name(name), str(version)).run_id
     try:

@@ -1,6 +1,6 @@
-"""The `evergreen` command. Each of its commands starts a flow or the servers, and prints what came of it.
+"""The `evergreen` command line. The commands start flows or servers, inspect or change the checkout, and print the result.
 
-Results go to standard output (as a table, or with --json as one object), everything else to standard error.
+Results go to standard output (as a table, or with --json as one JSON object), everything else to standard error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
@@ -91,19 +92,21 @@ def run(
         workspace, visible = _begin(debug)
         if estimate_only:
             from evergreen.planning.estimate import estimate
-            from evergreen.scenario.settings import Scenario
+            from evergreen.scenario.loading import load_scenario
             from flows.tables import show_estimate
             from tasks.trial import count_items, trial
 
-            expected = estimate(Scenario.load(workspace.scenarios, scenario), workspace, trial, count=count_items)
-            print(json.dumps({"scenario": scenario, **expected.told()}), file=out) if as_json else show_estimate(expected, out)
+            expected = estimate(load_scenario(workspace.scenarios, scenario), workspace, trial, count=count_items)
+            print(json.dumps({"scenario": scenario, **expected.to_dict()}), file=out) if as_json else show_estimate(
+                expected, out
+            )
             return
         from flows.stages import nothing_changed
 
-        summary = None if force else nothing_changed(scenario, epochs)  # no flow need start to find that
+        summary = None if force else nothing_changed(scenario, epochs)  # checked without starting a flow
         if summary is None:
             with progress.task("Starting Prefect", until_next=True):
-                from flows.attempt import start as start_flow
+                from flows.stoppable import start as start_flow
                 from flows.training import training
 
                 summary = start_flow(training, scenario, force, epochs)
@@ -112,15 +115,15 @@ def run(
             from flows.training import show_unchanged
 
             show_unchanged(summary)
-            summary["links"] = run_links(summary)
+            summary = replace(summary, links=run_links(scenario, summary.run_id))
         if as_json:
-            print(json.dumps(summary), file=out)
+            print(json.dumps(summary.to_dict()), file=out)
         else:
             from flows.tables import show_summary
 
             show_summary(summary, workspace, out)
-    if must_promote and not summary["promoted"]:
-        raise NotPromoted(f"{scenario} was not promoted: {summary['reason']}")
+    if must_promote and not summary.promoted:
+        raise NotPromoted(f"{scenario} was not promoted: {summary.reason}")
 
 
 @app.command(rich_help_panel=FRESH)
@@ -140,9 +143,9 @@ def retrain(
 ) -> None:
     """Take in what lies in a scenario's inbox, and train again where there is a reason.
 
-    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (label, and id or source) into inbox/SCENARIO/.
-    Reasons: enough new items, drift, worse quality on new items, the champion's age (section `retraining` of the scenario). The new
-    model is promoted only if it is better by more than chance.
+    Put newly labelled images into inbox/SCENARIO/LABEL/, archives of such folders or a CSV of corrections (label, and id or
+    source) into inbox/SCENARIO/. Reasons: enough new items, drift, worse quality on new items, the champion's age (section
+    `retraining` of the scenario). The new model is promoted only if it is better by more than chance.
 
     \b
     Examples:
@@ -152,17 +155,17 @@ def retrain(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
 
-        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        load_scenario(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
-            from flows.attempt import start as start_flow
             from flows.retraining import retraining
+            from flows.stoppable import start as start_flow
 
             state: Any = start_flow(retraining, scenario, force, start, return_state=True)
         summary = state.result()
         if as_json:
-            print(json.dumps(summary), file=out)
+            print(json.dumps(summary.to_dict()), file=out)
         else:
             from flows.tables import show_retraining
 
@@ -184,8 +187,9 @@ def tune(
 ) -> None:
     """Try other settings of a scenario's training, and show quality against energy.
 
-    Trials are compared on the validation split; those that are no good are ended early, and their energy counts too. A study that was ended or
-    killed goes on when the same is asked again, with a larger budget if you like. Nothing is written into the scenario without --apply.
+    Trials are compared on the validation split; those that are no good are ended early, and their energy counts too. A study
+    that was ended or killed goes on when the same is asked again, with a larger budget if you like. Nothing is written into the
+    scenario without --apply.
 
     \b
     Examples:
@@ -195,26 +199,32 @@ def tune(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
 
-        Scenario.load(workspace.scenarios, scenario)  # before Prefect starts
+        load_scenario(workspace.scenarios, scenario)  # before Prefect starts
         with progress.task("Starting Prefect", until_next=True):
-            from flows.attempt import start as start_flow
+            from flows.stoppable import start as start_flow
             from flows.tuning import tuning
 
-            found = start_flow(tuning, scenario, budget_wh, trials, apply)
+            summary = start_flow(tuning, scenario, budget_wh, trials, apply)
         if as_json:
-            print(json.dumps(found), file=out)
+            print(json.dumps(summary.to_dict()), file=out)
         else:
             from flows.tables import show_tuning
 
-            show_tuning(found, workspace, out)
+            show_tuning(summary, workspace, out)
 
 
 @app.command(rich_help_panel=FIRST)
 def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
-    images: Annotated[Path, typer.Option(help="A folder or archive with one folder of images a label.")],
+    images: Annotated[
+        Path,
+        typer.Option("--images", "--source", help="A folder or archive with one folder of images a label, or other items."),
+    ],
+    kind: Annotated[
+        str | None, typer.Option(help="The kind of scenario; without it, the first by name that the source fits.")
+    ] = None,
     labels_at: Annotated[
         int | None, typer.Option(min=1, help="The level of the label folders, from 1 below the source.")
     ] = None,
@@ -232,10 +242,13 @@ def new(
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.proposal.propose import propose
-        from flows.scenarios import add_scenario, ask_for_labels
+        from evergreen.scenario.kinds import installed_kinds
+        from flows.scenarios import add_scenario
+        from flows.scenarios import ask as ask_at_terminal
 
-        ask = ask_for_labels if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
-        proposal = propose(name, images, workspace, labels_at=labels_at, follow_links=follow_links, ask=ask)
+        kinds = [kind] if kind else installed_kinds()
+        ask = ask_at_terminal if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
+        proposal = propose(name, images, workspace, kinds, labels_at=labels_at, follow_links=follow_links, ask=ask)
         path = add_scenario(workspace, name, proposal.yaml)
         if as_json:
             print(
@@ -256,7 +269,8 @@ def up(
     pages_port: Annotated[int, typer.Option(min=1, max=65535, help="Of reports, Data Docs and pictures.")] = 4201,
     debug: Debug = False,
 ) -> None:
-    """Start Prefect's server, MLflow's server, a server of the reports and pictures, and a worker on this machine; Ctrl-C ends all of them."""
+    """Start Prefect's server, MLflow's server, a server of the reports and pictures, and a worker on this machine; Ctrl-C ends
+    all of them."""
     _log(debug)
     workspace = Workspace.find()
     pin(workspace, verbose=debug)  # the environment must not name servers that are to be started
@@ -278,8 +292,8 @@ def deploy(as_json: Json = False, debug: Debug = False) -> None:
         from flows.deploy import declare
         from flows.deploy import deploy as deploy_
 
-        told = deploy_(workspace) if visible else [*declare(workspace), "No Prefect server is up: nothing was deployed."]
-        print(json.dumps({"told": told}) if as_json else "\n".join(told), file=out)
+        lines = deploy_(workspace) if visible else [*declare(workspace), "No Prefect server is up: nothing was deployed."]
+        print(json.dumps({"told": lines}) if as_json else "\n".join(lines), file=out)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -299,10 +313,11 @@ def promote(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
         from tasks.promote import promote_version
 
-        promotion = promote_version(Scenario.load(workspace.scenarios, scenario), workspace, version, force=force)
+        requested = "challenger" if version is None else str(version)
+        promotion = promote_version(load_scenario(workspace.scenarios, scenario), workspace, requested, force=force)
         if promotion.changed:
             from flows.events import emit_promotion
 
@@ -321,9 +336,9 @@ def rollback(scenario: Scenario_, as_json: Json = False, debug: Debug = False) -
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.registry.models import rollback as roll_back
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
 
-        _say(out, as_json, roll_back(workspace, Scenario.load(workspace.scenarios, scenario).name))
+        _say(out, as_json, roll_back(workspace, load_scenario(workspace.scenarios, scenario).name))
 
 
 @app.command(rich_help_panel=MODELS)
@@ -334,7 +349,8 @@ def checkout(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Bring back the very data that a registered model was trained on, and what its stages wrote; other scenarios stay as they are.
+    """Bring back the very data that a registered model was trained on, and what its stages wrote; other scenarios stay as they
+    are.
 
     \b
     Examples:
@@ -345,10 +361,10 @@ def checkout(
         workspace, _ = _begin(debug)
         from flows.checkout import checkout_model
 
-        name, _, wanted = model.partition("@")
-        if not wanted:
+        name, _, requested = model.partition("@")
+        if not requested:
             raise WrongUse("no model version is named", expected="NAME@VERSION", received=model, fix=f"Try {model}@champion.")
-        _say(out, as_json, checkout_model(workspace, name, wanted))
+        _say(out, as_json, checkout_model(workspace, name, requested))
 
 
 Ids = Annotated[list[str] | None, typer.Option("--id", metavar="SHA256", help="An item's id; may be repeated.")]
@@ -373,11 +389,12 @@ def forget(
 ) -> None:
     """Take items out for good: of the data set and its older versions, quarantine, splits, predictions, pages and inbox.
 
-    Says first what that is, and asks. Models that had them in their data are named and marked. The source itself is not changed.
+    Says first what that is, and asks. Models that had them in their data are named and marked. The source itself is not
+    changed.
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
         from flows.forget import asked
         from flows.forget import forget as forget_
 
@@ -387,7 +404,7 @@ def forget(
                 return yes or typer.confirm("Go on?", default=False, err=True)
             raise WrongUse("nobody can be asked here", fix="Add --yes if the items above are to be forgotten.")
 
-        name = Scenario.load(workspace.scenarios, scenario).name
+        name = load_scenario(workspace.scenarios, scenario).name
         done = forget_(workspace, name, asked(workspace, name, id, source, group), confirm)
         if done is None:
             print(json.dumps({"scenario": name, "items": 0}) if as_json else "Nothing was taken out.", file=out)
@@ -407,11 +424,11 @@ def reinstate(
     """Bring items back into use that a mirrored source has withdrawn (`collect.mirror`); it does not withdraw them again."""
     with results() as out:
         workspace, _ = _begin(debug)
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
         from flows.forget import asked
         from flows.forget import reinstate as reinstate_
 
-        name = Scenario.load(workspace.scenarios, scenario).name
+        name = load_scenario(workspace.scenarios, scenario).name
         _say(out, as_json, reinstate_(workspace, name, asked(workspace, name, id, source, group)))
 
 
@@ -424,7 +441,8 @@ def report(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write one page that tells whether retraining was worth it: quality, energy, carbon and money by version, and the data's changes.
+    """Write one page that tells whether retraining was worth it: quality, energy, carbon and money by version, and the data's
+    changes.
 
     \b
     Examples:
@@ -434,11 +452,11 @@ def report(
     with results() as out:
         workspace, _ = _begin(debug)
         from evergreen.reporting.report import answer
-        from flows.report import told, write_report
+        from flows.report import to_dict, write_report
 
         path, histories = write_report(workspace, scenarios or ())
         if as_json:
-            print(json.dumps(told(path, histories), default=str), file=out)
+            print(json.dumps(to_dict(path, histories), default=str), file=out)
         else:
             for history in histories:
                 print(wrapped(f"{history.scenario}: {answer(history)}", out), file=out)
@@ -464,7 +482,7 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
         from flows.tables import show_scenarios
 
         rows = scenario_rows(workspace)
-        _say_all(out, as_json, {"scenarios": rows}, lambda: show_scenarios(rows, out))
+        _say_all(out, as_json, {"scenarios": [row.to_dict() for row in rows]}, lambda: show_scenarios(rows, out))
 
 
 @app.command(rich_help_panel=LOOK)
@@ -521,7 +539,7 @@ def delete(
 
 @app.command(rich_help_panel=LOOK)
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Look at this machine and checkout: what is there, what is missing, and how to mend it."""
+    """Look at this machine and checkout: what is there, what is missing, and how to fix it."""
     with results() as out:
         workspace, _ = _begin(debug)
         from flows.doctor import examine
@@ -537,9 +555,9 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
 
 def main() -> None:
-    """Entry point of the console command; turns every error into one line and its exit status."""
+    """Entry point of the console command; reports every error in one line, with its exit status."""
     in_utf8()
-    if sys.argv[1:2] == ["up"]:  # to be stopped is its normal end, and three servers take their time
+    if sys.argv[1:2] == ["up"]:  # being stopped is its normal end, and three servers need time to end
         sys.exit(supervise(_work, _servers_are_stopped, grace_seconds=SERVERS_GRACE_SECONDS))
     sys.exit(supervise(_work, lambda status: _report(STOPPED, status)))
 
@@ -560,13 +578,13 @@ def _work() -> int:
         if stop_requested():
             raise
         status = _failed(error)
-    # What TensorFlow and the others have left behind is not looked through once more for cycles: that took two seconds.
+    # Skip the final garbage collection of what TensorFlow and other libraries leave behind: it took two seconds.
     gc.freeze()
     return status
 
 
 def _failed(error: Exception) -> int:
-    """Say what happened in one line (with --debug, by the error itself); the exit status."""
+    """Report an error in one line (with --debug, raise it again), and return the exit status."""
     from typer.exceptions import TyperException
 
     if isinstance(error, TyperException):
@@ -585,11 +603,11 @@ def _failed(error: Exception) -> int:
     kept = "What is finished is kept, and the champion is in use: see that it does, or unset PREFECT_API_URL, and do the same again."
     status = _report(f"Prefect's server at {where} does not answer ({text.rstrip('.')}). {kept}", 1)
     sys.stdout.flush()
-    os._exit(status)  # Prefect would try for seconds each to tell the server what happened, and there is none
+    os._exit(status)  # at exit, Prefect would try for seconds to report to a server that isn't there
 
 
 def _prefect_is_away(error: Exception) -> bool:
-    """Whether this is what Prefect's client raises when nothing answers."""
+    """True for the errors that Prefect's client raises when the server does not answer."""
     if "PREFECT_API_URL" not in os.environ or "httpx" not in sys.modules:
         return False
     import httpx
@@ -606,8 +624,8 @@ def _report(line: str, status: int) -> int:
 
 @contextlib.contextmanager
 def results() -> Iterator[IO[str]]:
-    """Yield the real standard output, for results alone; whatever the tools and their children print meanwhile goes to
-    standard error, where progress is shown."""
+    """Yield the real standard output, which is only for results; everything that libraries and child processes print meanwhile
+    goes to standard error, where progress is shown."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -621,7 +639,7 @@ def results() -> Iterator[IO[str]]:
 
 
 def _begin(debug: bool) -> tuple[Workspace, bool]:
-    """The checkout, and whether a Prefect server would show a run of it."""
+    """Set up logging and the environment; returns the checkout, and whether a Prefect server is configured."""
     _log(debug)
     workspace = Workspace.find()
     configure(workspace, verbose=debug)
@@ -629,9 +647,9 @@ def _begin(debug: bool) -> tuple[Workspace, bool]:
 
 
 def _log(debug: bool) -> None:
-    """What is said while a command works goes to standard error."""
+    """Send log messages to standard error."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    if not debug:  # what Prefect says of a failure, with its traceback, reaches people as one line of ours
+    if not debug:  # Prefect's report of a failure, with its traceback, is replaced by one line of ours
         handler = logging.getLogger().handlers[0]
         handler.setLevel(logging.WARNING)
         handler.addFilter(lambda record: not record.name.startswith("prefect"))

@@ -1,7 +1,8 @@
-"""Deployments: `prefect.yaml`, written from the scenarios, and what Prefect's server is told by it.
+"""Deployments: generates `prefect.yaml` from the scenarios, and deploys it to Prefect's server.
 
-The scenarios are the one place where anything is said: `prefect.yaml` is written from them (`evergreen new`, `evergreen deploy` and
-`evergreen up` do), and `prefect deploy --all` reads it, here as on any other machine. Deployments of somebody's own in that file stay.
+The scenarios are the single source of truth: `evergreen new`, `evergreen deploy` and `evergreen up` generate `prefect.yaml`
+from them, and `prefect deploy --all` reads it, on this machine or any other. Deployments of other flows that users add to that
+file are kept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.scenario.loading import parse_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from flows.events import RETRAINING
@@ -37,22 +39,23 @@ HEADER = """\
 
 
 def scenarios(workspace: Workspace) -> tuple[list[Scenario], list[str]]:
-    """Every scenario of the checkout, and a sentence on each file that holds none: it must not keep the others from running."""
+    """All scenarios of the checkout, and a sentence for each invalid file: it must not keep the other scenarios from
+    running."""
     found: list[Scenario] = []
-    told: list[str] = []
+    lines: list[str] = []
     for path in sorted(workspace.scenarios.glob("*.yaml")):
         try:
-            found.append(Scenario.parse(path))
+            found.append(parse_scenario(path))
         except WrongUse as error:
-            told.append(f"Not deployed: {error}")
-    return found, told
+            lines.append(f"Not deployed: {error}")
+    return found, lines
 
 
 def deployment(scenario: Scenario, flow: str) -> dict[str, Any]:
     """One entry of `prefect.yaml`: the deployment `FLOW/SCENARIO`.
 
-    Runs of a scenario share a work queue of its own, which lets one run at a time (`limit_queues`); the deployment's own limit says
-    the same to a server that knows of no queue's, and the lock `run-NAME` holds wherever a run comes from.
+    The runs of a scenario share one work queue, which allows one run at a time (`_limit_queues`). The deployment's own limit
+    does the same on a server whose queues have no limit, and the lock `run-NAME` covers runs started in any other way.
     """
     cron = scenario.retraining.cron if flow == "retraining" else None
     entry: dict[str, Any] = {
@@ -91,19 +94,19 @@ def deployment(scenario: Scenario, flow: str) -> dict[str, Any]:
 
 
 def declare(workspace: Workspace) -> list[str]:
-    """Write `prefect.yaml` if the scenarios ask for another one than there is.
+    """Write `prefect.yaml` if it does not match the scenarios.
 
     Returns:
-        What people should know, in sentences.
+        Messages for the user, as sentences.
 
     Raises:
-        WrongUse: the file that is there is not YAML.
+        WrongUse: the existing file can't be parsed.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     path, yaml = workspace.root / "prefect.yaml", YAML(typ="safe")
-    found, told = scenarios(workspace)
+    found, lines = scenarios(workspace)
     before = path.read_bytes() if path.exists() else b""
     try:
         kept = yaml.load(before) or {}
@@ -111,25 +114,25 @@ def declare(workspace: Workspace) -> list[str]:
     except (YAMLError, AttributeError, TypeError) as error:
         text = " ".join(str(error).split())
         raise WrongUse(
-            f"prefect.yaml is not what Prefect reads: {text}", fix="Mend it, or remove it: it is written anew."
+            f"prefect.yaml is not what Prefect reads: {text}", fix="Correct it, or remove it: it is written anew."
         ) from None
     ours = [deployment(scenario, flow) for scenario in found for flow in ENTRYPOINTS]
     content = HEADER.encode() + _as_yaml(kept | {"deployments": [*ours, *theirs]})
     if content != before:
         replace_file(path, content)
-        told.append("Written from the scenarios: prefect.yaml.")
-    return told
+        lines.append("Written from the scenarios: prefect.yaml.")
+    return lines
 
 
 def deploy(workspace: Workspace) -> list[str]:
-    """Put all that `prefect.yaml` declares on the Prefect server that PREFECT_API_URL names, with the work pools, each scenario's
-    queue, and the automations of `flows.automations`. A second time changes nothing.
+    """Deploy everything in `prefect.yaml` to the Prefect server at PREFECT_API_URL, with the work pools, each scenario's queue,
+    and the automations of `flows.automations`. Repeating it changes nothing.
 
     Returns:
-        What people should know, in sentences.
+        Messages for the user, as sentences.
 
     Raises:
-        WrongUse: no server is named, or `prefect.yaml` can't be read.
+        WrongUse: no server is configured, or `prefect.yaml` can't be read.
         EvergreenError: the server refuses.
     """
     if "PREFECT_API_URL" not in os.environ:
@@ -139,30 +142,32 @@ def deploy(workspace: Workspace) -> list[str]:
 
     from flows.automations import create_automations
 
-    told = declare(workspace)
+    lines = declare(workspace)
     found, _ = scenarios(workspace)
     with get_client(sync_client=True) as client:
         for name in sorted({scenario.pool for scenario in found}):
             pool = WorkPoolCreate(name=name, type="process", description=POOLS[name])
             client.create_work_pool(pool, overwrite=True)
         refused = _prefect_deploy(workspace)
-        told += refused.values()
+        lines += refused.values()
         deployed = [scenario for scenario in found if scenario.name not in refused]
         _limit_queues(client, deployed)
-        told += put_schedules(client, workspace, deployed)
-        told += create_automations(client)
-    return told
+        lines += put_schedules(client, workspace, deployed)
+        lines += create_automations(client)
+    return lines
 
 
 def _prefect_deploy(workspace: Workspace) -> dict[str, str]:
-    """Deploy all that `prefect.yaml` declares; the scenarios' schedules are put by `flows.schedules`. Where something is refused, each by itself, so
-    that one that is wrong keeps no other one from running.
+    """Deploy everything in `prefect.yaml`, except the scenarios' schedules, which `flows.schedules` manages.
+
+    If Prefect refuses something, the entries are deployed one by one, so that an invalid one does not keep the others from
+    running.
 
     Returns:
-        By name, a sentence on what Prefect has refused.
+        By name, a sentence about each entry that Prefect refused.
 
     Raises:
-        EvergreenError: it has refused everything.
+        EvergreenError: Prefect refused all entries.
     """
     from ruamel.yaml import YAML
 
@@ -182,7 +187,7 @@ def _prefect_deploy(workspace: Workspace) -> dict[str, str]:
 
 
 def _refusal(workspace: Workspace, document: dict[str, Any]) -> str | None:
-    """Deploy what the document declares; what Prefect says where it refuses."""
+    """Deploy a document; returns Prefect's message if it refuses, else None."""
     path = workspace.private / "prefect.yaml"
     replace_file(path, _as_yaml(document))
     done = subprocess.run(
@@ -198,7 +203,7 @@ def _refusal(workspace: Workspace, document: dict[str, Any]) -> str | None:
 
 
 def _limit_queues(client: SyncPrefectClient, found: list[Scenario]) -> None:
-    """One run of a scenario at a time, whichever of its deployments it is of: the next one waits in the queue, as Late."""
+    """Allow one run of a scenario at a time, across its deployments: the next one waits in the queue, in state Late."""
     for scenario in found:
         queue = client.read_work_queue_by_name(scenario.name, work_pool_name=scenario.pool)
         if queue.concurrency_limit != 1:
@@ -216,7 +221,7 @@ def _as_yaml(document: dict[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """`python -m flows.deploy`: what `evergreen up` runs in a process of its own, which names the server."""
+    """The body of `python -m flows.deploy`, which `evergreen up` runs in a child process whose environment names the server."""
     try:
         for sentence in deploy(Workspace.find()):
             print(sentence)

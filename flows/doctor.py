@@ -1,4 +1,4 @@
-"""`evergreen doctor`: what is there on this machine and in this checkout, what is missing, and how to fix it."""
+"""`evergreen doctor`: checks this machine and checkout, reports what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from evergreen.workspace import Workspace, replace_file
 
 GIB = 2**30
 IDLE_SECONDS = 5.0
-LEAST_MEMORY_GIB = 2.0  # TensorFlow and the libraries around it take one
+LEAST_MEMORY_GIB = 2.0  # TensorFlow and its libraries use one
 OWNERS = ("prefect", "mlflow", "dvc", "great-expectations", "tensorflow", "keras", "onnxruntime", "codecarbon")
-# Newer ones break Prefect's server or its scheduler; no resolver finds that by itself.
+# Newer versions break Prefect's server or its scheduler, which package resolvers can't know.
 MUST_STAY_BELOW = {"fastapi": (0, 148), "sqlalchemy": (2, 1), "pandas": (3, 1)}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `evergreen doctor`: what was examined, what was seen there, and what to do about it."""
+    """One line of `evergreen doctor`: what was checked, what was found, and what to do about it."""
 
     state: Literal["fine", "note", "broken"]
     what: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine(workspace: Workspace) -> list[Finding]:
-    """Look at all that a run depends on."""
+    """Check everything that a run depends on."""
     return [
         *_python(),
         *_packages(),
@@ -92,7 +92,7 @@ def _room(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _settings(workspace: Workspace) -> Iterator[Finding]:
-    """What of the user's global settings was found, and what becomes of it."""
+    """Which of the user's global settings were found, and whether they have an effect."""
     for name in ignored():
         yield Finding("note", "global setting", name, "Ignored: no run is changed by it.")
     proxies = sorted(
@@ -118,11 +118,11 @@ def _settings(workspace: Workspace) -> Iterator[Finding]:
 def _scenarios(workspace: Workspace) -> Iterator[Finding]:
     from evergreen.data.sources.opening import locate
     from evergreen.errors import WrongUse
-    from evergreen.scenario.settings import Scenario
+    from evergreen.scenario.loading import parse_scenario
 
     for path in sorted(workspace.scenarios.glob("*.yaml")):
         try:
-            scenario = Scenario.parse(path)
+            scenario = parse_scenario(path)
         except WrongUse as error:
             yield Finding("broken", f"scenario {path.stem}", str(error), "Fix the file.")
             continue
@@ -140,15 +140,17 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _fonts(workspace: Workspace) -> Iterator[Finding]:
-    """Whether pictures can show the labels of all scenarios."""
+    """Check whether pictures can show the labels of all scenarios."""
     from evergreen.errors import WrongUse
+    from evergreen.kinds.base.kind import kind_of
     from evergreen.media.lettering import fonts_for, remedy
-    from evergreen.scenario.settings import Scenario
+    from evergreen.scenario.loading import parse_scenario
 
     labels: set[str] = set()
     for path in workspace.scenarios.glob("*.yaml"):
         with contextlib.suppress(WrongUse):
-            labels.update(label for label in Scenario.parse(path).validation.labels if not label.isascii())
+            scenario = parse_scenario(path)
+            labels.update(label for label in kind_of(scenario).contract.known_labels(scenario) if not label.isascii())
     missing = "".join(sorted(fonts_for(labels)[1])) if labels else ""
     if missing:
         yield Finding(
@@ -200,7 +202,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _idle(workspace: Workspace) -> Iterator[Finding]:
-    """The power of the idle processors, measured where they have counters, and kept for every later run."""
+    """Measure the power of the idle processors, if they have energy counters, and store it for all later runs."""
     from evergreen.energy.methods import POWERCAP, Rapl, measure_idle_watts
     from evergreen.environment import idle_watts_file
 

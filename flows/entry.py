@@ -1,4 +1,5 @@
-"""What the installed `evergreen` command runs first: it imports nothing that takes time, so that Ctrl-C has its answer from the first moment."""
+"""The entry point of the installed `evergreen` command. It imports nothing slow, so that Ctrl-C is handled from the very
+start."""
 
 from __future__ import annotations
 

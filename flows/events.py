@@ -1,4 +1,4 @@
-"""Events that Prefect's automations listen for. Without a server they are only logged: nobody would hear them."""
+"""Events that Prefect's automations listen for. Without a server they are only logged."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-RETRAINING = "evergreen.retraining"  # a label of the drift's event: whether a retraining is wanted because of it, or under way
+RETRAINING = (
+    "evergreen.retraining"  # a label of the drift's event: whether a retraining is requested because of it, or under way
+)
 
 
 def emit_drift(scenario: str, drift: Drift, *, acted_upon: bool = False) -> bool:
-    """Say that new items of a scenario are unlike what its champion was trained on: its retraining deployment starts.
+    """Report that new items of a scenario differ from what its champion was trained on, which starts its retraining deployment.
 
     Args:
-        acted_upon: a retraining is under way because of it, and no other is to start: people alone are told.
+        acted_upon: a retraining is already under way because of this drift, so none is started; only users are notified.
 
     Returns:
-        Whether a server was told. A comparison that found no drift is no news.
+        True if a server was notified. Nothing is emitted if no drift was found.
     """
     if not drift.drifted:
         return False
     features = [feature.name for feature in drift.features if feature.drifted]
-    wanted = {RETRAINING: "under way" if acted_upon else "wanted"}
+    labels = {RETRAINING: "under way" if acted_upon else "wanted"}
     payload = {"message": drift.reason, "features": features, "items": drift.items, "alpha": drift.alpha}
-    return _emit("evergreen.drift", scenario, payload, wanted)
+    return _emit("evergreen.drift", scenario, payload, labels)
 
 
 def emit_promotion(scenario: str, version: int, reason: str) -> bool:
-    """Say that a model version is a scenario's champion now.
+    """Report that a model version has become a scenario's champion.
 
     Returns:
-        Whether a server was told.
+        True if a server was notified.
     """
     return _emit(
         "evergreen.promotion", scenario, {"message": f"version {version} is the champion: {reason}", "version": version}, {}
@@ -51,6 +53,6 @@ def _emit(event: str, scenario: str, payload: dict[str, Any], labels: dict[str, 
     resource = {"prefect.resource.id": f"evergreen.scenario.{scenario}", "prefect.resource.name": scenario} | labels
     try:
         return emit_event(event=event, resource=resource, payload=payload) is not None
-    except Exception as error:  # noqa: BLE001 (a message that cannot be sent must not undo what has been done)
-        log.warning("%s of %s: %s (Prefect's server could not be told: %s)", event, scenario, payload["message"], error)
+    except Exception as error:  # noqa: BLE001 (a message that can't be sent must not undo finished work)
+        log.warning("%s of %s: %s (Prefect's server could not be notified: %s)", event, scenario, payload["message"], error)
         return False

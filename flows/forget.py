@@ -1,12 +1,11 @@
-"""`evergreen forget NAME`: take items out for good, of the data set and of everything that was made of it; `evergreen reinstate NAME`: bring
-withdrawn items back into use."""
+"""`evergreen forget NAME`: permanently removes items from the data set and from everything derived from it; `evergreen
+reinstate NAME`: brings withdrawn items back into use."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from evergreen.data.inbox import inbox_of
 from evergreen.data.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data, stage_status
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.figures import count
+from evergreen.kinds.base.kind import kind_of
 from evergreen.privacy.forgetting import (
     Asked,
     Plan,
@@ -30,7 +30,7 @@ from evergreen.privacy.forgetting import (
     models_with,
     rewrite_data,
 )
-from evergreen.scenario.settings import Scenario
+from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 
 log = logging.getLogger("evergreen")
@@ -40,17 +40,17 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was taken out.
+    """What was removed.
 
     Attributes:
-        scenario: its name.
-        items: of the data set.
-        quarantined: in quarantine.
-        objects: of DVC's cache and remotes, copies counted.
-        models: versions that had the items; they are marked, and should be replaced.
+        scenario: the scenario's name.
+        items: number of items removed from the data set.
+        quarantined: number of items removed from quarantine.
+        objects: number of objects removed from DVC's cache and remotes, counting copies.
+        models: versions trained on data with the items; they are tagged, and should be replaced.
         champion: whether the champion is one of them.
-        data_version: that the data set has now; None where nothing of it is left, or nothing of it was taken out.
-        left: what still holds the items, and is the user's to delete.
+        data_version: the data set's current version; None if there is none.
+        left: what still contains the items and must be deleted by the user.
     """
 
     scenario: str
@@ -63,51 +63,54 @@ class Forgotten:
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        told = [
+        lines = [
             f"Forgotten: {count(self.items, 'item')} of the data set {self.scenario}, {self.quarantined:,} in quarantine, "
             f"{count(self.objects, 'object')} of DVC's cache and remotes. Data version: {self.data_version or 'none'}."
         ]
         if self.models:
             versions = ", ".join(map(str, self.models))
-            told.append(
+            lines.append(
                 f"Model versions whose data held them, marked by the tag forgotten_items{', the champion among them' * self.champion}: "
                 f"{versions}. Train anew with: evergreen run {self.scenario}. These versions' data can no longer be checked out whole."
             )
-        told += [f"Still there, and yours to delete: {one}." for one in self.left]
-        return "\n".join(told)
+        lines += [f"Still there, and yours to delete: {one}." for one in self.left]
+        return "\n".join(lines)
 
 
 def asked(
     workspace: Workspace, name: str, ids: Sequence[str] | None, sources: Sequence[str] | None, groups: Sequence[str] | None
 ) -> Asked:
-    """Which items a command means.
+    """The items that a command names.
 
     Raises:
-        WrongUse: it names none (unless what was begun is to be brought to its end), or an id that is none.
+        WrongUse: it names none (unless an interrupted command is to be completed), or an id is invalid.
     """
     if not (ids or sources or groups) and Plan.load(workspace, name) is None:
         raise WrongUse("no items are named", expected="--id SHA256, --source PATTERN or --group GROUP", fix="Name the items.")
     for id in ids or ():
         if not re.fullmatch(r"[0-9a-fA-F]{64}", id):
             raise WrongUse(
-                "an id is not the sha256 of an image file", expected="64 hex digits", received=id, fix="See sha256sum."
+                "an id is not the sha256 of an item",
+                expected="64 hex digits",
+                received=id,
+                fix="An image's is the sha256 of its file: see sha256sum.",
             )
     return Asked(tuple(id.lower() for id in ids or ()), tuple(sources or ()), tuple(groups or ()))
 
 
 def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str], bool]) -> Forgotten | None:
-    """Take items out for good. Killed half-way, the same command goes on.
+    """Remove items permanently. If it is killed half-way, repeating the command completes it.
 
     Args:
-        confirm: is shown what will be taken out; if it says no, nothing is.
+        confirm: called with a description of what will be removed; if it returns False, nothing is removed.
 
     Returns:
-        None where it said no.
+        What was removed; None if `confirm` returned False.
 
     Raises:
         WrongUse: there is no such item.
         Unreachable: MLflow does not answer.
-        EvergreenError: the DVC remote does not.
+        EvergreenError: the DVC remote does not answer.
     """
     with _alone(workspace, name):
         plan = Plan.load(workspace, name)
@@ -129,19 +132,22 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
                 version = add_data(workspace, name)
             problem = push_data(workspace, name) if version else ""
             deleted = delete_objects(workspace, plan.objects)
-            left = clean_files(workspace, plan, inbox_of(Scenario.load(workspace.scenarios, name), workspace))
+            scenario = load_scenario(workspace.scenarios, name)
+            contract = kind_of(scenario).contract
+            left = clean_files(workspace, plan, inbox_of(scenario, workspace), contract)
             clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
         dealt_file(workspace, name).unlink(missing_ok=True)
         journal(workspace, name).unlink()
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s); the next run tries again.", problem)
-    left += [f"the same image in the data set of scenario {other}" for other in plan.shared_with]
+    left += [f"the same {contract.noun} in the data set of scenario {other}" for other in plan.shared_with]
     champion = _champion(workspace, name) in plan.models
     return Forgotten(name, sum(plan.labels.values()), plan.quarantined, deleted, plan.models, champion, version, tuple(left))
 
 
 def keep_others_splits(workspace: Workspace, plan: Plan) -> None:
-    """What stays is to keep its split, so that a test set stays comparable. Where no model was made of the data, nothing has to."""
+    """Store the splits of the remaining items, which they keep so that the test set stays comparable. Without a model of these
+    data this is not needed."""
     from tasks.preprocess import preprocess
 
     dealt_file(workspace, plan.scenario).unlink(missing_ok=True)
@@ -149,22 +155,22 @@ def keep_others_splits(workspace: Workspace, plan: Plan) -> None:
         return
     try:
         if not stage_status(workspace, "preprocess", plan.scenario).unchanged:
-            preprocess(Scenario.load(workspace.scenarios, plan.scenario), workspace)
+            preprocess(load_scenario(workspace.scenarios, plan.scenario), workspace)
         keep_splits(workspace, plan)
     except EvergreenError as error:
         log.warning("The items that stay may change their splits, which could not be kept: %s", error)
 
 
 def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:
-    """What it would take out."""
-    found = matches(workspace, name, asked)
+    """What `forget` would remove."""
+    scenario, found = load_scenario(workspace.scenarios, name), matches(workspace, name, asked)
     mine = [one for one in found if one.batch is not None]
     ids, folders = tuple(sorted({one.id for one in found})), {one.batch for one in mine if one.batch}
     objects = objects_with(workspace, name, ids)
     return Plan(
         scenario=name,
         ids=ids,
-        labels=dict(sorted(Counter(one.label for one in mine).items())),
+        labels=kind_of(scenario).contract.by_label(scenario, [one.label for one in mine]),
         quarantined=len({one.id for one in found if one.batch is None}),
         examples=tuple(dict.fromkeys(one.source for one in found))[:EXAMPLES],
         batches=tuple(sorted(folders)),
@@ -175,7 +181,7 @@ def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:
 
 
 def in_words(plan: Plan) -> str:
-    """What people are asked about."""
+    """The description of a plan that the user is asked to confirm."""
     labels = ", ".join(f"{count:,} {label}" for label, count in plan.labels.items())
     lines = [
         f"To be forgotten for good, in scenario {plan.scenario}:",
@@ -204,7 +210,7 @@ class Reinstated:
 
 
 def reinstate(workspace: Workspace, name: str, asked: Asked) -> Reinstated:
-    """Bring withdrawn items back into use; a person has said so, and a mirrored source does not withdraw them again.
+    """Bring withdrawn items back into use. As this is a user's decision, a mirrored source does not withdraw them again.
 
     Raises:
         WrongUse: no such item is withdrawn.

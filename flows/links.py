@@ -1,4 +1,4 @@
-"""Addresses of a run's pages, where servers show them."""
+"""URLs of a run's pages on the servers that are up."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import json
 import os
 import urllib.parse
 import urllib.request
-from typing import Any
 
 from evergreen.environment import pages_url
 
 
-def run_links(summary: dict[str, Any]) -> dict[str, str]:
-    """Where the run is seen in Prefect and MLflow, and its reports and pictures, by name; nothing for a server that isn't there."""
+def run_links(scenario: str, run_id: str) -> dict[str, str]:
+    """The URLs of a run in Prefect and MLflow, and of the scenario's reports and pictures, by name; servers that aren't there
+    are left out.
+
+    Args:
+        run_id: of the MLflow run.
+    """
     pages = pages_url()
     found = {
         "Prefect": flow_run_url(),
-        "MLflow": mlflow_run_url(summary.get("run_id")),
-        "Pages": f"{pages}/{summary['scenario']}/" if pages else None,
+        "MLflow": mlflow_run_url(run_id),
+        "Pages": f"{pages}/{scenario}/" if pages else None,
     }
     return {name: url for name, url in found.items() if url}
 
 
 def flow_run_url() -> str | None:
-    """The page of the flow run that this is called in, on the server that PREFECT_API_URL names; Prefect's own temporary server has
-    none."""
+    """The URL of the current flow run, on the server at PREFECT_API_URL; None without it, as Prefect's temporary server has no
+    pages."""
     api = os.environ.get("PREFECT_API_URL")
     if not api:
         return None
@@ -34,10 +38,10 @@ def flow_run_url() -> str | None:
     return f"{ui}/runs/flow-run/{flow_run.id}" if flow_run.id else None
 
 
-def mlflow_run_url(run_id: str | None) -> str | None:
-    """The page of a run in MLflow's view of model training, if a server has it."""
+def mlflow_run_url(run_id: str) -> str | None:
+    """The URL of a run in MLflow's model training view; None if no server has the run."""
     server = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-    if not run_id or not server.startswith(("http://", "https://")):
+    if not server.startswith(("http://", "https://")):
         return None
     try:
         query = urllib.parse.urlencode({"run_id": run_id})

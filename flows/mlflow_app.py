@@ -1,4 +1,4 @@
-"""MLflow's pages as this project needs them: they open on model training. MLflow's own start page is about traces of language models, and
+"""MLflow's pages, changed so that they open on model training. MLflow's own start page shows traces of language models, and
 opens an assistant.
 
 `mlflow server --app-name evergreen` finds `app` by the entry point in pyproject.toml.
@@ -12,7 +12,8 @@ from typing import Any
 
 APP_NAME = "evergreen"
 EXPERIMENTS = "#/experiments?workflowType=machine_learning"
-# What the browser remembers of MLflow's page, as long as the person has not chosen otherwise there. Names by MLflow 3.17's own page.
+# Defaults for the settings that MLflow's page keeps in the browser, unless the user has chosen otherwise there. The keys are
+# those of MLflow 3.17.
 REMEMBERED = {"mlflow.workflowType_v1": "machine_learning", "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True}
 SCRIPT = f"""<script>
 for (const [key, value] of Object.entries({json.dumps(REMEMBERED)}))
@@ -22,7 +23,7 @@ if (["", "#", "#/"].includes(location.hash)) location.replace({json.dumps(EXPERI
 
 
 def app() -> Any:
-    """MLflow's own application, with `SCRIPT` in its page."""
+    """MLflow's own application, with `SCRIPT` added to its page."""
     from mlflow.server import app as pages
     from mlflow.server.fastapi_app import app as application
     from starlette.requests import Request

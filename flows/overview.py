@@ -1,4 +1,5 @@
-"""`evergreen list` and `evergreen status`: what there is, what is running, and what would run next. Neither starts or changes anything."""
+"""`evergreen list` and `evergreen status`: the scenarios, what is running, and what would run next. Neither starts or changes
+anything."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from evergreen import figures
 from evergreen.data.dataset import batches, parts
 from evergreen.environment import Servers
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.base.kind import kind_of
+from evergreen.scenario.loading import load_scenario, parse_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
@@ -24,24 +27,37 @@ class Row:
     """A scenario in `evergreen list`.
 
     Attributes:
-        name: its name.
-        items: in its data set.
-        champion: the version in use; None where there is none.
-        accuracy, accuracy_low, accuracy_high: of the champion on its test split, with the 95 % interval.
-        last_run: when a stage of it last ended on this machine, in UTC.
-        schedule: when it is retrained (cron); None where it isn't by schedule.
-        problem: why the file is no scenario, or the store can't be asked; else None.
+        name: the scenario's name.
+        items: number of items in its data set.
+        champion: the version in use; None if there is none.
+        quality: of the champion on its test split, in words.
+        measured: the kind's first metric with its confidence limits, by key; the values are None if there is no champion. Empty
+            if the file is invalid.
+        last_run: when one of its stages last ended on this machine, in UTC.
+        schedule: when it is retrained (cron); None without a schedule.
+        problem: why the file is invalid or the store can't be read; else None.
     """
 
     name: str
     items: int
     champion: int | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
+    quality: str
+    measured: dict[str, float | None]
     last_run: datetime | None
     schedule: str | None
     problem: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row for JSON; the metric's figures are top-level keys, such as `accuracy`, `accuracy_low` and `accuracy_high`."""
+        return {
+            "name": self.name,
+            "items": self.items,
+            "champion": self.champion,
+            **self.measured,
+            "last_run": self.last_run,
+            "schedule": self.schedule,
+            "problem": self.problem,
+        }
 
 
 @dataclass(frozen=True)
@@ -49,10 +65,10 @@ class Outlook:
     """What a run of a scenario would do.
 
     Attributes:
-        name: the scenario's.
-        inbox: what lies in its inbox, in words; empty where nothing does.
-        next_stage: the first stage that a run would not find unchanged; None where it would find all so.
-        why: in words.
+        name: the scenario's name.
+        inbox: the content of its inbox, in words; empty if there is none.
+        next_stage: the first stage that would run; None if all are unchanged.
+        why: the reason, in words.
     """
 
     name: str
@@ -63,7 +79,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Status:
-    """Servers' addresses by name, what holds a lock, and each scenario's outlook."""
+    """The servers' URLs by name, the holders of locks, and what a run of each scenario would do."""
 
     servers: dict[str, str]
     running: tuple[str, ...]
@@ -71,31 +87,31 @@ class Status:
 
 
 def version() -> str:
-    """Of this program."""
+    """The version of this program."""
     import importlib.metadata
     import tomllib
 
     try:
         return importlib.metadata.version("evergreen-mlops")
-    except importlib.metadata.PackageNotFoundError:  # run from its folder without being installed
+    except importlib.metadata.PackageNotFoundError:  # run from the checkout without being installed
         project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())
         return str(project["project"]["version"])
 
 
 def scenario_rows(workspace: Workspace) -> list[Row]:
-    """All scenarios, in the order of their names."""
+    """All scenarios, sorted by name."""
     return [_row(workspace, path) for path in sorted(workspace.scenarios.glob("*.yaml"))]
 
 
 def status(workspace: Workspace, names: list[str]) -> Status:
-    """Of these scenarios; without any, of all.
+    """The status of the named scenarios, or of all if none is named.
 
     Raises:
         WrongUse: there is no such scenario.
     """
     chosen = names or sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
     for name in names:
-        Scenario.load(workspace.scenarios, name)
+        load_scenario(workspace.scenarios, name)
     servers = Servers.running(workspace)
     return Status(
         servers={} if servers is None else _addresses(servers),
@@ -105,7 +121,8 @@ def status(workspace: Workspace, names: list[str]) -> Status:
 
 
 def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
-    """Each lock that a living process holds: its name, and "run of parts since 2026-11-26 10:00:00 (process 4711)"."""
+    """Each lock held by a living process: its name, and a text such as "run of parts since 2026-11-26 10:00:00 (process
+    4711)"."""
     from filelock import FileLock, Timeout
 
     for file in sorted((workspace.private / "locks").glob("*.holder.json")):
@@ -115,7 +132,7 @@ def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
             free = FileLock(file.with_name(f"{lock}.lock"))
             try:
                 free.acquire(timeout=0)
-                free.release()  # whoever held it was killed
+                free.release()  # its holder was killed
             except Timeout:
                 what, _, name = lock.partition("-")
                 yield lock, f"{what}{f' of {name}' if name else ''} since {holder['since']} (process {holder['pid']})"
@@ -124,21 +141,25 @@ def held_locks(workspace: Workspace) -> Iterator[tuple[str, str]]:
 def _row(workspace: Workspace, path: Path) -> Row:
     from evergreen.serving.champion import champion
 
-    name, problem, found, schedule = path.stem, None, None, None
+    name, problem, found, schedule, quality = path.stem, None, None, None, ""
+    measured: dict[str, float | None] = {}
     try:
-        scenario = Scenario.parse(path)
-        schedule = scenario.retraining.cron
+        scenario = parse_scenario(path)
+        schedule, judge = scenario.retraining.cron, kind_of(scenario).judge
+        measured = dict.fromkeys(f"{judge.metrics[0].key}{end}" for end in ("", "_low", "_high"))
         found = champion(workspace, name)
+        if found is not None:
+            stored = {key.removeprefix("test_"): value for key, value in found.metrics.items()}
+            quality = " ".join(next(iter(judge.texts(stored, [judge.headline(scenario)]).items())))
+            measured = {key: stored.get(key) for key in measured}
     except EvergreenError as error:
         problem = str(error)
-    measured = {} if found is None else found.metrics
     return Row(
         name,
         _items(workspace, name),
         None if found is None else found.version,
-        measured.get("test_accuracy"),
-        measured.get("test_accuracy_low"),
-        measured.get("test_accuracy_high"),
+        quality,
+        measured,
         _last_run(workspace, name),
         schedule,
         problem,
@@ -168,7 +189,7 @@ def _addresses(servers: Servers) -> dict[str, str]:
 
 def _outlook(workspace: Workspace, name: str) -> Outlook:
     try:
-        scenario = Scenario.load(workspace.scenarios, name)
+        scenario = load_scenario(workspace.scenarios, name)
         stage, why = _next_stage(scenario, workspace)
         return Outlook(name, _inbox(scenario, workspace), stage, why)
     except WrongUse as error:
@@ -179,14 +200,18 @@ def _inbox(scenario: Scenario, workspace: Workspace) -> str:
     from evergreen.data.inbox import Inbox, inbox_of
 
     found = Inbox.look_into(inbox_of(scenario, workspace), 0.0)
-    counts = {"image": len(found.images), "archive": len(found.archives), "file of corrections": len(found.corrections)}
+    counts = {
+        kind_of(scenario).contract.inbox_file: len(found.loose),
+        "archive": len(found.archives),
+        "file of corrections": len(found.corrections),
+    }
     return ", ".join(
         figures.count(many, what, "files of corrections" if "file" in what else "") for what, many in counts.items() if many
     )
 
 
 def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, str]:
-    """The first stage that a run would not find unchanged, and why."""
+    """The first stage that would run, and why."""
     from flows.stages import first_to_run
     from tasks.stage import Run
 

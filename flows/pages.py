@@ -1,8 +1,8 @@
-"""The page server of `evergreen up`: what the stages wrote for people, on loopback.
+"""The page server of `evergreen up`: serves the reports and pictures that the stages write, on loopback.
 
-Prefect's page is http, from which a browser opens no `file:///` address: what the project links there has to be http too. An address
-is the file's path below `outputs/`: `http://127.0.0.1:4201/quickstart/report.html`. Only what is meant for people is served
-(`SHOWN`), never data, models or records; nothing is cached, and no page can run a script.
+Browsers don't open `file:///` links on an http page such as Prefect's, so the files that the project links there are served
+over http. The URL path is the file's path below `outputs/`: `http://127.0.0.1:4201/quickstart/report.html`. Only what is meant
+for people is served (`SHOWN`), never data, models or records; nothing is cached, and no page can run a script.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from evergreen.errors import WrongUse
-from evergreen.scenario.settings import NAME_PATTERN, Scenario
+from evergreen.kinds.base.kind import kind_of
+from evergreen.scenario.loading import load_scenario
+from evergreen.scenario.settings import NAME_PATTERN
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,28 +41,23 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 TITLES = {
-    "evaluation/confusion.png": "Confusion matrix",
-    "evaluation/by_label.png": "Right by label",
-    "evaluation/mistakes.png": "Commonest mistakes",
     "evaluation/learning_curve.png": "Learning curve",
-    "evaluation/reliability.png": "Reliability of the probabilities",
     "drift/drift.png": "Drift of the new items",
     "tuning/front.png": "Tuning: quality against energy",
     "tuning/trials.csv": "Tuning: all trials",
-    "evaluation/per_class.json": "Quality by label",
-}
+}  # in addition to those of the scenario's kind
 
 
 @dataclass(frozen=True)
 class Link:
-    """A file of the index page."""
+    """A link on a page."""
 
     title: str
     address: str
 
 
 def find(outputs: Path, address: str) -> Path | None:
-    """The file below `outputs` that an address names; None where it names nothing that people are shown.
+    """The file below `outputs` for a URL path; None if there is no such file, or it is not meant for people.
 
     Symbolic links are not followed, so that nothing outside can be reached.
     """
@@ -73,10 +70,10 @@ def find(outputs: Path, address: str) -> Path | None:
 
 
 def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str = "") -> Starlette:
-    """The server.
+    """The web application of the page server.
 
     Args:
-        prefect_url, mlflow_url: of the pages that the index links besides.
+        prefect_url, mlflow_url: the other servers' URLs, which all pages link to.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -100,7 +97,7 @@ def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str 
         if not _is_scenario(outputs, name):
             return missing(request)
         return page(
-            name, description=_description(workspace, name), links=_pages(outputs, name), pictures=_pictures(outputs, name)
+            name, description=_description(workspace, name), links=_pages(workspace, name), pictures=_pictures(workspace, name)
         )
 
     def file(request: Request) -> Response:
@@ -120,21 +117,21 @@ def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str 
 
     return Starlette(
         routes=[Route("/", index), Route("/{name}/", scenario), Route("/{address:path}", file)],
-        # A web site whose name is made to point at this machine gets no answer.
+        # Against DNS rebinding: a web site whose name resolves to this machine gets no answer.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
     )
 
 
 def _scenarios(workspace: Workspace) -> list[dict[str, Any]]:
-    """What the index says of each scenario that has pages."""
+    """The index's content for each scenario that has pages."""
     outputs = workspace.outputs("")
     names = sorted(path.name for path in outputs.glob("*") if _is_scenario(outputs, path.name))
     found = [
         {
             "link": Link(name, f"/{name}/"),
             "description": _description(workspace, name),
-            "pages": _pages(outputs, name),
-            "picture": next(iter(_pictures(outputs, name)), None),
+            "pages": _pages(workspace, name),
+            "picture": next(iter(_pictures(workspace, name)), None),
         }
         for name in names
     ]
@@ -147,29 +144,33 @@ def _is_scenario(outputs: Path, name: str) -> bool:
 
 def _description(workspace: Workspace, name: str) -> str:
     try:
-        return Scenario.load(workspace.scenarios, name).description
+        return load_scenario(workspace.scenarios, name).description
     except WrongUse:  # it was removed, or is being written
         return ""
 
 
-def _pages(outputs: Path, name: str) -> list[Link]:
+def _pages(workspace: Workspace, name: str) -> list[Link]:
+    outputs, titles = workspace.outputs(""), _titles(workspace, name)
     tables = [*_files(outputs, name, ".csv"), *_files(outputs, name, ".json")]
     return _existing(
         outputs,
         {
             f"{name}/{REPORT}": "Report: was retraining worth it?",
             f"{name}/data-docs/index.html": "Data Docs: is the data fit to train on?",
-            **{f"{name}/{path}": _title(path) for path in tables},
+            **{f"{name}/{path}": _title(titles, path) for path in tables},
         },
     )
 
 
-def _pictures(outputs: Path, name: str) -> list[Link]:
+def _pictures(workspace: Workspace, name: str) -> list[Link]:
+    outputs, titles = workspace.outputs(""), _titles(workspace, name)
     paths = [
         path for path in (*_files(outputs, name, ".png"), *_files(outputs, name, ".svg")) if not path.startswith("pictures/")
     ]
-    order = {path: place for place, path in enumerate(TITLES)}
-    shown = {f"{name}/{path}": _title(path) for path in sorted(paths, key=lambda path: (order.get(path, len(order)), path))}
+    order = {path: index for index, path in enumerate(titles)}
+    shown = {
+        f"{name}/{path}": _title(titles, path) for path in sorted(paths, key=lambda path: (order.get(path, len(order)), path))
+    }
     return _existing(outputs, shown)
 
 
@@ -181,8 +182,17 @@ def _files(outputs: Path, name: str, suffix: str) -> Iterable[str]:
     return list(found)
 
 
-def _title(path: str) -> str:
-    return TITLES.get(path) or PurePosixPath(path).stem.replace("_", " ").replace("-", " ").capitalize()
+def _titles(workspace: Workspace, name: str) -> dict[str, str]:
+    """The titles of pictures and tables by path, in the order in which they are shown."""
+    try:
+        judge = kind_of(load_scenario(workspace.scenarios, name)).judge
+    except WrongUse:  # it was removed, or is being written
+        return TITLES
+    return {f"evaluation/{file}": title for file, title in {**judge.pictures, **judge.tables}.items()} | TITLES
+
+
+def _title(titles: Mapping[str, str], path: str) -> str:
+    return titles.get(path) or PurePosixPath(path).stem.replace("_", " ").replace("-", " ").capitalize()
 
 
 def _existing(outputs: Path, titles: dict[str, str]) -> list[Link]:
@@ -197,7 +207,7 @@ def _render(**content: Any) -> str:
 
 
 def main() -> None:
-    """`python -m flows.pages PORT`: what `evergreen up` runs in a process of its own."""
+    """The body of `python -m flows.pages PORT`, which `evergreen up` runs in a child process."""
     import uvicorn
 
     prefect, mlflow = os.environ.get("PREFECT_API_URL", "").removesuffix("/api"), os.environ.get("MLFLOW_TRACKING_URI", "")

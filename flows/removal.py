@@ -1,4 +1,4 @@
-"""`evergreen delete`: takes a scenario out of this checkout, and says what it removes and what it keeps."""
+"""`evergreen delete`: removes a scenario from this checkout, and reports what is removed and what is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from evergreen.data.versions import dump_pipeline
 from evergreen.errors import WrongUse
 from evergreen.registry.models import model_name
 from evergreen.workspace import Workspace, replace_file
@@ -18,9 +19,9 @@ class Removal:
     """What deleting a scenario removes and keeps.
 
     Attributes:
-        name: the scenario's.
-        removes: files and folders, below the checkout, that there are.
-        keeps: what stays, a sentence each.
+        name: the scenario's name.
+        removes: existing files and folders, relative to the checkout.
+        keeps: what is kept, one phrase each.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Removal:
 
     @property
     def announcement(self) -> str:
-        """What would happen."""
+        """A description of what would happen."""
         return self._in_words("This removes", "and keeps")
 
     def __str__(self) -> str:
@@ -49,9 +50,9 @@ def plan_removal(workspace: Workspace, name: str) -> Removal:
     """
     known = sorted(path.stem for path in workspace.scenarios.glob("*.yaml"))
     if name not in known:
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
 
-        Scenario.load(workspace.scenarios, name)  # says so, with the nearest name
+        load_scenario(workspace.scenarios, name)  # raises the error, with the most similar name
     removes = [path for path in _paths(workspace, name) if path.exists()]
     return Removal(
         name,
@@ -68,16 +69,16 @@ def plan_removal(workspace: Workspace, name: str) -> Removal:
 
 
 def remove_scenario(workspace: Workspace, name: str) -> Removal:
-    """Take a scenario out of the checkout; no other one is touched.
+    """Remove a scenario from the checkout; no other scenario is touched.
 
     Raises:
-        WrongUse: there is no such scenario, or a run of it is going on.
+        WrongUse: there is no such scenario, or it is running.
     """
     removal = plan_removal(workspace, name)
     try:
         with workspace.lock(f"run-{name}", timeout_seconds=0.0), workspace.lock("data"):
             _strike_from_pipeline(workspace, name)
-            for path in _paths(workspace, name):  # the scenario's file comes last: killed before, the same command goes on
+            for path in _paths(workspace, name):  # the scenario's file is last, so that a killed deletion can be repeated
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
@@ -102,20 +103,18 @@ def _paths(workspace: Workspace, name: str) -> list[Path]:
 
 
 def _strike_from_pipeline(workspace: Workspace, name: str) -> None:
-    """Take the name out of the matrix of `dvc.yaml`, whose comments and order stay, and its stages out of `dvc.lock`."""
+    """Remove the scenario from `dvc.yaml`, keeping comments and order, and its stages from `dvc.lock`."""
     from ruamel.yaml import YAML
 
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000
     path = workspace.root / "dvc.yaml"
-    pipeline = yaml.load(path.read_text(encoding="utf-8"))
-    names: list[str] = next((variables["names"] for variables in pipeline["vars"] if "names" in variables), [])
-    if name in names:
-        names.remove(name)
-        buffer = io.BytesIO()
-        yaml.dump(pipeline, buffer)
-        replace_file(path, buffer.getvalue())
+    pipeline = YAML().load(path.read_text(encoding="utf-8"))
+    lists = [listed for variables in pipeline["vars"] for key, listed in variables.items() if key in ("scenarios", "names")]
+    for listed in [listed for listed in lists if name in listed]:
+        if isinstance(listed, list):  # written by an earlier version
+            listed.remove(name)
+        else:
+            del listed[name]
+        replace_file(path, dump_pipeline(pipeline))
     lock, plain = workspace.root / "dvc.lock", YAML()
     if not lock.exists():
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evergreen.proposal.layout import Layout
+from evergreen.kinds.base.proposal import Question
 from evergreen.workspace import Workspace, replace_file
 from flows.deploy import declare
 
 
 def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
-    """Write `scenarios/NAME.yaml` and the scenario's deployments in `prefect.yaml`, and make its inbox. Its first run adds it to `dvc.yaml`.
+    """Write `scenarios/NAME.yaml` and the scenario's deployments in `prefect.yaml`, and create its inbox. Its first run adds it
+    to `dvc.yaml`.
 
     Returns:
         The scenario's file.
@@ -22,16 +23,14 @@ def add_scenario(workspace: Workspace, name: str, text: str) -> Path:
     return path
 
 
-def ask_for_labels(layout: Layout) -> int:
-    """Ask at the terminal which level of folders is the labels; returns its number."""
+def ask(question: Question) -> int:
+    """Ask a question at the terminal, and return the number of the chosen answer."""
     from rich.console import Console
     from rich.prompt import IntPrompt
 
     console = Console(stderr=True, highlight=False, markup=False)
-    levels = sorted([layout.label, *layout.alternatives], key=lambda level: level.number)
-    console.print("The labels could be more than one level of folders:")
-    for level in levels:
-        names = list(level.counts)
-        console.print(f"  {level.number}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({len(names):,})")
-    choices = [str(level.number) for level in levels]
-    return IntPrompt.ask("Which level is it?", choices=choices, default=layout.label.number, console=console)
+    console.print(question.text)
+    for number, text in question.choices.items():
+        console.print(f"  {number}: {text}")
+    choices = [str(number) for number in question.choices]
+    return IntPrompt.ask(question.prompt, choices=choices, default=question.default, console=console)

@@ -1,8 +1,9 @@
-"""The schedules of retrainings on Prefect's server: the scenario says when, and what was changed on Prefect's page stays until it says otherwise.
+"""The retraining schedules on Prefect's server. The scenario defines the schedule; changes made on Prefect's page are kept
+until the scenario changes.
 
-What was deployed is remembered in `.evergreen/schedules.json`, by the deployment's id. Only what the scenario has changed since then is sent: a schedule that
-was edited, paused, removed or added on the page is left as it is. A scenario that was never run is not retrained by schedule: its
-schedule is made inactive, and activated after its first run.
+The schedule last deployed is stored in `.evergreen/schedules.json`, by the deployment's id. Only changes of the scenario since
+then are sent: a schedule that was edited, paused, removed or added on the page is left as it is. A scenario that was never run
+is not retrained by schedule: its schedule is created inactive, and activated after the first run.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-SLUG = "cron"  # by it, Prefect knows the scenario's schedule among those that people have added
+SLUG = "cron"  # identifies the scenario's schedule among those that users have added
 log = logging.getLogger("evergreen")
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a deployment's schedule was when it was last sent; `waits`: it is inactive until the scenario has been run."""
+    """A deployment's schedule as last sent; `waits`: it is inactive until the scenario has been run."""
 
     cron: str | None
     timezone: str
@@ -34,10 +36,10 @@ class Deployed:
 
 
 def put_schedules(client: SyncPrefectClient, workspace: Workspace, found: list[Scenario]) -> list[str]:
-    """Bring the server's schedules up to date with the scenarios.
+    """Update the server's schedules from the scenarios.
 
     Returns:
-        What people should know, in sentences.
+        Messages for the user, as sentences.
     """
     remembered = _read(workspace)
     waiting = []
@@ -54,14 +56,15 @@ def put_schedules(client: SyncPrefectClient, workspace: Workspace, found: list[S
 
 
 def activate_schedule(workspace: Workspace, name: str) -> None:
-    """Activate the schedule of a scenario that waited for its first run. What goes wrong is no failure of that run: the next deployment does it."""
+    """Activate a scenario's schedule, if it waited for the first run. An error does not fail that run: the next deployment
+    activates it."""
     if "PREFECT_API_URL" not in os.environ or not any(one.waits for one in _read(workspace).values()):
         return
     from prefect import get_client
 
     try:
         with get_client(sync_client=True) as client:
-            put_schedules(client, workspace, [Scenario.load(workspace.scenarios, name)])
+            put_schedules(client, workspace, [load_scenario(workspace.scenarios, name)])
     except Exception as error:  # noqa: BLE001 (the next evergreen deploy does it)
         log.warning(
             "The schedule of %s could not be activated (%s): the next evergreen deploy or evergreen up does it.", name, error
@@ -69,7 +72,7 @@ def activate_schedule(workspace: Workspace, name: str) -> None:
 
 
 def has_run(workspace: Workspace, name: str) -> bool:
-    """Whether the scenario has gone through all of its stages here."""
+    """True if the scenario has completed all stages in this checkout."""
     return (workspace.record(name) / "summary.json").exists()
 
 

@@ -1,4 +1,5 @@
-"""`evergreen up`: Prefect's server, MLflow's server, the page server and a worker, all on loopback, until Ctrl-C; nothing is left running."""
+"""`evergreen up`: runs Prefect's server, MLflow's server, the page server and a worker, all on loopback, until Ctrl-C; nothing
+is left running."""
 
 from __future__ import annotations
 
@@ -24,18 +25,19 @@ from evergreen.errors import EvergreenError, WrongUse
 from evergreen.registry.store import ARTIFACT_ROOT, artifacts, database, readdress
 from evergreen.stopping import stop_postponed
 from evergreen.workspace import Workspace
-from flows.attempt import end_with_parent
 from flows.mlflow_app import APP_NAME
+from flows.stoppable import end_with_parent
 
 LOOPBACK = "127.0.0.1"
-WORKER = "worker-"  # with its pool: the name of its process and log
+WORKER = "worker-"  # followed by its pool: the name of its process and log
 PAGES = "page-server"
-STARTS_A_MINUTE = 3  # what ends more often than that by itself would go on doing so
+STARTS_A_MINUTE = 3  # a process that ends by itself more often would keep doing so
 
 
 @dataclass
 class Processes:
-    """The processes that were started here, each in a session of its own with its log, ended as whole trees."""
+    """The processes started by `evergreen up`, each in its own session with its own log; they are ended together with their
+    children."""
 
     logs: Path
     environment: dict[str, str]
@@ -45,7 +47,7 @@ class Processes:
     started_again: list[float] = field(default_factory=list)  # when, by the monotonic clock
 
     def start(self, name: str, *command: str) -> None:
-        """Start a process whose output goes to its log; a process that is started again adds to it."""
+        """Start a process whose output goes to its log; a restarted process appends to it."""
         self.logs.mkdir(parents=True, exist_ok=True)
         self.commands[name] = command
         with open(self.logs / f"{name}.log", "ab" if name in self.started else "wb") as log:
@@ -57,13 +59,14 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # also where `evergreen up` has no chance to clean up (kill -9)
+                preexec_fn=end_with_parent,  # even if `evergreen up` can't clean up (kill -9)
             )
 
     def wait_until(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 180) -> None:
-        """
+        """Wait until a process is ready.
+
         Raises:
-            EvergreenError: the process ended, or wasn't ready in time; with the end of its log.
+            EvergreenError: the process ended, or wasn't ready in time; the error includes the end of its log.
         """
         until = time.monotonic() + timeout_seconds
         while time.monotonic() < until:
@@ -77,9 +80,10 @@ class Processes:
         raise EvergreenError(f"{name} did not start: {' / '.join(last)}", fix=f"Its whole log is {log}.")
 
     def start_again(self, name: str) -> None:
-        """
+        """Restart a process that has ended.
+
         Raises:
-            EvergreenError: there have been too many such starts.
+            EvergreenError: there have been too many restarts.
         """
         now = time.monotonic()
         self.started_again = [*(at for at in self.started_again if at > now - 60), now]
@@ -88,17 +92,17 @@ class Processes:
         self.start(name, *self.commands[name])
 
     def first_ended(self) -> str | None:
-        """The name of a process that has ended; None while all run."""
+        """The name of a process that has ended; None if all are running."""
         return next((name for name, process in self.started.items() if process.poll() is not None), None)
 
     def end(self) -> None:
-        """Ask every process, the last started first, and all its children, to end; after 10 s they are made to."""
+        """Ask every process and its children to end, the last started first; after 10 s they are killed."""
         for process in reversed(self.started.values()):
             end_tree(process)
 
 
 def end_tree(process: psutil.Process, timeout_seconds: float = 10) -> None:
-    """End `process` and everything it started."""
+    """End a process and everything that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [process, *process.children(recursive=True)]
         for member in family:
@@ -115,10 +119,11 @@ def end_tree(process: psutil.Process, timeout_seconds: float = 10) -> None:
 def servers(
     workspace: Workspace, prefect_port: int, mlflow_port: int, pages_port: int, say: Callable[[str], None]
 ) -> Iterator[Processes]:
-    """Start them and yield once each answers; end them all afterwards, however the block is left.
+    """Start the servers and the worker, yield once all servers answer, and end everything afterwards, however the block is
+    left.
 
     Raises:
-        WrongUse: a port is taken, or this checkout's servers are up already.
+        WrongUse: a port is in use, or this checkout's servers are already up.
         EvergreenError: one of them did not start.
     """
     already = Servers.running(workspace)
@@ -197,12 +202,13 @@ def _servers(
 
 
 def cancel_runs(urls: Servers, timeout_seconds: float = 10.0) -> None:
-    """Cancel what the workers are doing, and wait for its end: killed, it would be shown as crashed, and told to people as a failure."""
+    """Cancel the workers' runs and wait until they end: if killed, they would be shown as crashed, and reported to users as
+    failures."""
     ours = {
         "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}, "deployment_id": {"is_null_": False}}
     }
     until = time.monotonic() + timeout_seconds
-    with contextlib.suppress(OSError, ValueError):  # the server may have gone, or never come
+    with contextlib.suppress(OSError, ValueError):  # the server may have ended, or never started
         for run in _ask(urls, "flow_runs/filter", ours):
             _ask(urls, f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
         while time.monotonic() < until and _ask(urls, "flow_runs/filter", ours):
@@ -218,7 +224,7 @@ def _ask(urls: Servers, path: str, question: dict[str, Any]) -> Any:
 
 
 def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
-    """The work pools that scenarios ask for and this machine can serve: `cpu`, and `gpu` where there is a graphics card."""
+    """The work pools that the scenarios use and this machine can serve: `cpu`, and `gpu` if there is a graphics card."""
     from evergreen.energy.meter import available_methods
     from flows.deploy import scenarios
 
@@ -232,11 +238,12 @@ def _pools(workspace: Workspace, say: Callable[[str], None]) -> list[str]:
 
 
 def serving_options(workspace: Workspace) -> list[str]:
-    """Of `mlflow server`: the checkout's own store, whose files it serves to any MLflow client, and pages that open on model training."""
+    """Options for `mlflow server`: the checkout's own store, with artifacts served to any MLflow client, and pages that open on
+    model training."""
     store = database(workspace)
     installed = {
         entry.name for entry in importlib.metadata.entry_points(group="mlflow.app")
-    }  # an older installation has none of ours
+    }  # an older installation lacks ours
     return [
         *(["--app-name", APP_NAME] if APP_NAME in installed else []),
         "--backend-store-uri",
@@ -258,7 +265,7 @@ def _environment(workspace: Workspace, urls: Servers) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": urls.mlflow_url,
         PAGES_URL: urls.pages_url,
         "EVERGREEN_ROOT": str(workspace.root),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job runners serve what Evergreen does not use
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job runners are for features that Evergreen does not use
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -276,10 +283,10 @@ def _refuse_taken(name: str, option: str, port: int) -> None:
 
 
 def serve(workspace: Workspace, prefect_port: int, mlflow_port: int, pages_port: int) -> None:
-    """Run them until the process is stopped (Ctrl-C, SIGTERM, the terminal closed), and end them.
+    """Run the servers and the worker until the process is stopped (Ctrl-C, SIGTERM, closing the terminal), then end them.
 
     Raises:
-        EvergreenError: one of them ended by itself.
+        EvergreenError: a server ended by itself, or a restarted process ended too often.
         Stopped: the normal end.
     """
 

@@ -1,4 +1,5 @@
-"""The training's stages, in order; what they are expected to take; and whether any of them would do anything. No Prefect is needed to know either."""
+"""The stages of a training in order, the estimate of their cost, and the check whether any of them has to run. The latter two
+work without Prefect."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from evergreen.planning.budget import hold, is_limited
+from evergreen.planning.budget import check_budget, is_limited
 from evergreen.planning.estimate import Estimate, NothingKnown, estimate, no_trial
-from flows.summary import conclude, stages_of
+from flows.summary import TrainingSummary, conclude, stages_of
 from tasks import collect, evaluate, preprocess, promote, register, train, validate, version
 from tasks.stage import Rehearsal, Run, WouldRun
 from tasks.trial import trial
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 
-def stages_in_order(run: Run) -> dict[str, Any]:
-    """The whole way from the source to the gate."""
+def stages_in_order(run: Run) -> TrainingSummary:
+    """Run all stages, from the source to the gate."""
     return conclude(run, *model_stages(run, data_stages(run), "any"))
 
 
 def data_stages(run: Run) -> DataVersion:
-    """From the source to the splits."""
+    """Run the stages from the source to the splits."""
     collection = run(collect.stage)
     run(validate.stage, collection)
     data_version: DataVersion = run(version.stage, collection)
@@ -42,11 +43,11 @@ def data_stages(run: Run) -> DataVersion:
 def model_stages(
     run: Run, data_version: DataVersion, start: Start, tries: int = 1
 ) -> tuple[DataVersion, Evaluation, Registration, Promotion]:
-    """From the splits to the gate.
+    """Run the stages from the splits to the gate.
 
     Args:
-        start: what training begins with.
-        tries: as `evergreen.evaluation.gate.decide`.
+        start: the initial weights.
+        tries: as in `evergreen.evaluation.gate.decide`.
     """
     run(train.stage, start)
     evaluation = run(evaluate.stage)
@@ -56,13 +57,14 @@ def model_stages(
 
 
 def planned(run: Run, start: Start) -> Estimate | None:
-    """What the stages that will run are estimated to take; None where nothing tells. Without a budget nobody waits for a trial.
+    """Estimate the cost of the stages that will run; None if there is nothing to estimate from. Without a budget, no trial is
+    run for it.
 
     Args:
-        start: as `model_stages`.
+        start: as in `model_stages`.
 
     Raises:
-        OverBudget: the run would pass a limit of the scenario, with what it has spent already.
+        OverBudget: including what it has already spent, the run would exceed a limit of the scenario.
     """
     limited, scenario = is_limited(run.scenario), run.scenario
     if not isinstance(start, str):
@@ -74,17 +76,17 @@ def planned(run: Run, start: Start) -> Estimate | None:
     except NothingKnown:
         return None
     if limited:
-        hold(run.scenario, run.workspace, expected, now=datetime.now(UTC), spent=run.cost())
+        check_budget(run.scenario, run.workspace, expected, now=datetime.now(UTC), spent=run.cost())
     log.info("%s", expected)
     return expected
 
 
 def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[Start] = ()) -> Estimate | None:
-    """The estimate of a whole retraining: with the stages that it has done to find a reason, and as far as it may come to that, with the
-    training after one that the gate refuses.
+    """The estimate of a whole retraining: it includes the stages already run to find a reason, and, as an upper bound, the
+    further trainings that follow if the gate refuses a model.
 
     Args:
-        others: what further trainings would begin with.
+        others: the initial weights of the further trainings.
     """
     if expected is None:
         return None
@@ -94,12 +96,12 @@ def with_what_is_done(run: Run, expected: Estimate | None, others: Sequence[Star
         with contextlib.suppress(NothingKnown):
             again = estimate(scenario, run.workspace, no_trial, first="train").cost
             perhaps = again if perhaps is None else perhaps + again
-    done = {name: (stage["seconds"], stage["energy_wh"]) for name, stage in stages_of(run).items()}
+    done = {name: (stage.seconds, stage.energy_wh) for name, stage in stages_of(run).items()}
     return expected.after(done, run.cost(), perhaps)
 
 
 def first_to_run(run: Run, start: Start) -> str | None:
-    """The first stage that is not unchanged; None where all are."""
+    """The name of the first stage that has to run; None if all are unchanged."""
     rehearsal = Rehearsal(run.scenario, run.workspace, force=run.force)
     try:
         model_stages(rehearsal, data_stages(rehearsal), start)
@@ -108,11 +110,11 @@ def first_to_run(run: Run, start: Start) -> str | None:
     return None
 
 
-def nothing_changed(scenario: str, epochs: int | None = None) -> dict[str, Any] | None:
-    """The summary of a run in which no stage would run; None if one would. No flow is started for this.
+def nothing_changed(scenario: str, epochs: int | None = None) -> TrainingSummary | None:
+    """The summary if no stage would have to run; None otherwise. No flow is started to find out.
 
     Args:
-        epochs: as the flow `training`.
+        epochs: as in the flow `training`.
     """
     with Rehearsal.of(scenario, train={"epochs": epochs}) as run, contextlib.suppress(WouldRun):
         return stages_in_order(run)

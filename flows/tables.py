@@ -1,4 +1,4 @@
-"""The tables that people read in the terminal."""
+"""The tables that the commands print in the terminal."""
 
 from __future__ import annotations
 
@@ -11,100 +11,90 @@ from rich.table import Table
 from rich.text import Text
 
 from evergreen import figures
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.estimate import Estimate
+from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 from flows.terminal import console as console_of
 
 if TYPE_CHECKING:
+    from evergreen.energy.sci import Footprint
     from flows.overview import Row, Status
-
-QUALITIES = {
-    "accuracy": "accuracy",
-    "precision_macro": "macro precision",
-    "recall_macro": "macro recall",
-    "f1_macro": "macro F1",
-}
+    from flows.summary import RetrainingSummary, TrainingSummary, TuningSummary
 
 
-def show_summary(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
-    """A run's summary: its stages, its quality and cost, and where to look."""
+def show_summary(summary: TrainingSummary, workspace: Workspace, out: IO[str]) -> None:
+    """Print a run's summary: its stages, quality and cost, and where to find more."""
     console = console_of(out)
-    stages = _table(f"{summary['scenario']}: stages", ("stage", "state", ">time", ">energy"))
-    for name, stage in summary["stages"].items():
-        state = Text(stage["state"], style="green" if stage["state"] == "ran" else "dim")
-        stages.add_row(name, state, figures.duration(stage["seconds"]), figures.energy(stage["energy_wh"]))
+    stages = _table(f"{summary.scenario}: stages", ("stage", "state", ">time", ">energy"))
+    for name, stage in summary.stages.items():
+        state = Text(stage.state, style="green" if stage.state == "ran" else "dim")
+        stages.add_row(name, state, figures.duration(stage.seconds), figures.energy(stage.energy_wh))
     console.print(stages)
 
-    result = Table(title=f"{summary['scenario']}: result", title_justify="left", show_header=False)
+    result = Table(title=f"{summary.scenario}: result", title_justify="left", show_header=False)
     result.add_column(style="bold", no_wrap=True)
     result.add_column(overflow="fold")
-    for what, value in _facts(summary).items():
-        result.add_row(what, Text(value, style="green" if what == "promoted" and summary["promoted"] else ""))
+    for what, value in _facts(summary, workspace).items():
+        result.add_row(what, Text(value, style="green" if what == "promoted" and summary.promoted else ""))
     console.print(result)
 
-    apart = summary.get("validation_and_test") or {}
-    if apart.get("sentence"):
-        _say(console, f"{apart['sentence']}", "bold yellow")
+    if summary.gap and summary.gap.sentence:
+        _say(console, summary.gap.sentence, "bold yellow")
     _where_to_look(summary, workspace, console)
-    if all(stage["state"] == "unchanged" for stage in summary["stages"].values()):
-        _say(console, "Nothing has changed since the last run: nothing was done.", "bold green")
+    if summary.unchanged:
+        _say(console, summary.headline, "bold green")
 
 
-def show_retraining(summary: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
-    """What came, why there was a training or none, and the training's summary."""
+def show_retraining(summary: RetrainingSummary, workspace: Workspace, out: IO[str]) -> None:
+    """Print what the inbox contained, why a training took place or not, and the training's summary."""
     console = console_of(out)
-    _say(console, f"Inbox: {summary['inbox']}.")
-    for heading, clauses in (("Reasons to train again", summary["reasons"]), ("No reasons", summary["against"])):
+    _say(console, f"Inbox: {summary.inbox}.")
+    for heading, clauses in (("Reasons to train again", summary.reasons), ("No reasons", summary.against)):
         if clauses:
             _say(console, f"{heading}:", "bold")
             _points(console, clauses)
-    if summary["retrained"]:
-        _points(
-            console,
-            [
-                f"from {one['start']}: {'was promoted' if one['promoted'] else 'was not promoted'}, {one['reason']}"
-                for one in summary["tries"]
-            ],
-        )
-        show_summary(summary, workspace, out)
+    if summary.trained:
+        _points(console, [str(one) for one in summary.trained.tries])
+        show_summary(summary.trained.summary, workspace, out)
     else:
-        state = "It waits" if summary["reasons"] else "Nothing to do"
-        _say(console, f"{state} ({figures.energy(summary['energy_wh'])}).", "bold green")
+        state = "It waits" if summary.reasons else "Nothing to do"
+        _say(console, f"{state} ({figures.energy(summary.energy.energy_wh)}).", "bold green")
 
 
-def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> None:
-    """The best trials of a tuning and what became of the winner."""
-    console = console_of(out)
-    scored = sorted((one for one in found["trials"] if one["score"] is not None), key=lambda one: -one["score"])
-    own = next(one for one in scored if one["own"])
-    shown = scored[:8] + [one for one in scored[8:] if one["own"]]
+def show_tuning(summary: TuningSummary, workspace: Workspace, out: IO[str]) -> None:
+    """Print the best trials of a tuning, and whether the winner was applied."""
+    console, found, name = console_of(out), summary.tuning, summary.scenario
+    scenario = load_scenario(workspace.scenarios, name)
+    finished = sorted((one for one in found.trials if one.score is not None), key=lambda one: -(one.score or 0.0))
+    shown = finished[:8] + [one for one in finished[8:] if one.own]
+    metric = kind_of(scenario).judge.headline(scenario)
     table = _table(
-        f"{found['scenario']}: the best of {figures.count(len(scored), 'finished trial')}",
-        (">trial", f">{found['metric']}, val", ">per 1,000", ">training", "front", "other settings"),
+        f"{name}: the best of {figures.count(len(finished), 'finished trial')}",
+        (">trial", f">{metric.title}, val", ">per 1,000", ">training", "front", "other settings"),
     )
     for one in shown:
-        other = [f"{name} {figures.plain(value)}" for name, value in one["settings"].items() if value != own["settings"][name]]
+        other = [f"{key} {figures.plain(value)}" for key, value in one.settings.items() if value != found.own.settings[key]]
         table.add_row(
-            str(one["number"]),
-            figures.percent(one["quality"]),
-            figures.energy(one["energy_wh_per_1000"]),
-            figures.energy(one["energy_wh"]),
-            "yes" if one["number"] in found["front"] else "",
-            "none: the scenario's own" if one["own"] else ", ".join(other),
+            str(one.number),
+            metric.text(one.quality),
+            figures.energy(one.energy_wh_per_1000),
+            figures.energy(one.energy_wh),
+            "yes" if one.number in found.front else "",
+            "none: the scenario's own" if one.own else ", ".join(other),
         )
     console.print(table)
-    ended = sum(one["state"] == "pruned" for one in found["trials"])
-    why = {"budget": "the budget was spent", "trials": "so many trials were asked for"}[found["stopped"]]
-    spent = f"{figures.energy(found['energy_wh'])} of {figures.energy(found['budget_wh'])} spent"
+    ended = sum(one.state == "pruned" for one in found.trials)
+    why = {"budget": "the budget was spent", "trials": "so many trials were asked for"}[found.stopped]
+    spent = f"{figures.energy(found.energy_wh)} of {figures.energy(found.budget_wh)} spent"
     _say(console, f"{spent}; {figures.count(ended, 'trial')} ended early; {why}.")
-    name, winner = found["scenario"], next(one for one in scored if one["number"] == found["winner"])
-    if found["applied"]:
-        _say(console, f"Written into scenarios/{name}.yaml: trial {found['winner']}. Next: evergreen run {name}", "bold green")
-    elif found["better"]:
-        _say(console, f"Trial {found['winner']} is {found['reason']}.")
+    if summary.applied:
+        _say(console, f"Written into scenarios/{name}.yaml: trial {found.winner}. Next: evergreen run {name}", "bold green")
+    elif found.better:
+        _say(console, f"Trial {found.winner} is {found.reason}.")
         _say(console, "To write it into the scenario, repeat the command with --apply. Nothing was written.", "bold")
     else:
-        why = found["reason"] if winner["own"] else f"Trial {found['winner']} is {found['reason']}"
+        why = found.reason if found.best.own else f"Trial {found.winner} is {found.reason}"
         _say(console, f"The settings stay: {why}.", "bold")
     _places(
         console,
@@ -116,7 +106,7 @@ def show_tuning(found: dict[str, Any], workspace: Workspace, out: IO[str]) -> No
 
 
 def show_findings(findings: list[Any], out: IO[str]) -> None:
-    """What `evergreen doctor` saw, a line each."""
+    """Print the findings of `evergreen doctor`, one per line."""
     table = _table("", ("", "what", "seen", "what to do"))
     signs = {"fine": Text("✓", "green"), "note": Text("•", "yellow"), "broken": Text("✗", "red")}
     for finding in findings:
@@ -125,7 +115,7 @@ def show_findings(findings: list[Any], out: IO[str]) -> None:
 
 
 def show_estimate(expected: Estimate, out: IO[str]) -> None:
-    """What a run is expected to take, by stage and in all."""
+    """Print the estimated cost of a run, by stage and in total."""
     console = console_of(out)
     table = _table("If every stage has to run", ("stage", ">time", ">energy"))
     for name, (seconds, energy_wh) in expected.stages.items():
@@ -147,24 +137,23 @@ def show_estimate(expected: Estimate, out: IO[str]) -> None:
 
 
 def show_scenarios(rows: Sequence[Row], out: IO[str]) -> None:
-    """`evergreen list`: a line a scenario."""
+    """Print `evergreen list`: one line per scenario."""
     console = console_of(out)
-    table = _table("", ("scenario", ">items", "champion", "accuracy", "last run", "schedule"))
+    table = _table("", ("scenario", ">items", "champion", "quality", "last run", "schedule"))
     for row in rows:
         if row.problem:
             table.add_row(row.name, "", Text(row.problem, style="red"))
             continue
         champion = "none yet" if row.champion is None else str(row.champion)
-        quality = "" if row.accuracy is None else figures.percent(row.accuracy, row.accuracy_low, row.accuracy_high)
         last = "never" if row.last_run is None else f"{row.last_run:%Y-%m-%d}"
-        table.add_row(row.name, f"{row.items:,}", champion, quality, last, row.schedule or "no")
+        table.add_row(row.name, f"{row.items:,}", champion, row.quality, last, row.schedule or "no")
     console.print(table)
     if not rows:
         _say(console, "No scenario yet. Make one with: evergreen new NAME --images PATH", "bold")
 
 
 def show_status(status: Status, out: IO[str]) -> None:
-    """`evergreen status`: what runs now, where its pages are, and what a run would do."""
+    """Print `evergreen status`: what is running, where its pages are, and what a run would do."""
     console = console_of(out)
     if status.servers:
         _say(console, "Servers are up:", "bold green")
@@ -183,7 +172,7 @@ def show_status(status: Status, out: IO[str]) -> None:
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
-    """With these headings; `>` before one aligns its column to the right."""
+    """An empty table with these headings; a heading that begins with `>` right-aligns its column."""
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
@@ -191,7 +180,8 @@ def _table(title: str, headings: Sequence[str]) -> Table:
 
 
 def _say(console: Console, sentence: str, style: str = "") -> None:
-    """A sentence in lines that fit. Where nobody reads it at a terminal it stays one line, for programs."""
+    """Print a sentence, wrapped to the terminal's width; if the output is not a terminal, it stays on one line, for
+    programs."""
     console.print(Text(sentence, style=style), soft_wrap=not console.is_terminal)
 
 
@@ -201,65 +191,56 @@ def _points(console: Console, clauses: Sequence[str]) -> None:
 
 
 def _places(console: Console, places: Mapping[str, Path | str]) -> None:
-    """Files and addresses, each whole on its line, so that it can be copied and clicked."""
+    """Print paths and URLs, each unbroken on its own line, so that it can be copied and clicked."""
     for what, where in places.items():
         shown = where if isinstance(where, str) else _shown(where)
         console.print(Text(f"  {what:15} {shown}"), soft_wrap=True)
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, str]:
-    metrics, items = summary["metrics"], summary["metrics"].get("test_items")
-    facts = {}
-    for key, name in QUALITIES.items():
-        low, high = (metrics.get(f"{key}_{end}") for end in ("low", "high"))
-        facts[name] = figures.percent(metrics[key], low, high, items)
-    facts["accuracy"] += "" if items is None else f" on {figures.count(int(items), 'test item')}"
-    energy = figures.energy(summary["energy_wh"], summary["energy_uncertainty_wh"])
-    facts["energy"] = f"{energy}, by {' and '.join(summary['energy_methods']) or 'nothing that could be measured'}"
-    carbon, per_kwh = summary["carbon_gco2e"], summary["intensity_gco2e_per_kwh"]
-    where = "" if carbon is None else f" at {per_kwh:.0f} g/kWh ({summary['intensity_source']})"
-    facts["carbon"] = f"{figures.carbon(carbon, _share_of(summary, carbon))}{where}"
-    facts["1,000 predictions"] = _predictions(summary)
-    if summary["embodied_gco2e"] is not None:
-        sci, embodied = figures.carbon(summary["sci_gco2e_per_training"]), figures.carbon(summary["embodied_gco2e"])
+def _facts(summary: TrainingSummary, workspace: Workspace) -> dict[str, str]:
+    metrics, judge = dict(summary.metrics), kind_of(load_scenario(workspace.scenarios, summary.scenario)).judge
+    facts, items = judge.texts(metrics, (*judge.metrics, *judge.details)), metrics.get("test_items")
+    facts[judge.metrics[0].title] += "" if items is None else f" on {figures.count(int(items), 'test item')}"
+    energy, training = summary.energy, summary.training
+    methods = " and ".join(energy.methods) or "nothing that could be measured"
+    facts["energy"] = f"{figures.energy(energy.energy_wh, energy.uncertainty_wh)}, by {methods}"
+    grid = f" at {summary.grid.gco2e_per_kwh:.0f} g/kWh ({summary.intensity_source})"
+    carbon = figures.carbon(training.carbon_gco2e, training.carbon_uncertainty_gco2e)
+    facts["carbon"] = carbon if training.carbon_gco2e is None else f"{carbon}{grid}"
+    facts["1,000 predictions"] = _predictions(summary.predictions)
+    if training.embodied_gco2e is not None:
+        sci, embodied = figures.carbon(training.sci_gco2e), figures.carbon(training.embodied_gco2e)
         facts["SCI"] = sci if sci == figures.UNKNOWN else f"{sci} a training run, of which {embodied} the machine's making"
-    if summary.get("estimate"):
-        facts["estimated"] = _estimated(summary)
-    facts["data version"] = summary["data_version"]
-    facts["model version"] = f"evergreen-{summary['scenario']} version {summary['model_version']}"
-    facts["promoted"] = f"{'yes' if summary['promoted'] else 'no'}: {summary['reason']}"
+    if summary.estimate:
+        facts["estimated"] = _estimated(summary.estimate, summary.seconds)
+    facts["data version"] = summary.data_version
+    facts["model version"] = f"evergreen-{summary.scenario} version {summary.model_version}"
+    facts["promoted"] = f"{'yes' if summary.promoted else 'no'}: {summary.reason}"
     return facts
 
 
-def _share_of(summary: dict[str, Any], carbon: float | None) -> float | None:
-    """The uncertainty that the energy's brings to the carbon."""
-    energy, uncertainty = summary["energy_wh"], summary["energy_uncertainty_wh"]
-    return None if carbon is None or not energy or uncertainty is None else carbon * uncertainty / energy
+def _predictions(of_1000: Footprint) -> str:
+    energy = figures.energy(of_1000.energy_wh, of_1000.energy_uncertainty_wh)
+    grams = "" if of_1000.carbon_gco2e is None else f", {figures.carbon(of_1000.carbon_gco2e)}"
+    making = "" if of_1000.sci_gco2e is None else f" ({figures.carbon(of_1000.sci_gco2e)} with the machine's making)"
+    return energy + grams + making
 
 
-def _predictions(summary: dict[str, Any]) -> str:
-    energy = figures.energy(summary["energy_wh_per_1000_predictions"], summary["energy_uncertainty_wh_per_1000_predictions"])
-    carbon, sci = summary["carbon_gco2e_per_1000_predictions"], summary["sci_gco2e_per_1000_predictions"]
-    grams = "" if carbon is None else f", {figures.carbon(carbon)}"
-    return energy + grams + ("" if sci is None else f" ({figures.carbon(sci)} with the machine's making)")
+def _estimated(before: Estimate, seconds: float) -> str:
+    off = figures.change(seconds / before.cost.seconds if before.cost.seconds else None)
+    expected = f"{figures.duration(before.cost.seconds)}, {figures.energy(before.cost.energy_wh)}"
+    return f"{expected}; it took {figures.duration(seconds)} ({off})"
 
 
-def _estimated(summary: dict[str, Any]) -> str:
-    before = summary["estimate"]
-    off = figures.change(summary["seconds"] / before["seconds"] if before["seconds"] else None)
-    expected = f"{figures.duration(before['seconds'])}, {figures.energy(before['energy_wh'])}"
-    return f"{expected}; it took {figures.duration(summary['seconds'])} ({off})"
-
-
-def _where_to_look(summary: dict[str, Any], workspace: Workspace, console: Console) -> None:
-    name = summary["scenario"]
+def _where_to_look(summary: TrainingSummary, workspace: Workspace, console: Console) -> None:
+    name = summary.scenario
     places: dict[str, Path | str] = {
         "data report": workspace.data_docs(name) / "index.html",
         "pictures": workspace.evaluation(name),
     }
     if (report := workspace.outputs(name) / "report.html").exists():
         places["worth it?"] = report
-    places |= summary.get("links") or {"pages": "evergreen up   (prints their addresses)"}
+    places |= summary.links or {"pages": "evergreen up   (prints their addresses)"}
     console.print("Where to look:", style="bold")
     _places(console, places)
 

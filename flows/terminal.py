@@ -1,4 +1,4 @@
-"""How the command line speaks to people: messages that end at the terminal's edge, and consoles for tables."""
+"""Terminal output of the command line: messages wrapped to the terminal's width, and consoles for tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ WIDEST = 120  # columns: longer lines are hard to read
 
 
 def console(out: IO[str]) -> Console:
-    """For tables and text: in colour where `out` is a terminal and NO_COLOR isn't set, and never wider than it. What looks like markup (a
-    label may be called "[bold]") is shown as it stands."""
+    """A console for tables and text: in colour if `out` is a terminal and NO_COLOR isn't set, and never wider than the
+    terminal. Text that looks like markup (a label may be called "[bold]") is shown literally."""
     from rich.console import Console
 
     return Console(file=out, highlight=False, markup=False)
 
 
 def wrapped(text: str, out: IO[str], indent: str = "  ") -> str:
-    """The text in lines that fit the terminal, broken between words; as it is where `out` is a file. What has no space in it (a path, an
-    address) stays whole, so that it can be copied."""
+    """Wrap text to the terminal's width, between words; if `out` is not a terminal, the text is unchanged. Words without spaces
+    (paths, URLs) are never broken, so that they can be copied."""
     if not out.isatty():
         return text
     from rich.console import Console
@@ -36,13 +36,13 @@ def wrapped(text: str, out: IO[str], indent: str = "  ") -> str:
 
 
 class Messages(logging.Handler):
-    """Log messages on the standard error of the moment: a progress bar that is shown puts itself in its place."""
+    """Prints log messages to the current `sys.stderr`, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the record to standard error, wrapped to the terminal."""
         try:
             print(wrapped(self.format(record), sys.stderr), file=sys.stderr, flush=True)
-        except BrokenPipeError:  # nobody reads it any more
+        except BrokenPipeError:  # the reader has closed the pipe
             pass
-        except Exception:  # noqa: BLE001 (what logging.Handler.emit does itself)
+        except Exception:  # noqa: BLE001 (as logging's own handlers do)
             self.handleError(record)

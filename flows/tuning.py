@@ -1,19 +1,19 @@
-"""`evergreen tune`: the tuning as a Prefect flow, and its winner written into the scenario."""
+"""`evergreen tune`: runs the tuning as a Prefect flow, and writes the winner's settings into the scenario."""
 
 from __future__ import annotations
 
 import io
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
-from evergreen.scenario.settings import Name, Scenario
+from evergreen.scenario.loading import parse_scenario
+from evergreen.scenario.settings import Name
 from evergreen.workspace import Workspace, replace_file
-from flows.attempt import attempt
-from flows.summary import failure_shown
+from flows.publishing import failure_shown
+from flows.stoppable import stoppable
+from flows.summary import TuningSummary
 from flows.visible import progress_shown
 from tasks import tune
 from tasks.stage import Run
@@ -21,8 +21,8 @@ from tasks.tune import Tuning
 
 
 @flow(name="tuning", flow_run_name="tuning-{scenario}", persist_result=False)
-@attempt
-def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = False) -> dict[str, Any]:
+@stoppable
+def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = False) -> TuningSummary:
     """Try other settings of a scenario's training within a budget of energy.
 
     Args:
@@ -36,14 +36,14 @@ def tuning(scenario: Name, budget_wh: float, trials: int = 1000, apply: bool = F
         applied = apply and result.better
         if applied:
             write_settings(run.workspace, scenario, result.best.settings)
-    return {"scenario": scenario, **asdict(result), "applied": applied}
+    return TuningSummary(scenario, result, applied)
 
 
 def write_settings(workspace: Workspace, name: str, settings: dict[str, float]) -> None:
-    """Write settings of `train` into a scenario's file, whose comments and order stay.
+    """Write settings of `train` into a scenario's file, keeping comments and order.
 
     Raises:
-        WrongUse: the file would not be a scenario any more; then it is as it was.
+        WrongUse: the file would no longer be a valid scenario; it is left unchanged.
     """
     from ruamel.yaml import YAML
 
@@ -56,5 +56,5 @@ def write_settings(workspace: Workspace, name: str, settings: dict[str, float]) 
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_bytes(text.getvalue())
-        Scenario.parse(trial)
+        parse_scenario(trial)
     replace_file(path, text.getvalue())

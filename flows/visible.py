@@ -1,4 +1,4 @@
-"""How far each long piece of a flow's work is, on Prefect's page."""
+"""Shows the progress of a flow's long tasks on Prefect's page."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from tasks.page import key, plain
 log = logging.getLogger("evergreen")
 
 EVERY_SECONDS = 3.0
-LAST_WORDS_SECONDS = 2.0  # so long the end of the work waits for a server that is slow
-SHOWN_AFTER_SECONDS = 3.0  # work that is done sooner has no progress to show
+LAST_WORDS_SECONDS = 2.0  # the longest that finished work waits for a slow server
+SHOWN_AFTER_SECONDS = 3.0  # work that ends sooner shows no progress
 
 
 @contextlib.contextmanager
 def progress_shown(name: str) -> Iterator[None]:
-    """Within a flow: every piece of work that lasts and whose size is known has a progress artifact, with the time left.
+    """Within a flow: every long task whose size is known gets a progress artifact, with the time left.
 
-    Prefect's server is told by a thread of its own, and of the latest state alone: one that is slow or away never holds up the work.
+    A separate thread sends only the latest state to Prefect's server, so that a slow or unreachable server never delays the
+    work.
 
     Args:
-        name: the scenario's.
+        name: the scenario's name.
     """
     if not prefect_answers():
         yield
@@ -48,7 +49,7 @@ def progress_shown(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _News:
-    """A task as it was at a moment, and the context in which Prefect knows which run's it is."""
+    """The state of a task at one moment, and the context from which Prefect knows the run that it belongs to."""
 
     task: progress.Task
     percent: float
@@ -65,16 +66,16 @@ class _Reporter:
         self.finished = False
 
     def hear(self, task: progress.Task) -> None:
-        """Called in the thread that works."""
-        if task.share is None or task.seconds < SHOWN_AFTER_SECONDS:
+        """Queue a task's state; called in the thread that does the work."""
+        if task.fraction is None or task.seconds < SHOWN_AFTER_SECONDS:
             return
         done = task.ended and not task.failed
         words = f"{task.name}: done in {figures.duration(task.seconds)}" if done else str(task)
-        percent = 100.0 if done else 100 * task.share
+        percent = 100.0 if done else 100 * task.fraction
         self.news.put(_News(task, percent, words, task.ended, contextvars.copy_context()))
 
     def run(self) -> None:
-        """Pass on the latest of each task until there is no more."""
+        """Send the latest state of each task until the work ends."""
         while (latest := self._latest()) is not None:
             for news in latest.values():
                 try:
@@ -85,7 +86,7 @@ class _Reporter:
                 return
 
     def _latest(self) -> dict[int, _News] | None:
-        """Whatever has come, of each task the last; None at the end."""
+        """Wait for queued states, and return the latest of each task; None at the end."""
         waiting = [self.news.get()]
         with contextlib.suppress(queue.Empty):
             while True:

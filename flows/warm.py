@@ -1,21 +1,23 @@
-"""A retraining's tries: from the champion's weights first, which is cheaper, and from scratch where the gate refuses that."""
+"""The attempts of a retraining: first from the champion's weights, which is cheaper, then from scratch if the gate refuses the
+result."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evergreen.energy.ledger import device, read
 from evergreen.energy.meter import Energy
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.budget import OverBudget
-from evergreen.planning.estimate import expected, training_kind
+from evergreen.planning.estimate import expected
 from evergreen.registry.models import connect
 from evergreen.registry.records import record_metrics
 from evergreen.training.fine_tuning import NotPossible, Start, warm_start
 from evergreen.training.fitting import Diverged
 from flows.stages import data_stages, model_stages, planned
-from flows.summary import conclude
+from flows.summary import Trained, Try, conclude
 from tasks.stage import Run
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ log = logging.getLogger("evergreen")
 
 
 def starts(run: Run, champion: int | None) -> tuple[Start, ...]:
-    """What trainings may begin with, the cheaper one first."""
+    """The initial weights to train from, the cheapest first."""
     if champion is None or run.scenario.retraining.start_from == "scratch":
         return ("scratch",)
     try:
@@ -40,21 +42,20 @@ def starts(run: Run, champion: int | None) -> tuple[Start, ...]:
         return ("scratch",)
 
 
-def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
-    """Train from each start in turn until the gate lets one in; the summary of the last, with all `tries` and what a warm start saved
-    (`energy_wh_saved_by_warm_start`; below 0 where it was in vain; None where none was tried or nobody can tell).
+def train_until_promoted(run: Run, ways: Sequence[Start]) -> Trained:
+    """Train from each start in turn until the gate promotes one.
 
     Raises:
-        Diverged: every training has.
+        Diverged: every training diverged.
     """
     data_version = data_stages(run)
     found: tuple[DataVersion, Evaluation, Registration, Promotion] | None = None
     diverged: Diverged | None = None
-    tries: list[dict[str, Any]] = []
+    tries: list[Try] = []
     spent: list[Energy] = []
     for start in ways:
         if tries and (why := _over_budget(run, start)):
-            tries.append({"start": str(start), "version": None, "promoted": False, "reason": why})
+            tries.append(Try(str(start), None, False, why))
             break
         before = len(run.outcomes)
         try:
@@ -62,19 +63,11 @@ def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
         except Diverged as error:
             log.warning("%s", error)
             diverged = error
-            tries.append({"start": str(start), "version": None, "promoted": False, "reason": str(error)})
+            tries.append(Try(str(start), None, False, str(error)))
             continue
         _, _, registration, promotion = found
         spent.append(sum((outcome.energy for outcome in run.outcomes[before:]), start=Energy.nothing()))
-        tries.append(
-            {
-                "start": str(start),
-                "version": registration.model_version,
-                "promoted": promotion.promoted,
-                "reason": promotion.reason,
-                "energy_wh": spent[-1].energy_wh,
-            }
-        )
+        tries.append(Try(str(start), registration.model_version, promotion.promoted, promotion.reason, spent[-1].energy_wh))
         if promotion.promoted:
             break
     if found is None:
@@ -83,16 +76,16 @@ def train_until_promoted(run: Run, ways: Sequence[Start]) -> dict[str, Any]:
     summary = conclude(run, *found)
     saved = None
     if ways[0] != "scratch" and len(spent) == len(tries):
-        saved = _saved_wh(run) if summary["promoted"] and len(spent) == 1 else _negative(spent[0].energy_wh)
+        saved = _saved_wh(run) if summary.promoted and len(spent) == 1 else _negative(spent[0].energy_wh)
     if saved is not None:
-        with contextlib.suppress(Exception):  # MLflow being away must not undo a finished run
+        with contextlib.suppress(Exception):  # an unreachable MLflow must not undo a finished run
             client = connect(run.workspace).MlflowClient()
-            record_metrics(client, summary["run_id"], {"energy_wh_saved_by_warm_start": saved})
-    return summary | {"tries": tries, "energy_wh_saved_by_warm_start": saved}
+            record_metrics(client, summary.run_id, {"energy_wh_saved_by_warm_start": saved})
+    return Trained(summary, tuple(tries), saved)
 
 
 def _over_budget(run: Run, start: Start) -> str | None:
-    """Why there may be no more tries; None where there may."""
+    """Why the budget does not allow another attempt; None if it does."""
     try:
         planned(run, start)
     except OverBudget as why:
@@ -102,11 +95,15 @@ def _over_budget(run: Run, start: Start) -> str | None:
 
 
 def _saved_wh(run: Run) -> float | None:
-    """What training from scratch would have taken on these items, less what this run's took, in Wh; by earlier trainings on this machine."""
+    """The energy in Wh that training from scratch on these items would have taken, minus what this run's training took; None if
+    unknown.
+
+    It is estimated from earlier trainings on this machine.
+    """
     (training,) = (outcome for outcome in run.outcomes if outcome.stage == "train")
     if training.state == "unchanged":
         return None
-    kind = training_kind(run.scenario)
+    kind = kind_of(run.scenario).learner.training_work(run.scenario)
     entries = [
         entry
         for entry in read(run.workspace, run.scenario.name)

@@ -1,1 +1,1 @@
-"""One stage a file. Each is a plain function; its Prefect task stands at the end of its file."""
+"""The stages, one per module. A stage is a plain function; the `Stage` at the end of its module makes a Prefect task of it."""

@@ -1,12 +1,12 @@
-"""collect: read the scenario's source into a batch of new items, beside the data set.
+"""collect: read new items from the scenario's source into a staged batch, next to the data set.
 
-Reads   the source, and the ids that `data/NAME` holds.
-Writes  `.evergreen/staging/NAME/00000-HASH/`, which appears whole or not at all; `quarantine/NAME/`.
-Stops   when the source is missing, no item is found in it, it is a trap, more than `max_bad` of its items are bad, or more than
-        `max_damaged` of them damaged.
+Reads   the source, and the ids of the items in `data/NAME`.
+Writes  `.evergreen/staging/NAME/00000-HASH/`, which appears complete or not at all; `quarantine/NAME/`.
+Stops   when the source is missing, contains no item, or is malicious (such as an archive bomb); when more than `max_bad` of its
+        items are bad, or more than `max_damaged` of them are damaged.
 
-`collect_inbox` does the same with the scenario's inbox: items whose label is not known stay there, and however much is bad, the rest is taken.
-How it is done is in `evergreen/data/collecting/`.
+`collect_inbox` does the same with the scenario's inbox. There, files with an unknown label stay in the inbox, and the rest is
+taken no matter how much is bad. The implementation is in `evergreen/data/collecting/`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evergreen import figures
-from evergreen.data.collecting.base import Policy
+from evergreen.data.collecting.base import Policy, Recogniser
 from evergreen.data.collecting.bookkeeping import Collecting
-from evergreen.data.collecting.inspection import ImageInspection
 from evergreen.data.collecting.known_items import KnownItems
-from evergreen.data.collecting.recognition import InboxFiles, LabelledFiles, SourceFiles
 from evergreen.data.dataset import Quarantine, batches, staged
 from evergreen.data.inbox import Inbox, inbox_of
 from evergreen.data.sources.base import Source
 from evergreen.data.sources.opening import locate
 from evergreen.data.versions import fetch_data
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, room_for
 from tasks.page import Page, Rows, bullets, plain
@@ -43,32 +42,33 @@ KEPT = {"gone": "stay in the data set", "relabelled": "keep their label", "reins
 
 @dataclass(frozen=True)
 class Collection:
-    """What became of a source's items: seen = added + known + duplicates + all that are quarantined.
+    """What happened to the items of a source: seen = added + known + duplicates + the sum of quarantined.
 
     Attributes:
-        name: the scenario's.
+        name: the scenario's name.
         source: where the items came from.
         fingerprint: of the source, taken before reading.
-        seen: items in the source.
+        seen: number of items in the source.
         added: new items, now in the batch.
-        known: items that the data set holds already.
+        known: items that are already in the data set.
         duplicates: exact copies of other items of this source.
-        conflicts: items seen under two labels, which are among the quarantined; and those of `relabelled` that keep their label.
-        quarantined: how many items for each reason.
-        passed_over: files of the source that are no items, in all.
-        batch: name of the staged folder, or None where nothing is new.
-        bytes: of the new items, encoded.
-        seconds: that it took.
-        batches: names of the data set's batch folders, the staged one included.
+        conflicts: items found under two labels, which are among the quarantined ones, plus those of `relabelled` that keep
+            their label.
+        quarantined: number of items by reason.
+        passed_over: total number of files in the source that are not items.
+        batch: name of the staged folder; None if nothing is new.
+        bytes: total size of the new items, encoded.
+        seconds: duration of the collection.
+        batches: names of the data set's batch folders, including the staged one.
         settings: the scenario's section `collect`.
-        gone: items of the data set that the source had and no longer has; withdrawn where `collect.mirror` says so.
-        relabelled: known items that the source labels otherwise now; relabelled in the data set too where `collect.mirror` says so.
-        reinstated: withdrawn items that came back.
-        forgotten: items that `evergreen forget` took out and that are still in the source; they are not among those seen.
-        differences: some examples of each of the three, by its name.
-        skipped: files of the source that are no items: how many for each reason.
-        deep: new items of more than 8 bits a value.
-        range: with which those are read (`evergreen.media.images.PixelRange`); None where there are none.
+        gone: items of the data set that are no longer in the source; withdrawn if `collect.mirror` is set.
+        relabelled: known items that now have another label in the source; relabelled in the data set too if `collect.mirror` is
+            set.
+        reinstated: withdrawn items that are back in the source.
+        forgotten: items removed by `evergreen forget` that are still in the source; not included in `seen`.
+        differences: some examples for each of `gone`, `relabelled` and `reinstated`, by that name.
+        skipped: number of files in the source that are not items, by reason.
+        note: further remarks on the new items, as sentences.
     """
 
     name: str
@@ -92,8 +92,7 @@ class Collection:
     forgotten: int = 0
     differences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
-    deep: int = 0
-    range: dict[str, float] | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         bad = sum(self.quarantined.values())
@@ -101,11 +100,11 @@ class Collection:
         parts += [f"{self.duplicates:,} copies"] if self.duplicates else []
         parts += [f"{bad:,} in quarantine"] if bad else []
         skipped = "; ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
-        text = f"{self.seen:,} items seen: {', '.join(parts)}.{self._depth()}{self._differences()}"
+        text = f"{self.seen:,} items seen: {', '.join(parts)}.{f' {self.note}' if self.note else ''}{self._differences()}"
         return f"{text} Skipped: {skipped}." if skipped else text
 
     def _differences(self) -> str:
-        """How the data set and its source differ, or what was done about that."""
+        """How the data set and its source differ, and what was done about it."""
 
         def some(what: str) -> str:
             shown = self.differences.get(what, ())
@@ -126,47 +125,40 @@ class Collection:
             text += f" Forgotten, and not taken again: {self.forgotten:,}."
         return text
 
-    def _depth(self) -> str:
-        if not self.deep or self.range is None:
-            return ""
-        mixed = (
-            ""
-            if self.deep == self.added
-            else f" of {self.deep:,} new items; the other {self.added - self.deep:,} have 8 bits and stay as they are"
-        )
-        return f" Values from {self.range['low']:.10g} (black) to {self.range['high']:.10g} (white) are read{mixed}."
-
 
 def collect(scenario: Scenario, workspace: Workspace) -> Collection:
-    """Collect what is new in the scenario's source.
+    """Collect new items from the scenario's source.
 
     Raises:
-        WrongUse: the source is missing, or holds no item.
-        DataRefused: it is damaged or a trap, or too much of it is bad; then nothing is staged, and quarantine has the reasons.
+        WrongUse: the source is missing, or contains no item.
+        DataRefused: it is damaged or malicious, or too much of it is bad; then nothing is staged, and quarantine lists the
+            reasons.
         EvergreenError: the disk is full, or a public file cannot be fetched.
     """
-    if scenario.retraining.inbox is None:  # people are asked to copy into it
+    if scenario.retraining.inbox is None:  # users are asked to copy files into it
         inbox_of(scenario, workspace).mkdir(parents=True, exist_ok=True)
 
-    def find() -> tuple[Source, LabelledFiles]:
+    def find() -> tuple[Source, Recogniser]:
         source = locate(scenario, workspace)
-        return source, SourceFiles(scenario, source)
+        return source, kind_of(scenario).contract.recogniser(scenario, source)
 
     return _collect(scenario, workspace, find, Policy.of_source(scenario.collect))
 
 
 def collect_inbox(scenario: Scenario, workspace: Workspace, inbox: Inbox) -> Collection:
-    """Collect what is new among the images and archives of an inbox. Files whose label the scenario doesn't know stay there, and
-    however much is bad, the rest is taken.
+    """Collect new items from the loose files and archives of an inbox. Files with a label that the scenario doesn't know stay
+    there; the rest is taken, no matter how much is bad.
 
     Raises:
         EvergreenError: the disk is full.
     """
-    return _collect(scenario, workspace, lambda: (inbox, InboxFiles(scenario, inbox)), Policy.of_inbox())
+    return _collect(
+        scenario, workspace, lambda: (inbox, kind_of(scenario).contract.inbox_recogniser(scenario, inbox)), Policy.of_inbox()
+    )
 
 
 def _collect(
-    scenario: Scenario, workspace: Workspace, find: Callable[[], tuple[Source, LabelledFiles]], policy: Policy
+    scenario: Scenario, workspace: Workspace, find: Callable[[], tuple[Source, Recogniser]], policy: Policy
 ) -> Collection:
     started = time.monotonic()
     staging = workspace.staging(scenario.name)
@@ -177,8 +169,9 @@ def _collect(
             source, files = find()
             fingerprint = source.fingerprint()
             with Quarantine(workspace, scenario.name) as quarantine:
-                known = KnownItems(workspace, scenario.name, policy)
-                inspection = ImageInspection(scenario, known.folders, source, files.may_hold_items)
+                contract = kind_of(scenario).contract
+                known = KnownItems(workspace, scenario.name, policy, contract.noun)
+                inspection = contract.inspector(scenario, known.folders, source, files)
                 collecting = Collecting(source, files, inspection, known, quarantine, policy)
                 batch = collecting.run(staging)
         except BaseException:
@@ -208,8 +201,7 @@ def _collect(
         forgotten=count["forgotten"],
         differences={what: tuple(shown) for what, shown in known.differences.items()},
         skipped=dict(files.skipped.counts.most_common()),
-        deep=inspection.deep,
-        range=inspection.pixel_range._asdict() if inspection.pixel_range and inspection.deep else None,
+        note=inspection.summary(),
     )
 
 
@@ -218,16 +210,16 @@ def _batches(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> bool:
-    """Whether the source, the settings and what they gave are as they were."""
+    """True if the source and the settings are the same as last time, and all batches of that time are still there."""
     return (
         last.settings == scenario.collect.model_dump(mode="json")
-        and set(last.batches) <= set(_batches(scenario, workspace))  # more may have come in by the inbox
+        and set(last.batches) <= set(_batches(scenario, workspace))  # the inbox may have added more
         and last.fingerprint == locate(scenario, workspace).fingerprint()
     )
 
 
 def page(scenario: Scenario, workspace: Workspace, collection: Collection) -> Page:
-    """What became of the source's items, and how it differs from the data set."""
+    """What happened to the source's items, and how the source differs from the data set."""
     counts = {
         "seen": collection.seen, "new": collection.added, "known already": collection.known, "copies": collection.duplicates,
         **{f"in quarantine: {reason}": count for reason, count in collection.quarantined.items()},

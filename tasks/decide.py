@@ -1,6 +1,6 @@
-"""decide: is there a reason to train again?
+"""decide: determine whether there is a reason to train again.
 
-Reads   what *look* saw, and the scenario's section `retraining`.
+Reads   the result of *look*, and the scenario's section `retraining`.
 Writes  nothing.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evergreen.evaluation.metrics import difference
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace
-from tasks.look import Look, Quality
+from tasks.look import Look
 from tasks.page import Page, bullets
 from tasks.stage import Stage
 
@@ -21,9 +21,9 @@ class Decision:
     """Whether to train again.
 
     Attributes:
-        name: the scenario's.
-        reasons: for it, each a clause with its figures; none means that there is nothing to do.
-        against: what was looked at and is no reason, in the same way.
+        name: the scenario's name.
+        reasons: reasons to train, each a clause with its figures; without any there is nothing to do.
+        against: the same for what was checked and is not a reason.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Decision:
 
     @property
     def due(self) -> bool:
-        """Whether there is any reason to train."""
+        """True if there is a reason to train."""
         return bool(self.reasons)
 
     def __str__(self) -> str:
@@ -42,29 +42,18 @@ class Decision:
 
 
 def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
-    """Weigh what was seen against the scenario's settings."""
-    settings = scenario.retraining
+    """Compare the findings of *look* with the scenario's settings."""
+    settings, judge = scenario.retraining, kind_of(scenario).judge
     if seen.champion is None and not seen.tried:
         return Decision(scenario.name, ("there is no champion yet",), ())
     judged = [
         _enough(settings, seen),
         *([(seen.drift.drifted, seen.drift.reason)] if seen.drift else []),
-        *([worse(seen.quality, settings.quality_level)] if seen.quality else []),
+        *([judge.worse(seen.quality.then, seen.quality.now, settings.quality_level)] if seen.quality else []),
         *([_old(settings, seen)] if seen.age_days is not None and settings.max_age_days is not None else []),
     ]
     reasons = tuple(words for holds, words in judged if holds)
     return Decision(scenario.name, reasons, (*(words for holds, words in judged if not holds), *seen.unknown))
-
-
-def worse(quality: Quality, level: float) -> tuple[bool, str]:
-    """Whether the champion is right less often on new items than it was, by more than chance; and that in words."""
-    lost, low, high = difference(quality.right_then, quality.items_then, quality.right_now, quality.items_now, level=level)
-    words = (
-        f"{quality.right_now / quality.items_now:.1%} of {quality.items_now:,} new items are right, against "
-        f"{quality.right_then / quality.items_then:.1%} of {quality.items_then:,} test items when the champion was registered: "
-        f"{-100 * lost:+.1f} points ({1 - level:.4g} interval {-100 * high:+.1f} to {-100 * low:+.1f})"
-    )
-    return low > 0, words
 
 
 def _enough(settings: Retraining, seen: Look) -> tuple[bool, str]:
@@ -84,7 +73,7 @@ def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
 
 
 def page(scenario: Scenario, workspace: Workspace, decision: Decision) -> Page:
-    """The reasons, and what is none."""
+    """The reasons, and what was checked and is not a reason."""
     lists = {"Reasons to train again": decision.reasons, "No reasons": decision.against}
     return Page(texts={heading: bullets(clauses) for heading, clauses in lists.items() if clauses})
 

@@ -1,44 +1,37 @@
-"""evaluate: how good is the model on images that it never saw, and what does a prediction cost?
+"""evaluate: measure the model's quality on unseen items, and the cost of a prediction.
 
-Reads   the test split, `outputs/NAME/model`; encoded test images of `data/NAME` for the latency.
-Writes  `outputs/NAME/evaluation/` (predictions, quality by label, pictures), `outputs/NAME/metrics.json`,
-        `outputs/NAME/plots/confusion.csv`: the same bytes whenever model and splits are. What differs from run to run (latency,
-        energy of a prediction) goes to `outputs/NAME/record/evaluate.json`.
+Reads   the test split, `outputs/NAME/model`; test items of `data/NAME` to measure latency.
+Writes  `outputs/NAME/evaluation/` (predictions, tables, pictures), `outputs/NAME/metrics.json`, `outputs/NAME/plots/`: the same
+        bytes for the same model and splits. Whatever differs from run to run (latency, energy of a prediction) goes to
+        `outputs/NAME/record/evaluate.json`.
 
-The model is measured in the form in which it will serve: on ONNX Runtime, from encoded bytes.
+The exported model is measured, as it will be served: on ONNX Runtime. Latency and energy include decoding the encoded items.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
-from evergreen.data.dataset import batches, iter_images, iter_parts
+from evergreen.data.dataset import batches, iter_parts
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
-from evergreen.evaluation.gap import gap
-from evergreen.kinds.base import kind_of
-from evergreen.planning.estimate import network_kind
-from evergreen.preparation.arrays import Split, label_names
+from evergreen.kinds.base.judge import Breakdown, Evaluated, Gap
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from evergreen.serving.scoring import Model
 
-MACRO = {"f1_macro": "macro F1", "precision_macro": "macro precision", "recall_macro": "macro recall"}
-MEASURE_SECONDS = 1.0  # of predictions, at least: of less, the energy can't be told
+MEASURE_SECONDS = 1.0  # of predictions, at least: over less time, energy can't be measured
 
 
 @dataclass(frozen=True)
@@ -46,31 +39,29 @@ class Evaluation:
     """What was measured on the test split.
 
     Attributes:
-        items: in it.
-        metrics: quality (`evergreen.evaluation.metrics.quality`), `latency_ms` and `latency_p95_ms` of one encoded image, `items_per_second`,
-            `energy_wh_per_1000`, `energy_uncertainty_wh_per_1000` and `seconds_per_1000` of single predictions (the energies None where they
-            can't be measured), `model_bytes`.
-        labels: quality by label (`evergreen.evaluation.metrics.LabelQuality`).
-        gap: accuracy on val against that on test (`evergreen.evaluation.gap.Gap.as_json`); None without a val split, or in records of before.
+        items: number of items in the test split.
+        metrics: quality (`Judge.measure`), `latency_ms` and `latency_p95_ms` for one item, `items_per_second`,
+            `energy_wh_per_1000`, `energy_uncertainty_wh_per_1000` and `seconds_per_1000` for single predictions (the energies
+            are None if they can't be measured), `model_bytes`.
+        headline: the quality, in words.
+        breakdown: quality on subsets of the items (`Judge.breakdown`).
+        gap: quality on val compared with test (`Judge.gap`); None if unknown, or in results stored by earlier versions.
     """
 
     items: int
     metrics: dict[str, float | None]
-    labels: list[dict[str, Any]]
-    gap: dict[str, Any] | None = None
+    headline: str
+    breakdown: Breakdown
+    gap: Gap | None = None
 
     def __str__(self) -> str:
-        m = self.metrics
-        return (
-            f"accuracy {figures.percent(m['accuracy'], m['accuracy_low'], m['accuracy_high'], self.items)}, "
-            f"macro F1 {figures.percent(m['f1_macro'], items=self.items)} on {figures.count(self.items, 'test item')}; "
-            f"{figures.duration((m['latency_ms'] or 0.0) / 1000)} an image."
-        )
+        latency = figures.duration((self.metrics["latency_ms"] or 0.0) / 1000)
+        return f"{self.headline} on {figures.count(self.items, 'test item')}; {latency} an item."
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What predictions take: measured, and so different from run to run."""
+    """The measured cost of predictions, which differs from run to run."""
 
     latency_ms: float
     latency_p95_ms: float
@@ -87,44 +78,37 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     Raises:
         EvergreenError: model or splits are missing, or the test split is empty.
     """
-    from evergreen.evaluation.metrics import by_label
     from evergreen.serving.scoring import Model
 
     name, kind = scenario.name, kind_of(scenario)
-    splits, folder = workspace.splits(name), workspace.model(name)
-    names, test = label_names(splits), Split.open(splits, "test")
+    folder, test = workspace.model(name), open_split(workspace.splits(name), "test")
     if not len(test):
-        raise EvergreenError("the test split is empty", fix="Collect more images, or raise preprocess.test_share.")
-    model = Model.open(folder)
-    ids = test_ids(workspace, name)
-    labels, probabilities = test.labels.astype(int), model.probabilities(test.images)
+        raise EvergreenError("the test split is empty", fix="Collect more items, or raise preprocess.test_share.")
+    model, ids = Model.open(folder), test_ids(workspace, name)
+    outputs = model.run(test.arrays)
 
-    quality = kind.measure(labels, probabilities)
-    table = [asdict(entry) for entry in by_label(labels, probabilities, names)]
-    fixed = {**quality, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
-    pictures = kind.draw(labels, probabilities, names, test.images, ids)
-    pictures["learning_curve.png"] = kind.learning_curve(json.loads((folder / "history.json").read_text())), []
+    measured = kind.judge.measure(test, outputs)
+    breakdown = kind.judge.breakdown(test, outputs)
+    fixed = {**measured, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
     with replace_folder(workspace.evaluation(name)) as writing:
-        sources = _sources(workspace, name, ids)
-        _write_predictions(writing / "predictions.parquet", ids, sources, labels, probabilities, names)
-        (writing / "mistakes.csv").write_bytes(_mistakes(ids, sources, labels, probabilities, names))
-        (writing / "per_class.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        for file, (figure, seen) in pictures.items():
-            # The ids let `evergreen forget` find what shows an item.
-            figure.savefig(writing / file, dpi=100, metadata={"Software": None} | ({"Items": " ".join(seen)} if seen else {}))
-    replace_file(workspace.outputs(name) / "plots/confusion.csv", _confusion_csv(labels, probabilities, names))
+        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs), writing)
+        curve = kind.judge.learning_curve(json.loads((folder / "history.json").read_text()))
+        curve.savefig(writing / "learning_curve.png", dpi=100, metadata={"Software": None})
+    replace_file(workspace.outputs(name) / "plots" / kind.judge.plot.file, kind.judge.plotted(test, outputs).encode())
     replace_file(workspace.outputs(name) / "metrics.json", (json.dumps(fixed, indent=1) + "\n").encode())
 
-    wanted = ids[: scenario.evaluate.latency_items]
-    serving = measure_serving(model, [image for _, image in iter_images(batches(workspace, name), wanted)])
+    serving = measure_serving(
+        model,
+        [item for _, item in kind.contract.items(scenario, batches(workspace, name), ids[: scenario.evaluate.latency_items])],
+    )
     replace_file(workspace.record(name) / "evaluate.json", json.dumps(asdict(serving), indent=1).encode())
-    measured = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
-    apart = gap(workspace, name, fixed)
-    return Evaluation(len(test), {**fixed, **measured}, table, None if apart is None else apart.as_json())
+    spent = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
+    headline = ", ".join(f"{title} {text}" for title, text in kind.judge.texts(fixed, kind.judge.metrics).items())
+    return Evaluation(len(test), {**fixed, **spent}, headline, breakdown, kind.judge.gap(scenario, workspace, fixed))
 
 
 def of_1000_predictions(metrics: dict[str, float | None]) -> Energy:
-    """What 1,000 predictions took, by `Evaluation.metrics`."""
+    """The energy and time of 1,000 predictions, from `Evaluation.metrics`."""
     wh, uncertainty_wh = metrics.get("energy_wh_per_1000"), metrics.get("energy_uncertainty_wh_per_1000")
     seconds = metrics.get("seconds_per_1000") or 0.0
     if wh is None or uncertainty_wh is None:
@@ -142,34 +126,35 @@ def test_ids(workspace: Workspace, name: str) -> list[str]:
     return [str(id) for id in test["id"].to_pylist()]
 
 
-def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
-    """Time single predictions, each from encoded bytes, over and over for `MEASURE_SECONDS` or more.
+def measure_serving(model: Model, items: Sequence[Any]) -> Serving:
+    """Measure predictions of one item each, repeated for at least `MEASURE_SECONDS`, and then one prediction of all items at
+    once.
 
     Raises:
-        EvergreenError: there are no images to measure with.
+        EvergreenError: there are no items to measure with.
     """
     import numpy as np
 
-    if not images:
+    if not items:
         raise EvergreenError(
-            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data/SCENARIO"
+            "no item of the test split is in the data set", fix="Bring it back with: dvc checkout data/SCENARIO"
         )
-    model.predict(images[:1])
+    model.predict(items[:1])
     seconds: list[float] = []
     with Meter() as meter:
         until = time.perf_counter() + MEASURE_SECONDS
-        while time.perf_counter() < until or len(seconds) < len(images):
+        while time.perf_counter() < until or len(seconds) < len(items):
             started = time.perf_counter()
-            model.predict([images[len(seconds) % len(images)]])
+            model.predict([items[len(seconds) % len(items)]])
             seconds.append(time.perf_counter() - started)
     started = time.perf_counter()
-    model.predict(images)
+    model.predict(items)
     together = time.perf_counter() - started
     spent = meter.spent() * (1000 / len(seconds))
     return Serving(
         latency_ms=1000 * float(np.median(seconds)),
         latency_p95_ms=1000 * float(np.quantile(seconds, 0.95)),
-        items_per_second=len(images) / together,
+        items_per_second=len(items) / together,
         energy_wh_per_1000=spent.energy_wh,
         energy_uncertainty_wh_per_1000=spent.uncertainty_wh,
         seconds_per_1000=spent.seconds,
@@ -178,7 +163,7 @@ def measure_serving(model: Model, images: Sequence[bytes]) -> Serving:
 
 
 def _sources(workspace: Workspace, name: str, ids: Sequence[str]) -> list[str]:
-    """Where each item came from: its path in its source."""
+    """The path of each item in its source."""
     known = dict.fromkeys(ids, "")
     for rows in iter_parts(batches(workspace, name), ["id", "source"]):
         for id, source in zip(rows["id"].to_pylist(), rows["source"].to_pylist(), strict=True):
@@ -187,87 +172,23 @@ def _sources(workspace: Workspace, name: str, ids: Sequence[str]) -> list[str]:
     return [known[id] for id in ids]
 
 
-def _mistakes(
-    ids: Sequence[str], sources: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
-) -> bytes:
-    """The test items that the model gets wrong, those first that it is surest of, as a CSV file. With the right label in the column
-    `label` it is a file of corrections for the inbox."""
-    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "source", "label", "predicted", "probability"])
-    for at in sorted((predicted != labels).nonzero()[0].tolist(), key=lambda at: (-sure[at], ids[at])):
-        writer.writerow([ids[at], sources[at], names[labels[at]], names[predicted[at]], f"{sure[at]:.3f}"])
-    return text.getvalue().encode("utf-8-sig")  # the mark tells Excel that it is UTF-8
-
-
-def _write_predictions(
-    path: Path, ids: list[str], sources: list[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
-) -> None:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    known = np.array(names, dtype=object)
-    columns: dict[str, Any] = {
-        "id": ids,
-        "source": sources,
-        "label": known[labels],
-        "predicted": known[probabilities.argmax(axis=1)],
-        "probability": probabilities.max(axis=1),
-        **{f"p_{label}": probabilities[:, place] for place, label in enumerate(names)},
-    }
-    pq.write_table(pa.table(columns), path, compression="zstd")
-
-
-def _confusion_csv(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
-    for actual, predicted in zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), strict=True):
-        writer.writerow([names[actual], names[predicted]])
-    return text.getvalue().encode()
-
-
 def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Page:
-    """Quality over all and by label, and what a prediction takes."""
-    m, items, folder = evaluation.metrics, evaluation.items, workspace.evaluation(scenario.name)
-    quality = {
-        "accuracy": figures.percent(m["accuracy"], m["accuracy_low"], m["accuracy_high"]),
-        **{name: figures.percent(m[key], items=items) for key, name in MACRO.items()},
-        "log loss": figures.number(m["log_loss"], digits=3),
-        "calibration error": figures.percent(m["calibration_error"]),
-        "test items": figures.count(items),
-    }
+    """Quality on all items and on subsets of them, and the cost of a prediction."""
+    m, folder, judge = evaluation.metrics, workspace.evaluation(scenario.name), kind_of(scenario).judge
+    measured = judge.texts(m, (*judge.metrics, *judge.details)) | {"test items": figures.count(evaluation.items)}
     serving = {
-        "one image": f"{figures.number(m['latency_ms'])} ms (95 % of them within {figures.number(m['latency_p95_ms'])} ms)",
-        "many images": f"{figures.number(m['items_per_second'])} images/s",
+        "one item": f"{figures.number(m['latency_ms'])} ms (95 % of them within {figures.number(m['latency_p95_ms'])} ms)",
+        "many items": f"{figures.number(m['items_per_second'])} items/s",
         "energy of 1,000 predictions": figures.energy(m["energy_wh_per_1000"], m["energy_uncertainty_wh_per_1000"]),
         "the model's size": figures.size(m["model_bytes"]),
     }
-    by_label = [
-        {
-            "label": one["label"],
-            "items": one["items"],
-            "precision": figures.percent(one["precision"], one["precision_low"], one["precision_high"]),
-            "recall": figures.percent(one["recall"], one["recall_low"], one["recall_high"]),
-            "F1": figures.percent(one["f1"], items=one["items"]),
-        }
-        for one in evaluation.labels
-    ]
-    titles = {
-        "confusion.png": "Confusion matrix",
-        "by_label.png": "Right by label",
-        "mistakes.png": "Commonest mistakes",
-        "learning_curve.png": "Learning curve",
-        "reliability.png": "Reliability",
-    }
+    titles = {**judge.pictures, "learning_curve.png": "Learning curve"}
     pictures = {title: folder / file for file, title in titles.items() if (folder / file).exists()}
     return Page(
         tables={
-            "Quality on the test split": [{"what": what, "value": value} for what, value in quality.items()],
+            "Quality on the test split": [{"what": what, "value": value} for what, value in measured.items()],
             "What a prediction takes": [{"what": what, "value": value} for what, value in serving.items()],
-            "Quality by label": by_label,
+            evaluation.breakdown.title: evaluation.breakdown.rows,
         },
         links=pictures,
         pictures=pictures,
@@ -275,7 +196,7 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
 
 
 def work(scenario: Scenario, evaluation: Evaluation) -> tuple[float, str]:
-    return float(evaluation.items), network_kind(scenario)
+    return float(evaluation.items), kind_of(scenario).learner.prediction_work(scenario)
 
 
 stage = Stage(evaluate, Evaluation, in_dvc=True, page=page, work=work)

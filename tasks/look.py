@@ -1,10 +1,10 @@
-"""look: take in what came since, and compare it with what the champion was trained on.
+"""look: add the inbox's new items to the data set, and compare them with the champion's training data.
 
 Reads   the scenario's inbox, the data set, the champion with its origin and reference, the last retraining's record.
 Writes  `data/NAME` and `data.dvc`, `quarantine/NAME/`, `outputs/NAME/drift/`; moves what it took to the inbox's `taken/`.
-Stops   when what came does not pass the scenario's expectations: then data set and inbox are as they were.
+Stops   when the new items do not meet the scenario's expectations: then the data set and the inbox stay as they were.
 
-Needs no TensorFlow: the champion is asked through ONNX Runtime.
+TensorFlow is not needed: the champion runs on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from evergreen import figures
 from evergreen.data.dataset import (
@@ -26,9 +27,7 @@ from evergreen.data.dataset import (
     Records,
     batches,
     corrections,
-    iter_images,
     iter_parts,
-    recorded_range,
     records,
     stage_records,
     staged,
@@ -37,11 +36,11 @@ from evergreen.data.dataset import (
 )
 from evergreen.data.inbox import Inbox, InboxFile, Row, inbox_of, read_corrections, said_at
 from evergreen.data.versions import fetch_data
-from evergreen.errors import EvergreenError
-from evergreen.media.images import PixelRange
+from evergreen.errors import BadItem, EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.monitoring.drift import REFERENCE_ITEMS, Drift, Observations, compare, draw, observe
 from evergreen.names import near
-from evergreen.registry.origin import ORIGIN, REFERENCE, Attempt, Origin, settings_digest
+from evergreen.registry.origin import ORIGIN, REFERENCE, LastRetraining, Origin, settings_digest
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import collect_inbox
@@ -53,18 +52,19 @@ from tasks.version import version
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of an inbox.
+    """What happened to the content of an inbox.
 
     Attributes:
-        added: new items.
-        known: items that the data set has already, and copies.
-        quarantined: items for each reason.
-        corrected: items that have another label now.
-        corrections_known: corrections that say what is so already.
-        corrections_refused: lines (or files) for each reason; they are in quarantine.
-        left: files that stay for the next time, and why.
-        unknown: items of each label that the scenario doesn't know, which stay too; under "" those in no label's folder.
-        meant: the known label that an unknown one is near to.
+        added: number of new items.
+        known: number of items that are already in the data set, and of copies.
+        quarantined: number of items by reason.
+        corrected: number of items that have another label now.
+        corrections_known: number of corrections to the label that the item already has.
+        corrections_refused: number of lines (or files) by reason; they are in quarantine.
+        left: the files left for the next time, with the reason.
+        unknown: number of items by label that the scenario doesn't know, which stay too; "" stands for those in no label's
+            folder.
+        meant: the most similar known label, by unknown label.
     """
 
     added: int = 0
@@ -99,28 +99,28 @@ class Taken:
 
 @dataclass(frozen=True)
 class Quality:
-    """How often the champion was right: on the test split when it was registered, and on new items by the labels that they came with."""
+    """The champion's quality on the test split when it was registered (`then`), and on new items, whose given labels count as
+    correct (`now`); both in the form of `Judge.tally`."""
 
-    right_then: int
-    items_then: int
-    right_now: int
-    items_now: int
+    then: dict[str, float]
+    now: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to decide on.
+    """The facts on which `decide` bases its decision.
 
     Attributes:
-        name: the scenario's.
-        taken: what became of the inbox.
+        name: the scenario's name.
+        taken: what happened to the content of the inbox.
         champion: the version in use, or None.
-        tried: without a champion: whether a model was already trained by these settings, on all items but the new ones, and did not become the
-            champion.
-        age_days: since it was registered, or since a later retraining that left it in its place; None where that isn't known.
-        new_items, corrected_items (or withdrawn, or brought back): that neither the champion nor such a retraining had.
-        quality, drift: of the new items (of many, the newest 4,000); None where they are not known.
-        unknown: why not, in words.
+        tried: without a champion: whether a model was already trained with these settings on all items except the new ones, and
+            did not become the champion.
+        age_days: days since the champion was registered, or since a later retraining that did not replace it; None if unknown.
+        new_items, corrected_items: number of new items, and of corrected, withdrawn or reinstated ones, that were included
+            neither in the champion's training nor in such a retraining.
+        quality, drift: on the new items (at most the newest 4,000); None if unknown.
+        unknown: why they are unknown, in words.
         batches: names of the data set's batch folders.
     """
 
@@ -143,11 +143,11 @@ class Look:
 
 
 def look(scenario: Scenario, workspace: Workspace) -> Look:
-    """Take in what came, and see what is new to the champion.
+    """Add the inbox's items to the data set, and compare the items that are new to the champion with its training data.
 
     Raises:
-        DataRefused: what came does not pass the scenario's expectations.
-        EvergreenError: the champion's files can't be read, the disk is full, or DVC can't take what came.
+        DataRefused: the new items do not meet the scenario's expectations.
+        EvergreenError: the champion's files can't be read, the disk is full, or DVC can't add the new items.
     """
     fetch_data(workspace, scenario.name)
     seen = _compared(scenario, workspace, take_in(scenario, workspace))
@@ -157,15 +157,16 @@ def look(scenario: Scenario, workspace: Workspace) -> Look:
 
 
 def drift_picture(workspace: Workspace, name: str) -> Path:
-    """Where the last comparison is drawn."""
+    """The picture of the last comparison."""
     return workspace.outputs(name) / "drift" / "drift.png"
 
 
 def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
-    """Make what lies in the inbox part of the data set, and then move it away. Whoever is killed in between, and does the same again,
-    ends as if nothing had happened.
+    """Add the inbox's content to the data set, and then move it to `taken`. If a run is killed in between, repeating it gives
+    the same result.
 
-    Raises: as `look`.
+    Raises:
+        EvergreenError: as in `look`.
     """
     settle_seconds, encoding = scenario.retraining.settle_seconds, scenario.collect.encoding
     inbox = Inbox.look_into(inbox_of(scenario, workspace), settle_seconds, encoding)
@@ -176,7 +177,7 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
         correcting = _Correcting(scenario, workspace)
         correcting.stage(inbox.corrections)
         if staged(workspace, scenario.name):
-            # Copies and conflicts are in quarantine, each by itself: they are no reason to refuse the others.
+            # Copies and conflicts are handled one by one: they are no reason to refuse the other items.
             validate(scenario, workspace, replace(collection, duplicates=0, conflicts=0))
     except BaseException:
         shutil.rmtree(workspace.staging(scenario.name), ignore_errors=True)
@@ -187,17 +188,17 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
     return Taken(
         collection.added, collection.known + collection.duplicates, collection.quarantined, correcting.count["corrected"],
         correcting.count["known"], dict(sorted(correcting.refused.items())), inbox.left,
-        dict(inbox.unknown.most_common()), _meant(inbox.unknown, scenario.validation.labels),
+        dict(inbox.unknown.most_common()), _meant(inbox.unknown, kind_of(scenario).contract.known_labels(scenario)),
     )  # fmt: skip
 
 
-def _meant(unknown: Iterable[str], labels: list[str]) -> dict[str, str]:
+def _meant(unknown: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
     found = {label: near(label, labels) for label in unknown if label}
     return {label: meant for label, meant in found.items() if meant is not None}
 
 
 class _Correcting:
-    """Corrections on their way into the data set."""
+    """Matches an inbox's corrections to items, and stages those that change a label."""
 
     def __init__(self, scenario: Scenario, workspace: Workspace) -> None:
         self.scenario, self.workspace = scenario, workspace
@@ -206,11 +207,11 @@ class _Correcting:
         self.new: list[Correction] = []
         self.count: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # id and source, by what a line says of an item
+        self.found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)  # id and source, by a line's reference
         self.labels: dict[str, str] = {}  # of those items
 
     def stage(self, files: list[InboxFile]) -> None:
-        """Stage a batch of those that change a label; later files have the last word."""
+        """Stage a batch of the corrections that change a label; later files take precedence."""
         if not files:
             return
         files = sorted(files, key=lambda file: (said_at(file), file.name))
@@ -235,7 +236,7 @@ class _Correcting:
         stage_records(self.workspace.staging(self.scenario.name), len(self.folders), self.new)
 
     def _find(self, references: set[str]) -> None:
-        """Find the items that ids, the beginnings of ids, paths and file names refer to, and their labels."""
+        """Find the items to which the references (ids, prefixes of ids, paths or file names) refer, and their labels."""
         by_start: defaultdict[str, set[str]] = defaultdict(set)
         by_name: defaultdict[str, set[str]] = defaultdict(set)
         for one in references:
@@ -250,14 +251,18 @@ class _Correcting:
                 meant |= {one for one in by_name.get(source.rsplit("/", 1)[-1], ()) if _names(_plain(one), source)}
                 for one in meant:
                     self.found[one].append((id, source))
-                    self.labels[id] = label
-        for one, found in self.found.items():  # a whole path is meant before the end of a longer one
+                    self.labels[id] = str(label)
+        for one, found in self.found.items():  # an exact path takes precedence over the end of a longer one
             if exact := [(id, source) for id, source in found if source == _plain(one)]:
                 self.found[one] = exact
 
     def _settle(self, file: InboxFile, row: Row, said: dict[str, set[str]], quarantine: Quarantine) -> None:
-        label = self.scenario.collect.rename.get(row.label, row.label)
-        problem = ("correction-unreadable", row.problem) if row.problem else self._problem(row.id, label, said)
+        label, problem = row.label, ("correction-unreadable", row.problem or "") if row.problem else None
+        if problem is None and (problem := self._problem(row.id, said)) is None:
+            try:
+                label = kind_of(self.scenario).contract.corrected(self.scenario, row.label)
+            except BadItem as bad:
+                problem = bad.reason, bad.detail
         if problem:
             self.refused[problem[0]] += 1
             quarantine.add(
@@ -273,7 +278,7 @@ class _Correcting:
             self.new.append(Correction(id, label, self.labels[id], row.by, said_at(file), file.name))
             self.labels[id] = label
 
-    def _problem(self, reference: str, label: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
+    def _problem(self, reference: str, said: dict[str, set[str]]) -> tuple[str, str] | None:
         found = self.found.get(reference, [])
         if not found:
             return "correction-unknown-id", f"the data set has no item {reference[:200]}"
@@ -283,26 +288,21 @@ class _Correcting:
             return "correction-ambiguous", f"{reference[:200]} could be {shown}{more}: give more of the path, or the id"
         if len(labels := said[found[0][0]]) > 1:
             return "correction-unreadable", f"the same file gives it several labels: {', '.join(sorted(labels))}"
-        if label not in self.scenario.validation.labels:
-            meant = near(label, self.scenario.validation.labels)
-            return "correction-unknown-label", f"{label!r} is not in validate.labels" + (
-                f"; did you mean {meant!r}?" if meant else ""
-            )
         return None
 
 
 def _plain(reference: str) -> str:
-    """A path as sources write it, from one that a person or Windows wrote."""
+    """Normalize a path as sources write it: with slashes, and without a leading `./`."""
     return reference.replace("\\", "/").removeprefix("./")
 
 
 def _names(path: str, source: str) -> bool:
-    """Whether a path is that of an item: its own, its end, or one that goes on above the source."""
+    """True if a path refers to an item: it is the item's path in the source, or one of the two paths ends with the other."""
     return source == path or source.endswith(f"/{path}") or path.endswith(f"/{source}")
 
 
-def attempt_file(workspace: Workspace, name: str) -> Path:
-    """Where the last retraining is noted."""
+def last_retraining_file(workspace: Workspace, name: str) -> Path:
+    """The file that records the last retraining."""
     return workspace.record(name) / "retraining.json"
 
 
@@ -315,28 +315,33 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     if champion is None:
         return _without_champion(scenario, workspace, taken, folders)
     artifacts = download(workspace, name, str(champion)) / "artifacts"
-    origin, attempt = Origin.load(artifacts / ORIGIN), Attempt.load(attempt_file(workspace, name))
-    if attempt is not None and attempt.champion != champion and not _rolled_back_since(workspace, name, champion, attempt):
-        attempt = None
-    new, labels, changed = _new_to(folders, origin, attempt)
+    origin, last = Origin.load(artifacts / ORIGIN), LastRetraining.load(last_retraining_file(workspace, name))
+    if last is not None and last.champion != champion and not _rolled_back_since(workspace, name, champion, last):
+        last = None
+    new, labels, changed = _new_to(folders, origin, last)
     newest = dict(list(labels.items())[-REFERENCE_ITEMS:])
-    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, recorded_range(folders))
-    since = max([at for at in (origin and origin.registered_at, attempt and attempt.ended_at) if at], default=None)
+    quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, folders)
+    since = max([at for at in (origin and origin.registered_at, last and last.ended_at) if at], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
     return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
 
 
-def _rolled_back_since(workspace: Workspace, name: str, champion: int, attempt: Attempt) -> bool:
-    """Whether a person has put the champion back since that retraining: training on the same items again would undo the decision."""
+def _rolled_back_since(workspace: Workspace, name: str, champion: int, last: LastRetraining) -> bool:
+    """True if a user has rolled back to this champion since that retraining: training on the same items again would undo that
+    decision."""
     from evergreen.registry.models import rolled_back_at
 
     at = rolled_back_at(workspace, name, champion)
-    return at is not None and at >= datetime.fromisoformat(attempt.ended_at)
+    return at is not None and at >= datetime.fromisoformat(last.ended_at)
 
 
-def _new_to(folders: list[Path], *had: Origin | Attempt | None) -> tuple[list[Path], dict[str, str], set[str]]:
-    """What none of the earlier trainings had: batch folders, the labels of their items by id, and ids of earlier items that they correct, withdraw
-    or bring back."""
+def _new_to(folders: list[Path], *had: Origin | LastRetraining | None) -> tuple[list[Path], dict[str, str], set[str]]:
+    """The data that none of the earlier trainings included.
+
+    Returns:
+        The new batch folders, the labels of their items by id, and the ids of earlier items that they correct, withdraw or
+        reinstate.
+    """
     known = {batch for one in had if one is not None for batch in one.batches}
     new = [folder for folder in folders if folder.name not in known]
     rows = table(new, ["id", "label"], records(folders))
@@ -346,24 +351,24 @@ def _new_to(folders: list[Path], *had: Origin | Attempt | None) -> tuple[list[Pa
 
 
 def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, folders: list[Path]) -> Look:
-    """What is new to the last model that did not become the first champion. It was refused by the gate, or its training has failed; with the same
-    items and settings the next one would be no better."""
+    """The result while there is no champion: what is new since the last model, which the gate refused or whose training failed.
+    With the same items and settings, the next one would be no better."""
     from evergreen.registry.models import aliases, download, last_refusal
 
     name, settings = scenario.name, settings_digest(scenario)
-    refused, attempt = None, Attempt.load(attempt_file(workspace, name))
-    if attempt is not None and (attempt.champion is not None or attempt.settings != settings):
-        attempt = None
+    refused, last = None, LastRetraining.load(last_retraining_file(workspace, name))
+    if last is not None and (last.champion is not None or last.settings != settings):
+        last = None
     why = ["there is no champion yet"]
     challenger = aliases(workspace, name).get("challenger")
     refusal = None if challenger is None else last_refusal(workspace, name, challenger)
     if refusal is not None and refusal.champion is None and refusal.settings == settings:
         refused = Origin.load(download(workspace, name, str(challenger)) / "artifacts" / ORIGIN)
         why.append(f"version {challenger} was refused: {refusal.reason}")
-    elif attempt is not None:
+    elif last is not None:
         why.append("the last training with these settings has left none")
-    _, labels, changed = _new_to(folders, refused, attempt)
-    tried = refused is not None or attempt is not None
+    _, labels, changed = _new_to(folders, refused, last)
+    tried = refused is not None or last is not None
     names = tuple(folder.name for folder in folders)
     return Look(name, taken, None, None, len(labels), len(changed), None, None, (": ".join(why),), names, tried)
 
@@ -373,11 +378,19 @@ def _asked(
     artifacts: Path,
     origin: Origin | None,
     folders: list[Path],
-    labels: dict[str, str],
-    inspected: PixelRange | None,
+    labels: dict[str, Any],
+    data_set: list[Path],
 ) -> tuple[Quality | None, Drift | None, tuple[str, ...]]:
-    """What the champion makes of new items, whose labels are given by id; and what is not known, in words."""
+    """The champion's quality on new items, their drift, and what is unknown, in words.
+
+    Args:
+        folders: batch folders of the new items.
+        labels: of the new items, by id.
+        data_set: all batch folders.
+    """
     from evergreen.serving.embedding import EmbeddingModel
+
+    kind = kind_of(scenario)
 
     if origin is None:
         return None, None, ("the champion was registered without its origin: all items count as new, its age is not known",)
@@ -385,17 +398,17 @@ def _asked(
         return None, None, ()
     order: list[str] = []
 
-    def images() -> Iterator[bytes]:
-        for id, image in iter_images(folders, labels):
+    def items() -> Iterator[Any]:
+        for id, item in kind.contract.items(scenario, data_set, list(labels)):
             order.append(id)
-            yield image
+            yield item
 
     try:
-        seen = observe(EmbeddingModel.open(artifacts), images(), inspected=inspected)
+        seen = observe(EmbeddingModel.open(artifacts), kind.contract, items(), data_set)
     except EvergreenError as error:
         return None, None, (f"the champion can't be asked about new items: {error}",)
-    right = sum(seen.labels[index] == labels[id] for index, id in zip(seen.predicted.tolist(), order, strict=True))
-    quality = Quality(origin.right, origin.items, right, len(order)) if origin.items else None
+    known = kind.contract.labels(scenario, [labels[id] for id in order], {"labels": seen.labels})
+    quality = Quality(origin.quality, kind.judge.tally(seen.predicted, known)) if origin.quality.get("items") else None
     if not (artifacts / REFERENCE).is_file():
         return quality, None, ("drift is not known: the champion was registered without a reference",)
     try:
@@ -406,7 +419,7 @@ def _asked(
 
 
 def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
-    """What came, and how it compares."""
+    """The content of the inbox, and how it compares with the champion's data."""
     texts = {"Inbox": plain(f"{seen.taken}.")}
     if seen.drift:
         texts["Drift"] = plain(f"{seen.drift.reason}.")

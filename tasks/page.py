@@ -1,7 +1,8 @@
 """What a stage or a flow shows on Prefect's page: one Markdown artifact, and its pictures as image artifacts.
 
-Prefect's own table artifacts cut long and wide cells and show numbers as they are stored; its Markdown shows tables whole, with links.
-What is said of data (labels, file names) is anything that strangers wrote: `plain` keeps it from being read as markup.
+Prefect's own table artifacts truncate long cells and wide tables, and show numbers unformatted; its Markdown shows tables in
+full, with links. Text that comes from data (labels, file names) is untrusted: `plain` escapes it, so that it is not interpreted
+as markup.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ MARKUP = re.compile(r"[\\`*_\[\]<>|~&#!$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Page:
-    """What there is to show.
+    """The content of a page.
 
     Attributes:
-        texts: Markdown by its heading ("" for none); words out of the data are given through `plain`.
-        tables: rows by their heading; each cell a number or text as it is, not Markdown. A column of numbers stands right.
-        links: by their text: addresses, or files below `outputs/`, whose address is that of the page server.
-        pictures: files below `outputs/` by their titles.
+        texts: Markdown by heading ("" for none); text from the data must be escaped with `plain`.
+        tables: rows by heading; each cell is a number or plain text, not Markdown. Columns of numbers are right-aligned.
+        links: URLs by link text, or files below `outputs/`, which are linked to the page server.
+        pictures: files below `outputs/` by title.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class Page:
         """The page as Markdown.
 
         Args:
-            server: address of the page server; without one, files are shown as paths, since links to them would be dead.
+            server: URL of the page server; without one, files are shown as paths, since links to them would be dead.
         """
         parts = [_under(heading, text) for heading, text in self.texts.items()]
         parts += [_under(heading, table(rows)) for heading, rows in self.tables.items() if rows]
@@ -56,13 +57,13 @@ class Page:
 
 
 def publish(workspace: Workspace, name: str, title: str, sentence: str, draw: Callable[[], Page]) -> None:
-    """Put a page on Prefect's, within a flow or task. What can't be shown must not undo work that is done: that is a warning.
+    """Publish a page to Prefect, within a flow or task. A failure only causes a warning, as it must not undo finished work.
 
     Args:
-        name: the scenario's.
-        title: a word or two, by which the artifact is found: `NAME-TITLE`.
-        sentence: that stands at its head.
-        draw: makes the page; not called where nobody would see it.
+        name: the scenario's name.
+        title: a word or two; the artifact's key is `NAME-TITLE`.
+        sentence: shown at the top of the page.
+        draw: makes the page; not called if no Prefect server answers.
     """
     from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
@@ -75,12 +76,13 @@ def publish(workspace: Workspace, name: str, title: str, sentence: str, draw: Ca
             if server:
                 kept = kept_picture(workspace, name, picture)
                 create_image_artifact(address(workspace, server, kept), key=key(name, caption), description=plain(caption))
-    except Exception as error:  # noqa: BLE001 (the work is done, also where it cannot be shown)
+    except Exception as error:  # noqa: BLE001 (the work is done, even if it can't be shown)
         log.warning("%s of %s could not be shown on Prefect's page (%s).", title.capitalize(), name, error)
 
 
 def kept_picture(workspace: Workspace, name: str, picture: Path) -> Path:
-    """A copy named by its content: a run's page goes on showing the run's own picture when a later run has drawn another."""
+    """Copy a picture to a file named by its content hash, so that a run's page keeps showing its own picture after later
+    runs."""
     content = picture.read_bytes()
     copy = workspace.outputs(name) / "pictures" / f"{hashlib.sha256(content).hexdigest()[:16]}{picture.suffix}"
     if not copy.exists():
@@ -89,7 +91,7 @@ def kept_picture(workspace: Workspace, name: str, picture: Path) -> Path:
 
 
 def address(workspace: Workspace, server: str, file: Path) -> str:
-    """The address of a file or folder below `outputs/` on the page server."""
+    """The URL of a file or folder below `outputs/` on the page server."""
     return f"{server}/{quote(file.relative_to(workspace.outputs('')).as_posix())}" + ("/" if file.is_dir() else "")
 
 
@@ -99,17 +101,17 @@ def key(name: str, title: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text as Markdown that shows it as it is, in one line."""
+    """Escape text so that Markdown shows it unchanged, in one line."""
     return MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """Sentences, not Markdown, as a list."""
+    """Plain-text sentences as a Markdown list."""
     return "\n".join(f"- {plain(sentence)}" for sentence in sentences)
 
 
 def links(workspace: Workspace, server: str | None, targets: Mapping[str, str | Path]) -> str:
-    """A list of links; files as paths where there is no page server."""
+    """A Markdown list of links; without a page server, files are shown as paths."""
     lines = []
     for text, target in targets.items():
         if isinstance(target, Path):
@@ -122,9 +124,9 @@ def links(workspace: Workspace, server: str | None, targets: Mapping[str, str | 
 
 
 def table(rows: Rows) -> str:
-    """Rows as a Markdown table with the first one's keys as headings; columns of numbers stand right."""
+    """Rows as a Markdown table, with the first row's keys as headings; columns of numbers are right-aligned."""
     columns = list(rows[0])
-    right = [place > 0 and all(_is_number(row.get(column)) for row in rows) for place, column in enumerate(columns)]
+    right = [index > 0 and all(_is_number(row.get(column)) for row in rows) for index, column in enumerate(columns)]
     lines = [
         _row([plain(column) for column in columns]),
         _row(["---:" if one else "---" for one in right]),
@@ -147,7 +149,8 @@ def _shown(cell: Cell) -> str:
 
 
 def _is_number(cell: Cell) -> bool:
-    """Whether it is a number, with a unit or not, or the word for one that isn't known; not a sentence that begins with one."""
+    """True for a number, with or without a unit, or the word for an unknown one; not for a sentence that begins with a
+    number."""
     if isinstance(cell, str) and len(cell) > 30:
         return False
     return not isinstance(cell, bool) and (not isinstance(cell, str) or bool(re.match(r"[-+±]?\d|unknown$|under |–?$", cell)))

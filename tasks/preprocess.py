@@ -1,72 +1,57 @@
-"""preprocess: which split each item belongs to, and its pixels as the network takes them.
+"""preprocess: assign each item to a split, and convert the items to the network's input arrays.
 
 Reads   `data/NAME`.
-Writes  `outputs/NAME/splits/`: arrays of pixels and labels for each split, `items.parquet`, `labels.json`, `summary.json`, and
-        `range.json` where images have more than 8 bits; the same bytes whenever data set and settings are the same (on one machine).
-Stops   when a group rule doesn't fit, there is nothing to learn from or to test on, or images of more than 8 bits have next to no contrast.
+Writes  `outputs/NAME/splits/`: the arrays of each split, `items.parquet`, `summary.json`, and facts about all items as further
+        JSON files, such as `labels.json`; on one machine, the same data set and settings give the same bytes.
+Stops   when an item cannot be used, a group rule doesn't fit, or no items are left to train or test on.
 
-Every image is decoded once, on all cores, into a file in the order of arrival; from the looks of all of them the splits are
-made, and the file is then dealt into the splits' arrays, block by block.
+The kind's contract (`evergreen.kinds.base.contract`) defines the content of the arrays and how items are split.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.data.dataset import DEALT, Records, batches, iter_deep, parts, record_range, recorded_range, records, table
+import numpy as np
+
+from evergreen.data.dataset import FORMER_SPLITS, Records, batches, parts, records, table
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base import kind_of
-from evergreen.media.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
-from evergreen.media.images import PixelRange
-from evergreen.planning.estimate import pixels_kind
-from evergreen.preparation.decoding import decode_all
-from evergreen.preparation.splits import (
-    BETWEEN,
-    NONE,
-    REASONS,
-    SPLITS,
-    WITHDRAWN,
-    Assignment,
-    Items,
-    LooksFile,
-    assign,
-    groups_of,
-)
+from evergreen.kinds.base.contract import Contract, DataSet, Prepared
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.split import BETWEEN, NONE, REASONS, SPLITS, WITHDRAWN, Assignment
+from evergreen.preparation.arrays import indices_of, write_splits
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_folder
 from tasks.page import Page, Rows
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 log = logging.getLogger("evergreen")
 
-BLOCK_BYTES = 16 * 2**20
-
 
 @dataclass(frozen=True)
 class Preparation:
-    """What became of the data set's items: items = the sum over splits + the sum of left_out.
+    """What happened to the data set's items: items = the sum of splits + the sum of left_out.
 
     Attributes:
-        name: the scenario's.
-        items: of the data set.
-        splits: items by split.
-        labels: items by label, for each split.
-        left_out: items by the reason why they are in no split (`evergreen.preparation.splits.REASONS`).
-        clusters: sets of items that must stay together, those of a single item among them.
-        linked: items that share their cluster with others.
-        largest_cluster: items in the largest one.
-        similar: for each batch, the cosine from which items counted as look-alikes; None where none were looked for.
+        name: the scenario's name.
+        items: number of items in the data set.
+        splits: number of items by split.
+        labels: number of items by label, for each split.
+        left_out: number of items in no split, by reason (`evergreen.kinds.base.split.REASONS`).
+        clusters: number of sets of items that must stay together, including sets of a single item.
+        linked: number of items that share their cluster with others.
+        largest_cluster: number of items in the largest one.
+        similar: for each batch, the cosine similarity from which items counted as look-alikes; None if none were searched for.
     """
 
     name: str
@@ -91,142 +76,78 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
 
     Raises:
         WrongUse: the group rule doesn't fit the items.
-        DataRefused: images of more than 8 bits have next to no contrast with the range that they are read with.
-        EvergreenError: the data set is empty or damaged, has a label that the scenario doesn't know, or leaves nothing to learn
-            from or to test on.
+        DataRefused: the items have next to no content for the network (`Contract.prepare`).
+        EvergreenError: the data set is empty or damaged, contains something unknown to the scenario, or leaves no items to
+            train or test on.
     """
-    import numpy as np
+    contract = kind_of(scenario).contract
+    data = _data_set(scenario, workspace, contract)
+    with replace_folder(workspace.splits(scenario.name)) as folder:
+        scratch = folder / ".scratch"
+        scratch.mkdir()
+        prepared = contract.prepare(scenario, data, scratch)
+        assignment = contract.assign(scenario, data, prepared)
+        allocated = assignment.split.copy()
+        assignment.split[data.withdrawn], assignment.left_out[data.withdrawn] = NONE, WITHDRAWN
+        preparation = _summary(scenario, contract, prepared, assignment)
+        numbers = write_splits(folder, prepared.arrays, assignment.split)
+        _write_items(folder / "items.parquet", data.rows, assignment, allocated, numbers)
+        for name, value in (*prepared.facts.items(), ("summary", asdict(preparation))):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        shutil.rmtree(scratch)
+    return preparation
+
+
+def preparation_file(workspace: Workspace, name: str) -> Path:
+    """The file next to the arrays in which `preprocess` stores its result."""
+    return workspace.splits(name) / "summary.json"
+
+
+def read_preparation(workspace: Workspace, name: str) -> Preparation:
+    """Load the `Preparation` of the current splits."""
+    from pydantic import TypeAdapter
+
+    found: Preparation = TypeAdapter(Preparation).validate_json(preparation_file(workspace, name).read_bytes())
+    return found
+
+
+def _data_set(scenario: Scenario, workspace: Workspace, contract: Contract[Any]) -> DataSet:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    settings, everything = scenario.preprocess, batches(workspace, scenario.name)
-    folders, known = [folder for folder in everything if parts([folder])], records(everything)  # the others hold records
-    columns = ["id", "label", "group", "split", *(["source"] if settings.group else [])]
-    rows = table(folders, columns, Records(known.labels))
+    everything = batches(workspace, scenario.name)
+    # Folders without parts contain only records.
+    folders, known = [folder for folder in everything if parts([folder])], records(everything)
+    columns = dict.fromkeys(["id", "label", "group", "split", *contract.columns(scenario)])
+    rows = table(folders, list(columns), Records(known.labels))
     withdrawn = pc.is_in(rows["id"], pa.array(known.withdrawn, pa.string())).to_numpy()
     if withdrawn.all():
         raise EvergreenError(
             f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
         )  # fmt: skip
-    if settings.group:
-        named = groups_of(settings.group, workspace.root, rows["source"].to_pylist(), rows["group"].to_pylist())
-        rows = rows.drop_columns("source").set_column(rows.column_names.index("group"), "group", pa.array(named, pa.string()))
-    labels = _places(rows["label"], scenario.validation.labels, ~withdrawn)
-    # Splits were dealt by the labels of then, and an item never changes its split: not by being corrected or withdrawn either.
-    collected = _places_or_none(table(folders, ["label"], Records())["label"], scenario.validation.labels).astype(np.int32)
-    shape = (settings.height, settings.width, settings.channels)
-    with replace_folder(workspace.splits(scenario.name)) as folder, contextlib.ExitStack() as scratch:
-        pixels, looks = folder / ".pixels", folder / ".looks"
-        for path in (pixels, looks):
-            scratch.callback(path.unlink, missing_ok=True)
-        read_with = range_of(scenario, everything)
-        descriptors = looks if settings.look_alikes else None
-        decode_all(kind_of(scenario).arrays, folders, shape, pixels, descriptors, pixel_range=read_with)
-        _refuse_without_contrast(scenario, folders, pixels, shape, read_with)
-        items = Items(
-            keys=_keys(rows["id"]),
-            labels=np.maximum(np.where(collected == NONE, labels, collected), 0),  # a withdrawn item's may be no label any more
-            groups=_numbered(rows["group"]),
-            given=_places_or_none(rows["split"], SPLITS).astype(np.int8),
-            looks=LooksFile(looks) if settings.look_alikes else None,
-            ends=[int(end) for end in np.cumsum([table([batch], ["label"], Records()).num_rows for batch in folders])],
-        )
-        assignment = assign(
-            items, val_share=settings.val_share, test_share=settings.test_share, seed=scenario.seed,
-            dealt=_dealt(everything, rows["id"]),
-        )  # fmt: skip
-        dealt = assignment.split.copy()
-        assignment.split[withdrawn], assignment.left_out[withdrawn] = NONE, WITHDRAWN
-        preparation = _told(scenario, assignment, labels)
-        places = _deal_arrays(folder, pixels, shape, assignment.split, labels, len(scenario.validation.labels))
-        _write_items(folder / "items.parquet", rows, assignment, dealt, places)
-        for name, value in (("labels", scenario.validation.labels), ("summary", asdict(preparation))):
-            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if read_with:
-            record_range(folder, read_with)
-    return preparation
+    groups = contract.groups(scenario, workspace.root, rows)
+    rows = rows.set_column(rows.schema.get_field_index("group"), "group", groups)
+    return DataSet(workspace.root, everything, folders, rows, withdrawn, _former(everything, rows["id"]))
 
 
-def range_of(scenario: Scenario, folders: Sequence[Path]) -> PixelRange | None:
-    """With which deep images are read: the scenario's, else the one that the data set was collected with."""
-    asked = scenario.preprocess.range
-    return PixelRange(asked.low, asked.high) if asked else recorded_range(folders)
-
-
-def _refuse_without_contrast(
-    scenario: Scenario, folders: Sequence[Path], pixels: Path, shape: tuple[int, int, int], read_with: PixelRange | None
-) -> None:
-    """
-    Raises:
-        DataRefused: there are images of more than 8 bits, and all items together reach next to none of the 256 levels.
-    """
-    import numpy as np
-
-    images = np.memmap(pixels, np.uint8, "r").reshape(-1, *shape)
-    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:SAMPLED_IMAGES])
-    reached = reached_levels(images[chosen])
-    if reached >= MIN_LEVELS or (suits := sampled_range(iter_deep(folders))) is None:
-        return
-    raise no_contrast(scenario, read_with, reached, suits)
-
-
-def _places(labels: pa.ChunkedArray, known: Sequence[str], used: np.ndarray) -> np.ndarray:
-    """int32 `(items,)`: where each label stands in `known`; an unknown one is an error where its item is `used`."""
-    import numpy as np
-    import pyarrow as pa
-
-    unknown = sorted(set(labels.filter(pa.array(used)).unique().to_pylist()) - set(known))
-    if unknown:
-        raise EvergreenError(
-            "the data set has a label that the scenario doesn't know", expected=f"one of {', '.join(known)}",
-            received=unknown[0], fix="Add it to validate.labels.",
-        )  # fmt: skip
-    return _places_or_none(labels, known).astype(np.int32)
-
-
-def _places_or_none(values: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
-    """int `(items,)`: where each value stands in `known`; -1 where there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found: np.ndarray = pc.fill_null(pc.index_in(values, pa.array(known, pa.string())), NONE).to_numpy()
-    return found
-
-
-def _numbered(groups: pa.ChunkedArray) -> np.ndarray:
-    """int `(items,)`: a number for each group; -1 where there is none."""
-    return _places_or_none(groups, groups.unique().drop_null().to_pylist())
-
-
-def _keys(ids: pa.ChunkedArray) -> np.ndarray:
-    """uint64 `(items,)`: the first 8 bytes of each id."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    digits = "".join("".join(pc.utf8_slice_codeunits(chunk, 0, 16).to_pylist()) for chunk in ids.chunks)
-    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
-
-
-def _told(scenario: Scenario, assignment: Assignment, labels: np.ndarray) -> Preparation:
-    import numpy as np
-
-    names = scenario.validation.labels
+def _summary(scenario: Scenario, contract: Contract[Any], prepared: Prepared, assignment: Assignment) -> Preparation:
     sizes = np.bincount(assignment.cluster)
-    counts = {split: np.bincount(labels[assignment.split == s], minlength=len(names)) for s, split in enumerate(SPLITS)}
+    chosen = {split: assignment.split == number for number, split in enumerate(SPLITS)}
     out = Counter(REASONS[reason] for reason in assignment.left_out[assignment.left_out != NONE].tolist())
     for split in ("train", "test"):
-        if not counts[split].sum():
+        if not chosen[split].any():
+            items, clusters = len(assignment.split), np.count_nonzero(sizes)
             raise EvergreenError(
                 f"no item is left for the {split} split",
                 expected="items in train and test",
-                received=f"{len(labels):,} items in {np.count_nonzero(sizes):,} clusters of {', '.join(sorted(out)) or 'one split'}",
-                fix="Collect more that differ, or set preprocess.look_alikes: false if looking alike means nothing here.",
+                received=f"{items:,} items in {clusters:,} clusters of {', '.join(sorted(out)) or 'one split'}",
+                fix=contract.fix_of_empty_split,
             )
     return Preparation(
         name=scenario.name,
-        items=len(labels),
-        splits={split: int(by_label.sum()) for split, by_label in counts.items()},
-        labels={split: dict(zip(names, by_label.tolist(), strict=True)) for split, by_label in counts.items()},
+        items=len(assignment.split),
+        splits={split: int(inside.sum()) for split, inside in chosen.items()},
+        labels={split: contract.counts(prepared, inside) for split, inside in chosen.items()},
         left_out=dict(sorted(out.items())),
         clusters=int(np.count_nonzero(sizes)),
         linked=int(sizes[sizes > 1].sum()),
@@ -235,62 +156,28 @@ def _told(scenario: Scenario, assignment: Assignment, labels: np.ndarray) -> Pre
     )
 
 
-def _deal_arrays(
-    folder: Path, pixels: Path, shape: tuple[int, int, int], split: np.ndarray, labels: np.ndarray, label_count: int
-) -> np.ndarray:
-    """Write `SPLIT-images.npy` and `SPLIT-labels.npy` in the order of arrival.
-
-    Plain files, not mapped ones: a mapped file's pages count as this process' memory.
-
-    Returns:
-        int64 `(items,)`: each item's row in its split's arrays.
-    """
-    import numpy as np
-
-    item_bytes = int(np.prod(shape))
-    at_once = max(1, BLOCK_BYTES // item_bytes)
-    places = np.zeros(len(split), np.int64)
-    with contextlib.ExitStack() as files:
-        source = files.enter_context(open(pixels, "rb"))
-        targets = []
-        for s, name in enumerate(SPLITS):
-            chosen = split == s
-            places[chosen] = np.arange(chosen.sum())
-            np.save(folder / f"{name}-labels.npy", labels[chosen].astype(np.uint8 if label_count <= 256 else np.uint16))
-            targets.append(files.enter_context(open(folder / f"{name}-images.npy", "wb")))
-            header = {"descr": "|u1", "fortran_order": False, "shape": (int(chosen.sum()), *shape)}
-            np.lib.format.write_array_header_1_0(targets[-1], header)
-        for start in range(0, len(split), at_once):
-            block = np.frombuffer(source.read(at_once * item_bytes), np.uint8).reshape(-1, item_bytes)
-            for s, target in enumerate(targets):
-                target.write(block[split[start : start + at_once] == s].data)
-    return places
-
-
-def _dealt(folders: Sequence[Path], ids: pa.ChunkedArray) -> Assignment | None:
-    """What was dealt to the items that were there when others were last forgotten, so that these keep their splits."""
-    import numpy as np
+def _former(folders: Sequence[Path], ids: pa.ChunkedArray) -> Assignment | None:
+    """The splits of the items that remained when others were last forgotten; they keep these splits."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    known = [place for place, folder in enumerate(folders) if (folder / DEALT).exists()]
+    known = [number for number, folder in enumerate(folders) if (folder / FORMER_SPLITS).exists()]
     if not known:
         return None
-    rows = pq.read_table(folders[known[-1]] / DEALT)
+    rows = pq.read_table(folders[known[-1]] / FORMER_SPLITS)
     count = table(folders[: known[-1] + 1], ["id"], Records()).num_rows
     if rows["id"].combine_chunks() != ids.slice(0, count).combine_chunks():
-        log.warning("The items are others than when some were last forgotten: their splits are dealt anew.")
+        log.warning("The items are others than when some were last forgotten: their splits are assigned anew.")
         return None
-    split = _places_or_none(rows["dealt"], SPLITS).astype(np.int8)
-    reasons = _places_or_none(pc.fill_null(rows["left_out"], ""), REASONS)
+    split = indices_of(rows["dealt"], SPLITS).astype(np.int8)
+    reasons = indices_of(pc.fill_null(rows["left_out"], ""), REASONS)
     left_out = np.where(split != NONE, NONE, np.where((reasons == WITHDRAWN) | (reasons == NONE), BETWEEN, reasons)).astype(
         np.int8
     )
     return Assignment(split, rows["cluster"].to_numpy(), left_out, [])
 
 
-def _write_items(path: Path, rows: pa.Table, assignment: Assignment, dealt: np.ndarray, places: np.ndarray) -> None:
-    import numpy as np
+def _write_items(path: Path, rows: pa.Table, assignment: Assignment, allocated: np.ndarray, numbers: np.ndarray) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -302,25 +189,27 @@ def _write_items(path: Path, rows: pa.Table, assignment: Assignment, dealt: np.n
         "cluster": pa.array(assignment.cluster, pa.int32()),
         "split": pa.array(np.array([*SPLITS, ""], object)[assignment.split], pa.string(), mask=out),
         "left_out": pa.array(np.array([*REASONS, ""], object)[assignment.left_out], pa.string(), mask=~out),
-        "row": pa.array(places, pa.int64(), mask=out),
-        "dealt": pa.array(np.array([*SPLITS, ""], object)[dealt], pa.string(), mask=dealt == NONE),
+        "row": pa.array(numbers, pa.int64(), mask=out),
+        "dealt": pa.array(np.array([*SPLITS, ""], object)[allocated], pa.string(), mask=allocated == NONE),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def page(scenario: Scenario, workspace: Workspace, preparation: Preparation) -> Page:
-    """Items by label and split, and what was left out."""
+    """The number of items by label and split, and of those left out."""
+    labels = list(next(iter(preparation.labels.values()), {}))
     splits: Rows = [
-        {"label": label, **{split: by_label[label] for split, by_label in preparation.labels.items()}}
-        for label in scenario.validation.labels
+        {"label": label, **{split: by_label[label] for split, by_label in preparation.labels.items()}} for label in labels
     ]
+    whole: Rows = [{"split": split, "items": items} for split, items in preparation.splits.items()]
     out: Rows = [{"left out because": reason, "items": count} for reason, count in preparation.left_out.items()]
-    return Page(tables={"Items by label and split": splits, "Left out": out})
+    allocated = {"Items by label and split": splits} if labels else {"Items by split": whole}
+    return Page(tables={**allocated, "Left out": out})
 
 
 def work(scenario: Scenario, preparation: Preparation) -> tuple[float, str]:
-    """How much work it was, and of which kind. See `tasks.stage.Stage`."""
-    return float(preparation.items), pixels_kind(scenario)
+    """The number of items, and what determines the work per item."""
+    return float(preparation.items), kind_of(scenario).learner.preparation_work(scenario)
 
 
 stage = Stage(preprocess, Preparation, in_dvc=True, page=page, work=work)

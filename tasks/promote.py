@@ -1,17 +1,18 @@
-"""promote: let the challenger take the champion's place, if it has earned it; a first model, if it is better than none.
+"""promote: make the challenger the champion if the gate accepts it; a first model must beat a baseline.
 
-Reads   the registered models, today's test split, its encoded images, and how many items of each label were learned from.
-Writes  what was found into the challenger's model card; the aliases `@champion` and `@previous`, each in one step; a refusal on the version.
+Reads   the registered models, the current test split and its encoded items, and the training split for the baseline.
+Writes  the comparison into the challenger's model card; the aliases `@champion` and `@previous`, each in one step; a refusal as
+        tags of the version.
 
-Both models predict the same test items, from encoded bytes, as they do in use; `evergreen.evaluation.gate` decides. A decision is remembered, and what it
-has led to never is: which version is the champion now is asked of MLflow every time (`Promotion.now`).
+Both models predict the same test items from encoded bytes, as when serving, and `evergreen.evaluation.gate` decides. The
+decision is stored, but not its effect: every run asks MLflow which version is the champion now (`Promotion.now`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.data.dataset import batches, iter_images, table
+from evergreen.data.dataset import batches, table
 from evergreen.errors import EvergreenError
 from evergreen.evaluation.energy_ratio import EnergyRatio, energy_ratio
-from evergreen.evaluation.gate import Paired, Verdict, decide, decide_first
-from evergreen.preparation.arrays import Split, label_names
+from evergreen.evaluation.gate import Slice, Verdict, decide, decide_first
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
 from evergreen.registry.card import comparison, complete_card
-from evergreen.registry.models import aliases, crown, download, find_version, look_up, model_name, moving_aliases, refuse
+from evergreen.registry.models import aliases, download, find_version, look_up, model_name, moving_aliases, refuse, set_champion
 from evergreen.registry.origin import settings_digest
 from evergreen.scenario.settings import Scenario
 from evergreen.serving.scoring import Model
@@ -38,21 +40,21 @@ from tasks.stage import Stage
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of a model version.
+    """The decision on a model version.
 
     Attributes:
-        model: its name in MLflow.
-        model_version: that was considered.
+        model: the model's name in MLflow.
+        model_version: the version that was considered.
         promoted: whether it is the champion now.
-        reason: in a sentence.
-        champion: the version in use now; None where there is none.
-        previous: the one that was; None where there was none, or it still is.
+        reason: the reason, as a clause.
+        champion: the version in use now; None if there is none.
+        previous: the version in use before; None if there was none, or if it is still in use.
         settings: the scenario's section `promote`.
-        slices: both models by label and by the scenario's slices (`evergreen.evaluation.gate.Slice`); empty where nothing was compared.
-        tries: among how many challengers of one retraining the chance of a wrong promotion was shared out.
-        energy: of a prediction, against the champion's (`evergreen.evaluation.energy_ratio.EnergyRatio`); None where nothing was compared, or it isn't known.
-        fingerprint, created_at_ms: of the version (`evergreen.registry.models.Held`); empty where that isn't known.
-        changed: whether this very decision has made it the champion.
+        slices: both models by label and by the scenario's slices; empty if nothing was compared.
+        tries: the number of challengers of one retraining among which the chance of a wrong promotion was divided.
+        energy: of a prediction, relative to the champion's; None if nothing was compared, or if it is unknown.
+        fingerprint, created_at_ms: of the version (`evergreen.registry.models.Held`); empty if unknown.
+        changed: whether this decision made it the champion.
     """
 
     model: str
@@ -62,9 +64,9 @@ class Promotion:
     champion: int | None
     previous: int | None
     settings: dict[str, Any]
-    slices: list[dict[str, Any]] = field(default_factory=list)
+    slices: tuple[Slice, ...] = ()
     tries: int = 1
-    energy: dict[str, Any] | None = None
+    energy: EnergyRatio | None = None
     fingerprint: str = ""
     created_at_ms: int = 0
     changed: bool = False
@@ -79,13 +81,14 @@ class Promotion:
         return f"{done}: {self.reason}."
 
     def now(self, champion: int | None) -> Promotion | None:
-        """The decision with what holds now: people and other checkouts move the alias, too, and what they did stays so.
+        """The stored decision, updated to the current champion: users and other checkouts move the alias too, and that is
+        respected.
 
         Args:
-            champion: the version that has the alias in MLflow.
+            champion: the version that now has the alias in MLflow.
 
         Returns:
-            None where there is to be a new decision: the champion that this version did not beat is gone, and there is no other.
+            None if a new decision is needed: the champion that this version did not beat is gone, and there is no other.
         """
         own = self.model_version
         if champion == own:
@@ -109,49 +112,49 @@ def promote(scenario: Scenario, workspace: Workspace, registration: Registration
     """Ask the gate about the version that was just registered.
 
     Args:
-        tries: as `evergreen.evaluation.gate.decide`.
+        tries: as in `evergreen.evaluation.gate.decide`.
 
     Raises:
-        EvergreenError: the champion's or the challenger's files can't be read. Then all is as it was.
+        EvergreenError: the champion's or the challenger's files can't be read. Then nothing has changed.
     """
-    promotion = promote_version(scenario, workspace, registration.model_version, tries=tries)
+    promotion = promote_version(scenario, workspace, str(registration.model_version), tries=tries)
     return replace(promotion, fingerprint=registration.fingerprint, created_at_ms=registration.created_at_ms)
 
 
 def promote_version(
-    scenario: Scenario, workspace: Workspace, version: int | None, *, force: bool = False, tries: int = 1
+    scenario: Scenario, workspace: Workspace, requested: str, *, force: bool = False, tries: int = 1
 ) -> Promotion:
     """Ask the gate about any version.
 
     Args:
-        version: None means the challenger.
-        force: make it the champion whatever the gate would say.
-        tries: as `evergreen.evaluation.gate.decide`.
+        requested: the version's number, or an alias such as `challenger`.
+        force: make it the champion without asking the gate.
+        tries: as in `evergreen.evaluation.gate.decide`.
 
     Raises:
         WrongUse: there is no such version.
         EvergreenError: a model's files, or the test items, can't be read.
     """
     name = scenario.name
-    challenger = find_version(workspace, name, "challenger" if version is None else str(version))
+    challenger = find_version(workspace, name, requested)
     promotion = Promotion(
         model_name(name), challenger, promoted=True, reason="it is already", champion=challenger, previous=None,
         settings=scenario.promote.model_dump(mode="json"), tries=tries,
     )  # fmt: skip
-    # Held all the while: what is promoted has beaten the very champion that it replaces.
+    # The lock is held throughout, so that the promoted version has beaten the champion that it replaces.
     with moving_aliases(workspace, name):
         champion = aliases(workspace, name).get("champion")
         if champion == challenger:
             return promotion
         if force:
-            crown(workspace, name, challenger)
+            set_champion(workspace, name, challenger)
             return replace(promotion, reason="it was asked for, whatever the gate says", previous=champion, changed=True)
         verdict, energy = compare(scenario, workspace, champion, challenger, tries)
-        slices = [asdict(one) for one in verdict.slices]
-        complete_card(workspace, name, challenger, comparison(champion, verdict.reason, slices))
-        promotion = replace(promotion, reason=verdict.reason, slices=slices, energy=asdict(energy) if energy else None)
+        metric = kind_of(scenario).judge.metrics[0]
+        complete_card(workspace, name, challenger, comparison(champion, verdict.reason, verdict.slices, metric))
+        promotion = replace(promotion, reason=verdict.reason, slices=verdict.slices, energy=energy)
         if verdict.promote:
-            crown(workspace, name, challenger)
+            set_champion(workspace, name, challenger)
             return replace(promotion, previous=champion, changed=True)
         refuse(workspace, name, challenger, verdict.reason, champion, settings_digest(scenario))
     return replace(promotion, promoted=False, champion=champion)
@@ -160,73 +163,72 @@ def promote_version(
 def compare(
     scenario: Scenario, workspace: Workspace, champion: int | None, challenger: int, tries: int = 1
 ) -> tuple[Verdict, EnergyRatio | None]:
-    """The gate's verdict on two versions, on today's test split, with the energy that it went by.
+    """The gate's verdict on two versions, on the current test split, with the energy ratio that it used.
 
     Args:
-        champion: None where there is none: a first model must be better than naming the commonest label.
+        champion: None if there is none: a first model must be better than the baseline of its kind.
 
     Raises:
-        EvergreenError: as `promote_version`.
+        EvergreenError: as in `promote_version`.
     """
-    name = scenario.name
-    names, test = label_names(workspace.splits(name)), Split.open(workspace.splits(name), "test")
-    place = {id: row for row, id in enumerate(test_ids(workspace, name))}
+    name, kind = scenario.name, kind_of(scenario)
+    splits, folders = workspace.splits(name), batches(workspace, name)
+    test, rows = open_split(splits, "test"), {id: row for row, id in enumerate(test_ids(workspace, name))}
     versions = [version for version in (champion, challenger) if version is not None]
-    folders = [download(workspace, name, str(version)) / "artifacts" for version in versions]
-    models = [Model.open(folder) for folder in folders]
-    predicted = [np.full(len(test), -1) for _ in models]
-    places = [np.array([names.index(label) if label in names else -1 for label in model.labels]) for model in models]
-    sample: list[bytes] = []
-    stored = iter_images(batches(workspace, name), place)
+    artifacts = [download(workspace, name, str(version)) / "artifacts" for version in versions]
+    models = [Model.open(folder) for folder in artifacts]
+    predicted: list[np.ndarray] = []
+    sample: list[Any] = []
+    stored = kind.contract.items(scenario, folders, list(rows))
     while chunk := list(islice(stored, 1024)):
-        rows, images = [place[id] for id, _ in chunk], [image for _, image in chunk]
-        for model, found, place_of in zip(models, predicted, places, strict=True):
-            found[rows] = place_of[model.encoded_probabilities(images).argmax(axis=1)]
-        sample.extend(images[: scenario.evaluate.latency_items - len(sample)])
+        chosen, items = [rows[id] for id, _ in chunk], [item for _, item in chunk]
+        found = [kind.judge.predictions(model.outputs(items), model.codec.settings, test.facts) for model in models]
+        predicted = predicted or [np.full((len(test), *one.shape[1:]), -1, one.dtype) for one in found]
+        for whole, part in zip(predicted, found, strict=True):
+            whole[chosen] = part
+        sample.extend(items[: scenario.evaluate.latency_items - len(sample)])
     if not sample:
-        raise EvergreenError(
-            "no encoded image of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc"
-        )
-    labels = test.labels.astype(int)
+        raise EvergreenError("no item of the test split is in the data set", fix="Bring it back with: dvc checkout data.dvc")
     if champion is None:
-        learned = np.bincount(Split.open(workspace.splits(name), "train").labels, minlength=len(names)).tolist()
-        return decide_first(labels, predicted[0], names, learned, scenario.promote, seed=scenario.seed), None
-    paired = Paired(labels, predicted[0], predicted[1], names, _columns(scenario, workspace, place))
+        baseline = kind.judge.baseline(scenario, test, predicted[0], open_split(splits, "train"))
+        return decide_first(baseline, scenario.promote, seed=scenario.seed), None
+    compared = kind.judge.compare(scenario, test, predicted[0], predicted[1])
     turns = [partial(predict_one, model, cycle(sample)) for model in models]
-    energy = energy_ratio([folder / "model.onnx" for folder in folders], turns)
-    return decide(paired, scenario.promote, energy, seed=scenario.seed, tries=tries), energy
+    energy = energy_ratio([folder / "model.onnx" for folder in artifacts], turns)
+    columns = _columns(scenario, workspace, rows)
+    return decide(compared, scenario.promote, energy, columns=columns, seed=scenario.seed, tries=tries), energy
 
 
-def predict_one(model: Model, images: Iterator[bytes]) -> int:
-    """One prediction of one encoded image, as in use."""
-    model.predict([next(images)])
+def predict_one(model: Model, items: Iterator[Any]) -> int:
+    """Predict one item, as when serving."""
+    model.predict([next(items)])
     return 1
 
 
-def _columns(scenario: Scenario, workspace: Workspace, place: dict[str, int]) -> dict[str, list[str]]:
-    """The values of the columns that the scenario slices by, in the order of the test split; of a time, its day. Where an item has no value,
-    "none"."""
-    wanted, pattern = scenario.promote.slices, re.compile(scenario.promote.slice_pattern or "")
-    found: dict[str, list[str]] = {column: ["none"] * len(place) for column in (*wanted, *pattern.groupindex)}
+def _columns(scenario: Scenario, workspace: Workspace, rows: dict[str, int]) -> dict[str, list[str]]:
+    """The values of the columns that the scenario slices by, in the order of the test split: for a time its day, for a missing
+    value "none"."""
+    sliced, pattern = scenario.promote.slices, re.compile(scenario.promote.slice_pattern or "")
+    found: dict[str, list[str]] = {column: ["none"] * len(rows) for column in (*sliced, *pattern.groupindex)}
     if not found:
         return {}
-    for row in table(batches(workspace, scenario.name), sorted({"id", "source", *wanted})).to_pylist():
-        if row["id"] not in place:
+    for row in table(batches(workspace, scenario.name), sorted({"id", "source", *sliced})).to_pylist():
+        if row["id"] not in rows:
             continue
         named = match.groupdict() if (match := pattern.search(row["source"])) else {}
-        for column, value in ({column: row[column] for column in wanted} | named).items():
+        for column, value in ({column: row[column] for column in sliced} | named).items():
             if value is not None:
-                found[column][place[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
+                found[column][rows[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
     return found
 
 
 def recalled(scenario: Scenario, workspace: Workspace, registration: Registration, *tries_and_last: Any) -> Promotion | None:
-    """The last decision, with what MLflow holds now; None where there is to be a new one: about another version, by other settings, or as
-    `Promotion.now` says."""
+    """The last decision, updated to MLflow's current state; None if a new one is needed: for another version or other settings,
+    or if `Promotion.now` returns None."""
     last: Promotion = tries_and_last[-1]
     if last.model_version != registration.model_version or last.settings != scenario.promote.model_dump(mode="json"):
         return None
-    # A record of before these two were kept is taken to be of the version with that number.
+    # A result stored before fingerprints were recorded is assumed to belong to the version with that number.
     of_this = (last.fingerprint, last.created_at_ms) == (registration.fingerprint, registration.created_at_ms)
     if last.fingerprint and not of_this:
         return None
@@ -237,18 +239,19 @@ def recalled(scenario: Scenario, workspace: Workspace, registration: Registratio
 
 def page(scenario: Scenario, workspace: Workspace, promotion: Promotion) -> Page:
     """What was decided, and why."""
-    compared = [
+    metric = kind_of(scenario).judge.metrics[0]
+    compared: list[dict[str, str | int]] = [
         {
-            "items with": f"{one['column']} {one['value']}",
-            "items": one["items"],
-            "champion": figures.percent(one["champion"], one["champion_low"], one["champion_high"]),
-            "challenger": figures.percent(one["challenger"], one["challenger_low"], one["challenger_high"]),
-            "test for worse": "too few items" if one["p_value_worse"] is None else figures.probability(one["p_value_worse"]),
+            "items with": f"{one.column} {one.value}",
+            "items": one.items,
+            "champion": metric.text(one.champion, one.champion_low, one.champion_high),
+            "challenger": metric.text(one.challenger, one.challenger_low, one.challenger_high),
+            "test for worse": "too few items" if one.p_value_worse is None else figures.probability(one.p_value_worse),
         }
         for one in promotion.slices
     ]
     decided = "**Promoted.**" if promotion.promoted else "**Not promoted.**"
-    return Page(texts={"": decided}, tables={"Right answers of both models": compared})
+    return Page(texts={"": decided}, tables={f"{metric.title.capitalize()} of both models": compared})
 
 
 stage = Stage(promote, Promotion, recalled=recalled, page=page, retries=2)

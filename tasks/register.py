@@ -1,15 +1,15 @@
-"""register: store the model in the form in which it will run, with its card and lineage, as the challenger.
+"""register: store the exported model with its model card and lineage in MLflow's registry, as the challenger.
 
 Reads   the model, the evaluation, the test split, `data.dvc`, `dvc.lock`.
-Writes  metrics, pictures, card and lineage into the training's MLflow run; a version of the model `evergreen-NAME`; `@challenger`.
-Stops   when the form that will run does not predict as the Keras model does.
+Writes  metrics, pictures, card and lineage into the training's MLflow run; a version of the model `evergreen-NAME`;
+        `@challenger`.
+Stops   when the predictions of the exported model differ from those of the Keras model.
 
-A version that is registered already (by a run that was killed afterwards) is found by its fingerprint, and not made twice.
+A version that is already registered, for example by a run that was killed afterwards, is found by its fingerprint and reused.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import json
@@ -23,22 +23,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import evergreen
 from evergreen import figures
 from evergreen.energy.meter import Energy
 from evergreen.energy.sci import footprint
 from evergreen.errors import EvergreenError, Unreachable
-from evergreen.preparation.arrays import Split, label_names
-from evergreen.registry.card import CARD, model_card, trained_from
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
+from evergreen.registry.card import CARD, CardCost, ModelCard, trained_from
 from evergreen.registry.models import connect, look_up, model_name, set_alias
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
 from evergreen.registry.records import charted
 from evergreen.scenario.settings import Scenario
+from evergreen.serving.code import importable, write_served_code
 from evergreen.training.export import compare
 from evergreen.workspace import Workspace
 from tasks.evaluate import Evaluation, of_1000_predictions
 from tasks.evaluate import stage as evaluate_stage
 from tasks.page import Page
+from tasks.preprocess import Preparation, preparation_file, read_preparation
 from tasks.preprocess import stage as preprocess_stage
 from tasks.stage import Stage
 from tasks.train import stage as train_stage
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-TRAINING_VIEW = "?workflowType=machine_learning"  # MLflow's page opens in its view of GenAI otherwise
+TRAINING_VIEW = "?workflowType=machine_learning"  # otherwise MLflow's page opens in its GenAI view
 OF_THE_MODEL = (
     "test_items",
     "model_bytes",
@@ -61,8 +63,7 @@ OF_THE_MODEL = (
     "energy_uncertainty_wh_per_1000",
     "seconds_per_1000",
 )
-RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime", "opencv-python-headless", "pillow", "filelock")
-CODE = "evergreen.serving.scoring"  # what the pyfunc imports of this project; what that imports travels too
+RUNS_ON = ("mlflow-skinny", "pandas", "numpy", "onnxruntime")  # in addition to what the codec needs
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ class Registration:
     """A model version.
 
     Attributes:
-        model: its name in MLflow.
-        model_version: its number.
+        model: the model's name in MLflow.
+        model_version: the version number.
         run_id: of the MLflow run.
-        fingerprint: of the model's files and the data version.
-        largest_difference: of a probability between the two forms of the model, on the test split.
-        created_at_ms: when the version was made in MLflow (`evergreen.registry.models.Held`); 0 where that isn't known.
+        fingerprint: of the model's files and the data set's batches.
+        largest_difference: the largest difference of an output between the Keras model and the exported one, on the test split.
+        created_at_ms: when the version was created in MLflow (`evergreen.registry.models.Held`); 0 if unknown.
+        output: the name of that output.
     """
 
     model: str
@@ -84,35 +86,37 @@ class Registration:
     fingerprint: str
     largest_difference: float
     created_at_ms: int = 0
+    output: str = "probabilities"
 
     def __str__(self) -> str:
         return (
-            f"{self.model} version {self.model_version}; both forms agree on every test item (probabilities "
+            f"{self.model} version {self.model_version}; both forms agree on every test item ({self.output} "
             f"{_within(self.largest_difference)})."
         )
 
 
 def _within(difference: float) -> str:
-    """A small difference, by the next power of ten above it."""
+    """A small difference in words, rounded up to a power of ten."""
     return "are the same" if difference <= 0 else f"within 1 in {10 ** math.floor(-math.log10(difference)):,}"
 
 
 def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Registration:
-    """Register the model, unless this very one is.
+    """Register the model, unless it is already registered.
 
     Raises:
-        EvergreenError: its two forms differ, or MLflow can't be reached.
+        EvergreenError: the exported model differs from the Keras model, or MLflow can't be reached.
     """
-    difference = compare(workspace.model(scenario.name), Split.open(workspace.splits(scenario.name), "test").images)
-    mark = fingerprint(scenario, workspace, data_version)
+    learner = kind_of(scenario).learner
+    difference = compare(workspace.model(scenario.name), open_split(workspace.splits(scenario.name), "test"), learner)
+    digest = fingerprint(scenario, workspace, data_version)
     mlflow = connect(workspace)
     try:
         client: MlflowClient = mlflow.MlflowClient()
-        found = _registered(client, scenario.name, mark)
+        found = _registered(client, scenario.name, digest)
         if found is None:
             run_id = _run_id(mlflow, scenario, workspace)
             _complete_run(client, run_id, scenario, workspace, data_version, evaluation)
-            found = _store(mlflow, run_id, scenario, workspace, data_version, evaluation, mark)
+            found = _store(mlflow, run_id, scenario, workspace, data_version, evaluation, digest)
         version, run_id = found
         set_alias(workspace, scenario.name, "challenger", version)
     except mlflow.MlflowException as error:
@@ -120,14 +124,15 @@ def register(scenario: Scenario, workspace: Workspace, data_version: DataVersion
             f"the model could not be registered in MLflow: {error}",
             fix="See that MLflow answers, and run the same again: nothing is trained twice.",
         ) from None
-    created_at_ms = look_up(workspace, scenario.name, mark).created_at_ms
-    return Registration(model_name(scenario.name), version, run_id, mark, difference, created_at_ms)
+    created_at_ms = look_up(workspace, scenario.name, digest).created_at_ms
+    return Registration(model_name(scenario.name), version, run_id, digest, difference, created_at_ms, learner.outputs[0])
 
 
 def recalled(
     scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation, last: Registration
 ) -> Registration | None:
-    """The registration of this very model in the store that is asked now, whatever store the last one was in; None where it holds none."""
+    """The registration of this model in the current store, which may differ from that of the last run; None if it is not
+    registered there."""
     if last.fingerprint != fingerprint(scenario, workspace, data_version):
         return None
     held = look_up(workspace, scenario.name, last.fingerprint)
@@ -137,23 +142,26 @@ def recalled(
 
 
 def fingerprint(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> str:
-    """A name for this model of these data: of the files that will run, and the batches of the data set."""
-    told = hashlib.sha256(json.dumps([scenario.name, data_version.batches]).encode())
+    """A digest that identifies this model and its data: of the served files, and the names of the data set's batches."""
+    digest = hashlib.sha256(json.dumps([scenario.name, data_version.batches]).encode())
     for file in ("model.onnx", "settings.json"):
-        told.update((workspace.model(scenario.name) / file).read_bytes())
-    return told.hexdigest()[:16]
+        digest.update((workspace.model(scenario.name) / file).read_bytes())
+    return digest.hexdigest()[:16]
 
 
-def _registered(client: MlflowClient, name: str, mark: str) -> tuple[int, str] | None:
+def _registered(client: MlflowClient, name: str, digest: str) -> tuple[int, str] | None:
     for version in client.search_model_versions(f"name='{model_name(name)}'"):
-        if version.tags.get("fingerprint") == mark and version.run_id:
+        if version.tags.get("fingerprint") == digest and version.run_id:
             return int(version.version), version.run_id
     return None
 
 
 def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
-    """The training's run; a new one where MLflow was away then, another machine trained, or the run is the record of another version: the same
-    training can make two, where only the data around it have changed."""
+    """The MLflow run of the training.
+
+    A new run is created if MLflow was unreachable during the training, the model was trained on another machine, or the run
+    already belongs to another version: one training can result in two versions if its data set changed without affecting it.
+    """
     client: MlflowClient = mlflow.MlflowClient()
     try:
         run_id = str(json.loads((workspace.record(scenario.name) / "train.json").read_text())["run_id"] or "")
@@ -168,7 +176,7 @@ def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
         mlflow.set_tag("scenario", scenario.name)
         mlflow.log_params({f"train.{key}": value for key, value in scenario.train.model_dump(mode="json").items()})
         for epoch, entry in enumerate(json.loads((workspace.model(scenario.name) / "history.json").read_text()), start=1):
-            mlflow.log_metrics(charted(entry), step=epoch)
+            mlflow.log_metrics(charted(entry, kind_of(scenario)), step=epoch)
     return str(run.info.run_id)
 
 
@@ -180,16 +188,17 @@ def _complete_run(
     data_version: DataVersion,
     evaluation: Evaluation,
 ) -> None:
-    """Quality, pictures, card and lineage."""
+    """Log the quality, pictures, model card and lineage to the run."""
     from mlflow.entities import Metric, RunTag
 
     name = scenario.name
     now = client.get_run(run_id).info.start_time
-    # Training has logged its own `accuracy`, epoch by epoch.
-    told = {key if key in OF_THE_MODEL else f"test_{key}": value for key, value in evaluation.metrics.items()}
-    metrics = [Metric(key, value, now, 0) for key, value in charted({k: v for k, v in told.items() if v is not None}).items()]
+    # The training has already logged its own metrics, epoch by epoch.
+    named = {key if key in OF_THE_MODEL else f"test_{key}": value for key, value in evaluation.metrics.items()}
+    known = {key: value for key, value in named.items() if value is not None}
+    metrics = [Metric(key, value, now, 0) for key, value in charted(known, kind_of(scenario)).items()]
     commit = git_commit(workspace)
-    described = scenario.description or "A classifier of images."
+    described = scenario.description or kind_of(scenario).contract.description
     tags = {
         "data_version": data_version.data_version,
         "git_commit": commit or "none",
@@ -198,60 +207,63 @@ def _complete_run(
     }
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_artifacts(run_id, str(workspace.evaluation(name)), "evaluation")
-    client.log_inputs(run_id, datasets=[_dataset(scenario, workspace, data_version)])
-    splits, settings = workspace.splits(name) / "summary.json", workspace.model(name) / "settings.json"
-    client.log_text(
-        run_id,
-        model_card(
-            scenario,
-            metrics=evaluation.metrics,
-            by_label=evaluation.labels,
-            splits=json.loads(splits.read_text()),
-            data_version=data_version.data_version,
-            git_commit=commit,
-            training=json.loads(settings.read_text()),
-            costs=_costs(scenario, workspace, evaluation),
-            gap=(evaluation.gap or {}).get("sentence"),
-        ),
-        CARD,
+    preparation = read_preparation(workspace, name)
+    client.log_inputs(run_id, datasets=[_dataset(scenario, data_version, preparation)])
+    card = ModelCard(
+        metrics=evaluation.metrics,
+        breakdown=evaluation.breakdown,
+        gap=None if evaluation.gap is None else evaluation.gap.sentence,
+        splits=preparation.splits,
+        left_out=sum(preparation.left_out.values()),
+        data_version=data_version.data_version,
+        git_commit=commit,
+        training=json.loads((workspace.model(name) / "settings.json").read_text()),
+        costs=_costs(scenario, workspace, evaluation),
     )
-    for file in (workspace.root / "data.dvc", workspace.root / "dvc.lock", workspace.scenarios / f"{name}.yaml", splits):
+    client.log_text(run_id, card.markdown(scenario), CARD)
+    for file in (
+        workspace.root / "data.dvc",
+        workspace.root / "dvc.lock",
+        workspace.scenarios / f"{name}.yaml",
+        preparation_file(workspace, name),
+    ):
         client.log_artifact(run_id, str(file), "lineage")
     for record in sorted(workspace.record(name).glob("*.json")):
         client.log_artifact(run_id, str(record), "lineage/record")
 
 
-def _dataset(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> DatasetInput:
-    """The scenario's data as MLflow's own dataset input: its name, its version, and the items of each split."""
+def _dataset(scenario: Scenario, data_version: DataVersion, preparation: Preparation) -> DatasetInput:
+    """The scenario's data as an MLflow dataset input: the name, the version, and the number of items in each split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    profile = json.loads((workspace.splits(scenario.name) / "summary.json").read_text())["splits"]
     dataset = Dataset(
         scenario.name,
         data_version.data_version,
         source_type="dvc",
         source=json.dumps({"path": f"data/{scenario.name}", "file": "data.dvc"}),
-        profile=json.dumps({f"{split}_items": items for split, items in profile.items()}),
+        profile=json.dumps({f"{split}_items": items for split, items in preparation.splits.items()}),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _origin(scenario: Scenario, workspace: Workspace, data_version: DataVersion, evaluation: Evaluation) -> Origin:
-    """What later items will be compared with."""
-    metrics = evaluation.metrics
-    items = int(metrics["test_items"] or 0)
-    right = round((metrics["accuracy"] or 0.0) * items)
+def _origin(scenario: Scenario, data_version: DataVersion, evaluation: Evaluation) -> Origin:
+    """The record with which later items will be compared."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Origin(data_version.data_version, tuple(data_version.batches), at, right, items)
+    quality = kind_of(scenario).judge.recorded_tally(evaluation.metrics)
+    return Origin(data_version.data_version, tuple(data_version.batches), at, quality)
 
 
 def _reference(scenario: Scenario, workspace: Workspace, path: Path) -> bool:
-    """Write the held-out items as the model sees them; False where that can't be: a model is not refused for it."""
+    """Write the reference for drift: the held-out items as the model sees them.
+
+    Returns:
+        False if that is not possible; the model is registered anyway.
+    """
     from evergreen.monitoring.drift import reference
     from evergreen.serving.embedding import EmbeddingModel
 
     try:
-        reference(workspace, scenario.name, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
+        reference(scenario, workspace, EmbeddingModel.open(workspace.model(scenario.name))).save(path)
     except EvergreenError as error:
         log.warning("Drift will not be looked for with this model: %s", error)
         return False
@@ -265,54 +277,49 @@ def _store(
     workspace: Workspace,
     data_version: DataVersion,
     evaluation: Evaluation,
-    mark: str,
+    digest: str,
 ) -> tuple[int, str]:
-    """Log the pyfunc and make a version of it."""
+    """Log the pyfunc model and create a version of it."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
     client: MlflowClient = mlflow.MlflowClient()
-    labels, folder = label_names(workspace.splits(scenario.name)), workspace.model(scenario.name)
+    folder, codec_type = workspace.model(scenario.name), kind_of(scenario).codec
+    codec = codec_type(json.loads((folder / "settings.json").read_text(encoding="utf-8")))
     signature = ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema(
-            [
-                ColSpec("string", "label"),
-                ColSpec("double", "probability"),
-                *(ColSpec("double", f"p_{label}") for label in labels),
-            ]
-        ),
+        inputs=Schema([ColSpec(kind, name) for name, kind in codec.inputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in codec.columns().items()]),
     )
-    package, origin = Path(evergreen.__file__).parent, _origin(scenario, workspace, data_version, evaluation)
+    origin = _origin(scenario, data_version, evaluation)
     with (
         tempfile.TemporaryDirectory() as scratch,
         mlflow.start_run(run_id=run_id, log_system_metrics=False),
         warnings.catch_warnings(),
     ):
-        code = Path(scratch) / package.name
-        for file in modules_needed(CODE).values():
-            copy = code / file.relative_to(package)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
+        (Path(scratch) / "code").mkdir()
+        code, script = write_served_code(codec_type, Path(scratch) / "code")
         artifacts = {"network": str(folder / "model.onnx"), "settings": str(folder / "settings.json")}
         artifacts["origin"] = str(Path(scratch) / ORIGIN)
         origin.save(Path(scratch) / ORIGIN)
         if _reference(scenario, workspace, Path(scratch) / REFERENCE):
             artifacts["reference"] = str(Path(scratch) / REFERENCE)
-        warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out above
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "serving" / "pyfunc.py"),
-            artifacts=artifacts,
-            code_paths=[str(code)],
-            signature=signature,
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in RUNS_ON],
-        )
+        warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is explicit, see above
+        with importable(code):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(script),
+                artifacts=artifacts,
+                code_paths=[str(code)],
+                signature=signature,
+                pip_requirements=[
+                    f"{package}=={importlib.metadata.version(package)}" for package in (*RUNS_ON, *codec_type.requirements)
+                ],
+            )
     client.log_artifact(run_id, str(folder / "model.keras"), "keras")
     _describe_model(client, scenario)
     spent = _spent(scenario, workspace)
     tags = {
-        "fingerprint": mark,
+        "fingerprint": digest,
         "scenario": scenario.name,
         "data_version": data_version.data_version,
         "git_commit": git_commit(workspace) or "none",
@@ -331,39 +338,17 @@ def _store(
 
 
 def _describe_model(client: MlflowClient, scenario: Scenario) -> None:
-    """Make the registered model where there is none; its description is the scenario's of today."""
+    """Create the registered model if it does not exist, and set its description to the scenario's current one."""
     found = client.search_registered_models(f"name='{model_name(scenario.name)}'")
-    described = scenario.description or "A classifier of images."
+    described = scenario.description or kind_of(scenario).contract.description
     if not found:
         client.create_registered_model(model_name(scenario.name), description=described)
     elif found[0].description != described:
         client.update_registered_model(model_name(scenario.name), description=described)
 
 
-def modules_needed(module: str) -> dict[str, Path]:
-    """The files that a module of this project needs of it, by module name: its own, and those of every module that it imports, inside
-    functions too."""
-    above = Path(evergreen.__file__).parent.parent
-    needed: dict[str, Path] = {}
-    ahead = [module]
-    while ahead:
-        name = ahead.pop()
-        folder = above.joinpath(*name.split("."))
-        file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-        if not name.startswith(evergreen.__name__) or name in needed or not file.is_file():  # the last: a name within a module
-            continue
-        needed[name] = file
-        ahead.append(name.rpartition(".")[0])
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                ahead += [node.module, *(f"{node.module}.{imported.name}" for imported in node.names)]
-            elif isinstance(node, ast.Import):
-                ahead += [imported.name for imported in node.names]
-    return needed
-
-
 def git_commit(workspace: Workspace) -> str | None:
-    """The checkout's commit, with `+changes` where tracked files differ from it; None outside git."""
+    """The checkout's commit, with the suffix `+changes` if tracked files differ from it; None outside git."""
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
@@ -385,12 +370,12 @@ def _prefect_run() -> dict[str, str]:
 
 
 def _spent(scenario: Scenario, workspace: Workspace) -> Energy:
-    """What this model's preprocessing, training and evaluation took, whichever run did them."""
+    """The energy used for this model's preprocessing, training and evaluation, even if earlier runs did them."""
     spent = [stage.cost(scenario, workspace) for stage in (preprocess_stage, train_stage, evaluate_stage)]
     return sum((cost or Energy(None, None, (), 0.0) for cost in spent), start=Energy.nothing())
 
 
-def _costs(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> list[tuple[str, str, str, str, str]]:
+def _costs(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> list[CardCost]:
     took = [
         (stage.name, stage.cost(scenario, workspace) or Energy(None, None, (), 0.0))
         for stage in (preprocess_stage, train_stage, evaluate_stage)
@@ -400,10 +385,10 @@ def _costs(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> 
     ]
 
 
-def _row(name: str, scenario: Scenario, energy: Energy) -> tuple[str, str, str, str, str]:
+def _row(name: str, scenario: Scenario, energy: Energy) -> CardCost:
     cost = footprint(scenario, energy)
     methods = f" ({', '.join(energy.methods)})" if energy.methods else ""
-    return (
+    return CardCost(
         name,
         figures.duration(energy.seconds),
         f"{figures.energy(cost.energy_wh, cost.energy_uncertainty_wh)}{methods}",
@@ -413,13 +398,13 @@ def _row(name: str, scenario: Scenario, energy: Energy) -> tuple[str, str, str, 
 
 
 def page(scenario: Scenario, workspace: Workspace, registration: Registration) -> Page:
-    """Where the version and its run are seen."""
+    """Links to the version and its run."""
     seen = seen_in_mlflow(workspace, registration.run_id, scenario.name, registration.model_version)
     return Page(texts={} if seen else {"": "MLflow's page shows it while `evergreen up` runs."}, links=seen)
 
 
 def seen_in_mlflow(workspace: Workspace, run_id: str, name: str, version: int) -> dict[str, str]:
-    """Addresses of a run and a model version on MLflow's page, by their names; none where MLflow has no page."""
+    """The URLs of a run and a model version on MLflow's page, by name; empty if MLflow has no server."""
     import os
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")

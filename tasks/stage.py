@@ -1,13 +1,14 @@
-"""The one mechanism that all stages share.
+"""What all stages have in common.
 
-A stage is a plain function `(scenario, workspace, …) -> result`. `Stage` makes a Prefect task of it and adds, for every stage
-alike: whether it needs to run at all, its retries and time limit, what it costs, its line in the log and what Prefect's page shows
-(`tasks.page`). `Run` is one pass of a flow over its stages.
+A stage is a plain function `(scenario, workspace, …) -> result`. `Stage` wraps it in a Prefect task and adds what is the same
+for every stage: the check whether it has to run at all, retries, a time limit, the measurement of its cost, a log line, and the
+page that Prefect shows (`tasks.page`). `Run` is one pass of a flow over its stages.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -21,9 +22,11 @@ from evergreen import progress
 from evergreen.energy.ledger import Cost, Entry, device, note
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import WrongUse
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.stopping import STOPPED, check, stop_allowed, stop_postponed, stop_requested, supervise
 from evergreen.workspace import Workspace, replace_file, room_for
+from tasks import dependencies
 from tasks.page import Page, publish
 
 log = logging.getLogger("evergreen")
@@ -45,18 +48,20 @@ class Stage:
     """A stage as a flow calls it.
 
     Args:
-        function: the work, `(scenario, workspace, *earlier results) -> result`, a frozen dataclass whose `str` is one
-            sentence for people.
+        function: does the work: `(scenario, workspace, *earlier results) -> result`. The result is a frozen dataclass whose
+            `str` is one readable sentence.
         result_type: that dataclass.
-        in_dvc: DVC says whether it is unchanged, and gets its outputs committed.
-        unchanged: the same arguments and the last result; True if running again would give that result. Without it, a stage that
-            DVC owns is unchanged where DVC says so, and any other never is.
-        recalled: in place of `unchanged`, where part of the result is held by a store that others change too: the same arguments and the last
-            result; what running again would give by what the store holds now, or None if the stage must run.
-        page: what there is to see of the result.
-        work: how much work the result is, and of which kind (see `evergreen.energy.ledger.Entry`); by it the next run's cost is estimated.
-        retries: how often Prefect tries again; only for what talks to the outside world.
-        timeout_seconds: Prefect ends the stage after so long.
+        in_dvc: DVC decides whether the stage is unchanged, and its outputs are committed to DVC.
+        unchanged: called with the same arguments and the last result; True if a rerun would give that result. Without it, a
+            stage in DVC is unchanged if DVC says so, and any other stage always runs.
+        recalled: replaces `unchanged` if part of the result is in a store that others modify too. Called with the same
+            arguments and the last result; returns the result that a rerun would give, according to the store's current state,
+            or None if the stage must run.
+        page: what to show of the result on Prefect's page.
+        work: the amount of work and its kind (see `evergreen.energy.ledger.Entry`), from which the next run's cost is
+            estimated.
+        retries: how often Prefect retries; only for stages that talk to the outside world.
+        timeout_seconds: after this time Prefect ends the stage.
     """
 
     function: Callable[..., Any]
@@ -71,7 +76,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """The stage's name: that of its function."""
+        """The stage's name, which is that of its function."""
         return self.function.__name__
 
     def __call__(self, scenario: Scenario, workspace: Workspace, *earlier: Any, force: bool = False) -> Outcome:
@@ -100,7 +105,7 @@ class Stage:
         from evergreen.errors import EvergreenError, Unreachable
 
         def may_go_better(_task: Any, _run: Any, state: Any) -> bool:
-            """A refusal is final: only what the outside world did may go better the next time."""
+            """The project's own errors are final; only `Unreachable` and unexpected exceptions are worth a retry."""
             failure = state.result(raise_on_failure=False)
             return isinstance(failure, Unreachable) or not isinstance(failure, EvergreenError)
 
@@ -116,7 +121,7 @@ class Stage:
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        # The function returns a state, which Prefect's call would hand on as it is.
+        # The function returns a state, so the call asks for the state rather than for a result.
         with stop_postponed():
             state = prefect_task(return_state=True)
         check()
@@ -126,11 +131,11 @@ class Stage:
     def perform(
         self, scenario: Scenario, workspace: Workspace, *earlier: Any, by_dvc: bool = False, force: bool = False
     ) -> Outcome:
-        """The stage without Prefect: skipped where unchanged, measured, committed to `dvc.lock`, and remembered.
+        """Run the stage without Prefect: skip it if unchanged, measure its cost, commit it to `dvc.lock`, and store its result.
 
         Args:
-            by_dvc: DVC has called: it has looked whether the stage is unchanged, and will commit it.
-            force: run it also where it is unchanged.
+            by_dvc: called by DVC, which has already decided that the stage must run and will commit it.
+            force: run it even if it is unchanged.
         """
         with room_for(f"for {self.name}"):
             return self._perform(scenario, workspace, *earlier, by_dvc=by_dvc, force=force)
@@ -145,11 +150,14 @@ class Stage:
                 if result is None:
                     state = "ran"
                     self._memory(scenario, workspace).unlink(missing_ok=True)
+                    if self.in_dvc and not by_dvc:
+                        dependencies.write(workspace, scenario.name)
                     result = self.function(scenario, workspace, *earlier)
                     if self.in_dvc and not by_dvc:
                         from evergreen.data.versions import commit_stage
 
-                        outputs = commit_stage(workspace, self.name, scenario.name)
+                        entry = functools.partial(dependencies.entry, workspace)
+                        outputs = commit_stage(workspace, self.name, scenario.name, entry)
         finally:
             outcome = Outcome(self.name, state, time.monotonic() - started, meter.spent(), result)
             if state == "ran":
@@ -160,7 +168,7 @@ class Stage:
         return outcome
 
     def recall(self, scenario: Scenario, workspace: Workspace, *earlier: Any) -> Any:
-        """The last result, if running the stage again would give the same; else None."""
+        """The result that a rerun would give, if it is known without running the stage; else None."""
         from pydantic import TypeAdapter, ValidationError
 
         try:
@@ -171,8 +179,10 @@ class Stage:
         if self.in_dvc:
             from evergreen.data.versions import stage_status
 
+            dependencies.write(workspace, scenario.name)
             status = stage_status(workspace, self.name, scenario.name)
-            # The memory must be of these very outputs: DVC may have brought others back. It is of none where DVC ran the stage.
+            # The stored result must belong to the current outputs, as DVC may have checked out others. If DVC ran the stage,
+            # the outputs were not recorded.
             if not status.unchanged or memory.get("outputs") not in ("", status.outputs):
                 return None
         if self.recalled:
@@ -181,7 +191,7 @@ class Stage:
         return result if unchanged(scenario, workspace, *earlier, result) else None
 
     def cost(self, scenario: Scenario, workspace: Workspace) -> Energy | None:
-        """What the stage's last real run took, which made what stands there now; None if that isn't known."""
+        """The energy used by the stage's last actual run, which made the current outputs; None if it is unknown."""
         try:
             return Energy(**json.loads(self._memory(scenario, workspace).read_text())["energy"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -200,24 +210,24 @@ class Stage:
         replace_file(self._memory(scenario, workspace), json.dumps(memory, indent=1, default=str).encode())
 
     def _account(self, scenario: Scenario, workspace: Workspace, outcome: Outcome) -> None:
-        """A line in the ledger, whether or not the stage has come to its end: what is spent is spent."""
+        """Add an entry to the ledger, even if the stage failed: the energy has been spent anyway."""
         energy, done = outcome.energy, outcome.result
         work, kind = (None, "") if done is None else self.work(scenario, done)
         try:
             cost = Cost.of(scenario, outcome.seconds, energy.energy_wh, energy.uncertainty_wh)
             note(workspace, scenario.name, Entry(self.name, _now(), device(), work, kind, cost))
-        except (OSError, WrongUse) as error:  # books that can't be kept must not undo work that is done
+        except (OSError, WrongUse) as error:  # a failure to write the ledger must not undo finished work
             log.warning("What %s took could not be written into the ledger (%s).", self.name, error)
 
 
 @dataclass
 class Run:
-    """One pass of a flow over its stages: `run(stage, …)` performs one and gives its result.
+    """One pass of a flow over its stages: `run(stage, …)` performs one and returns its result.
 
     Attributes:
-        scenario: with the settings that were requested for this run in place of the file's.
-        requested: those settings, by their names (`train.epochs`); nothing of them is written into the scenario's file.
-        force: every stage runs, also one that is unchanged.
+        scenario: the scenario, with the settings requested for this run instead of the file's.
+        requested: those settings by name (`train.epochs`); they are never written to the scenario's file.
+        force: run every stage, even if it is unchanged.
     """
 
     scenario: Scenario
@@ -229,13 +239,13 @@ class Run:
     @classmethod
     @contextlib.contextmanager
     def of(cls, name: str, *, force: bool = False, **sections: Mapping[str, Any]) -> Iterator[Self]:
-        """Load the scenario and hold its lock: a second run of the same scenario waits.
+        """Load the scenario and hold its lock, so that a second run of the same scenario waits.
 
         Args:
-            sections: settings for this run alone, by section and name; None for what the file says.
+            sections: settings for this run only, by section and name; None keeps the file's value.
         """
         workspace = Workspace.find()
-        scenario = Scenario.load(workspace.scenarios, name)
+        scenario = load_scenario(workspace.scenarios, name)
         requested: dict[str, Any] = {}
         for section, settings in sections.items():
             given = {key: value for key, value in settings.items() if value is not None}
@@ -251,31 +261,31 @@ class Run:
         return outcome.result
 
     def cost(self) -> Cost:
-        """What this pass has taken so far."""
+        """The cost of this pass so far."""
         energy = sum((outcome.energy for outcome in self.outcomes), start=Energy.nothing())
         seconds = sum(outcome.seconds for outcome in self.outcomes)
         return Cost.of(self.scenario, seconds, energy.energy_wh, energy.uncertainty_wh)
 
 
 def cancelled() -> Any:
-    """The state, for Prefect's page, of what was stopped by a person or the system."""
+    """The Prefect state of a run or stage that was stopped by a person or the system."""
     from prefect.states import Cancelled
 
     return Cancelled(message=STOPPED)
 
 
 class WouldRun(Exception):
-    """A rehearsal met a stage that is not unchanged."""
+    """A rehearsal reached a stage that has to run."""
 
 
 class Rehearsal(Run):
-    """A pass over the stages that runs none of them: it ends at the first that would, by raising `WouldRun`."""
+    """A pass over the stages that runs none of them: it raises `WouldRun` at the first stage that has to run."""
 
     def __call__(self, stage: Stage, *earlier: Any) -> Any:
-        """Return the result of a stage that is unchanged.
+        """Return the result of an unchanged stage.
 
         Raises:
-            WouldRun: it is not.
+            WouldRun: the stage has to run.
         """
         started = time.monotonic()
         with Meter() as meter:
@@ -291,10 +301,10 @@ def _now() -> str:
 
 
 def main(stage: Stage) -> None:
-    """The body of `python -m tasks.STAGE NAME`, the command that `dvc.yaml` gives DVC: the same work as in the flow. DVC has
-    decided that it must run, and commits it afterwards.
+    """The body of `python -m tasks.STAGE NAME`, the command in `dvc.yaml`. It does the same work as in the flow; DVC has
+    already decided that the stage must run, and commits it afterwards.
 
-    Exits with the status of the error; the error is one line on standard error.
+    An error is printed as one line on standard error and determines the exit status.
     """
     import sys
 
@@ -306,7 +316,7 @@ def main(stage: Stage) -> None:
         try:
             workspace = Workspace.find()
             configure(workspace)
-            scenario = Scenario.load(workspace.scenarios, sys.argv[1])
+            scenario = load_scenario(workspace.scenarios, sys.argv[1])
             stage.perform(scenario, workspace, by_dvc=True)
         except EvergreenError as error:
             print(f"{stage.name}: {error}", file=sys.stderr)

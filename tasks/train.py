@@ -1,14 +1,14 @@
-"""train: fit a network to the training split, and keep the weights that did best on the validation split.
+"""train: fit a network to the training split, and keep the weights that performed best on the validation split.
 
 Reads   `outputs/NAME/splits`.
-Writes  `outputs/NAME/model` (`model.keras`, `model.onnx`, `history.json`, `settings.json`), the same bytes whenever the splits and settings are
-        the same (on one machine). What differs from run to run goes to `outputs/NAME/record/train.json` and to MLflow. After every epoch,
-        `.evergreen/checkpoints/NAME`, from which an interrupted training resumes.
-Stops   early when the validation loss no longer falls, or when a budget (seconds, watt-hours) is spent. Fails when the loss diverges: no model
-        is made of the epochs before, since by these settings learning does not work, and how far it came is luck. The checkpoint records it, so
-        that the same items and settings fail at once the next time.
+Writes  `outputs/NAME/model` (`model.keras`, `model.onnx`, `history.json`, `settings.json`); on one machine, the same splits and
+        settings give the same bytes. Whatever differs from run to run goes to `outputs/NAME/record/train.json` and to MLflow.
+        After every epoch, it writes a checkpoint to `.evergreen/checkpoints/NAME`, from which an interrupted training resumes.
+Stops   early when the validation loss no longer decreases, or when a budget (seconds, watt-hours) is spent. Fails when the loss
+        diverges. The earlier epochs do not become a model then: training does not work with these settings, and how far it got
+        is luck. The checkpoint records the divergence, so that the same items and settings fail immediately the next time.
 
-A training may begin with the champion's weights, and is shorter then (`evergreen.training.fine_tuning`).
+A training may start from the champion's weights, and is then shorter (`evergreen.training.fine_tuning`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from typing import Any
 from evergreen import figures
 from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base import kind_of
-from evergreen.planning.estimate import training_kind
-from evergreen.preparation.arrays import pixel_range
+from evergreen.kinds.base.kind import kind_of
 from evergreen.progress import task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
@@ -38,8 +36,12 @@ from tasks.stage import Stage
 
 @dataclass(frozen=True)
 class Training:
-    """How a model came about. `val_loss` and `val_accuracy` are of the kept weights; None without a validation split. `start` is what
-    it began with; None for random weights."""
+    """How a model was trained.
+
+    Attributes:
+        quality: of the kept weights on val, in words; empty without a validation split.
+        start: the initial weights; None for random ones.
+    """
 
     epochs: int
     best_epoch: int
@@ -48,29 +50,29 @@ class Training:
     val_items: int
     parameters: int
     precision: str
-    val_loss: float | None
-    val_accuracy: float | None
+    quality: str
     run_id: str | None
     history: list[dict[str, float]]
     start: WarmStart | None = None
 
     def __str__(self) -> str:
-        kept = f", {figures.percent(self.val_accuracy, items=self.val_items)} on val" if self.val_accuracy is not None else ""
+        kept = f", {self.quality} on val" if self.quality else ""
         why = "" if self.stopped == "epochs" else f" (stopped: {self.stopped})"
         warm = "" if self.start is None else f" from {self.start}"
-        return f"{self.epochs} epochs{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        return f"{epochs}{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
 
 
 def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Training:
     """Fit the scenario's network to its training split, and keep the best weights.
 
     Args:
-        start: weights to begin with, and how much shorter it is then; random ones otherwise.
+        start: a `WarmStart` gives the initial weights, and how much shorter the training is; otherwise they are random.
 
     Raises:
-        Diverged: the loss has become too large; what stood in `outputs/NAME/model` is as it was.
-        EvergreenError: the splits are missing or empty, `start` is no longer there or does not fit, or an energy budget is set where
-            energy can't be measured.
+        Diverged: the loss has become too large; `outputs/NAME/model` stays as it was.
+        EvergreenError: the splits are missing or empty, the weights of `start` are no longer there or do not fit, or an energy
+            budget is set but energy can't be measured.
     """
     from evergreen.environment import import_tensorflow
 
@@ -80,7 +82,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
     splits = workspace.splits(scenario.name)
     data = TrainingData.open(splits)
     if not len(data.train):
-        raise EvergreenError("the train split is empty", fix="Collect more images, or lower val_share and test_share.")
+        raise EvergreenError("the train split is empty", fix="Collect more items, or lower val_share and test_share.")
     warm = start if isinstance(start, WarmStart) else None
     scenario = warm.of(scenario) if warm else scenario
     checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, data.train, warm))
@@ -88,20 +90,20 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         initial_weights = warm.weights(workspace, scenario.name) if warm else None
         fitting = Fitting(scenario, data, checkpoint, tracker, meter, initial_weights)
         state = fitting.state
-        fitting.run("train", [LogEpochs(state)])
+        fitting.run("train", [LogEpochs(state, fitting.learner.metric)])
         if state.stopped == "diverged":
             raise fitting.diverged()
         with task("Saving the model"), replace_folder(workspace.model(scenario.name)) as folder:
             model = fitting.best_model()
-            export(model, folder)
+            export(model, folder, fitting.learner)
             _write_json(folder / "history.json", state.history)
-            _write_json(folder / "settings.json", _settings(fitting) | optional_settings(splits, warm))
+            _write_json(folder / "settings.json", _settings(fitting, warm))
         state.energy_wh = fitting.spending.energy_wh()
         record = {key: value for key, value in asdict(state).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())
-        tracker.log_figure(kind_of(scenario).learning_curve(state.history), "learning_curve.png")
+        tracker.log_figure(kind_of(scenario).judge.learning_curve(state.history), "learning_curve.png")
     checkpoint.remove()
-    kept = state.history[state.best_epoch - 1]
+    metric, kept = fitting.learner.metric, state.history[state.best_epoch - 1].get(f"val_{fitting.learner.metric.key}")
     return Training(
         epochs=len(state.history),
         best_epoch=state.best_epoch,
@@ -110,8 +112,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         val_items=len(data.val),
         parameters=model.count_params(),
         precision=fitting.policy,
-        val_loss=kept.get("val_loss"),
-        val_accuracy=kept.get("val_accuracy"),
+        quality="" if kept is None else metric.text(kept, items=len(data.val)),
         run_id=state.run_id,
         history=state.history,
         start=warm,
@@ -123,26 +124,23 @@ def _tracker(scenario: Scenario, workspace: Workspace, start: WarmStart | None) 
     return Tracker(scenario, workspace, experiment=f"evergreen-{scenario.name}", description=description)
 
 
-def _settings(fitting: Fitting) -> dict[str, Any]:
-    """What `settings.json` has of every model."""
-    scenario, data, state = fitting.scenario, fitting.data, fitting.state
+def _settings(fitting: Fitting, start: WarmStart | None) -> dict[str, Any]:
+    """The content of `settings.json`."""
+    scenario, state = fitting.scenario, fitting.state
+    settings = fitting.learner.settings(fitting.data.train)
+    sections = {key: value for key, value in settings.items() if isinstance(value, dict)}
     return {
         "name": scenario.name,
         "kind": scenario.kind,
         "seed": scenario.seed,
-        "labels": data.labels,
-        "shape": list(data.train.images.shape[1:]),
+        **{key: value for key, value in settings.items() if key not in sections},
         "precision": fitting.policy,
         "best_epoch": state.best_epoch,
         "stopped": state.stopped,
         "train": scenario.train.model_dump(mode="json"),
+        **sections,
+        **({"start": asdict(start)} if start else {}),
     }
-
-
-def optional_settings(splits: Path, start: WarmStart | None) -> dict[str, Any]:
-    """What `settings.json` has of some models only: the range with which deep images are read, and the weights that training began with."""
-    read_with = pixel_range(splits)
-    return ({"range": read_with._asdict()} if read_with else {}) | ({"start": asdict(start)} if start else {})
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -150,14 +148,15 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
-    """Each epoch's figures."""
+    """The metrics of each epoch."""
+    metric = kind_of(scenario).learner.metric
     epochs = [
         {
             "epoch": f"{number}, kept" if number == training.best_epoch else str(number),
             "loss": figures.number(epoch["loss"], digits=3),
-            "accuracy": figures.percent(epoch["accuracy"], items=training.train_items),
+            metric.title: metric.text(epoch[metric.key], items=training.train_items),
             "val loss": figures.number(epoch.get("val_loss"), digits=3),
-            "val accuracy": figures.percent(epoch.get("val_accuracy"), items=training.val_items),
+            f"val {metric.title}": metric.text(epoch.get(f"val_{metric.key}"), items=training.val_items),
             "learning rate": figures.number(epoch.get("learning_rate")),
         }
         for number, epoch in enumerate(training.history, start=1)
@@ -166,12 +165,12 @@ def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
 
 
 def work(scenario: Scenario, training: Training) -> tuple[float, str]:
-    return float(training.epochs * training.train_items), training_kind(scenario)
+    return float(training.epochs * training.train_items), kind_of(scenario).learner.training_work(scenario)
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, start: Start, last: Training) -> bool:
-    """Whether the model that is there began as requested and was trained by the settings of this run: DVC knows those of the file alone, and
-    an earlier run may have been given others."""
+    """True if the existing model was trained from the requested weights with the settings of this run. DVC only knows the
+    settings in the file, and an earlier run may have used others."""
     if start != "any" and last.start != (start if isinstance(start, WarmStart) else None):
         return False
     requested = (last.start.of(scenario) if last.start else scenario).train.model_dump(mode="json")

@@ -1,13 +1,12 @@
-"""trial: what training takes on this machine, by doing it for some seconds with the scenario's own network on random pixels; and how many
-items a source has that was never collected.
+"""trial: estimate the cost of training on this machine by training the scenario's network for some seconds on random data, and
+count the items of a source that has not been collected yet.
 
-Reads   the scenario; for the number of items, the names in its source.
+Reads   the scenario; to count items, the names in its source.
 Writes  nothing.
 """
 
 from __future__ import annotations
 
-import re
 import time
 
 import numpy as np
@@ -16,18 +15,19 @@ from evergreen import figures, progress
 from evergreen.data.sources.opening import locate
 from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base import kind_of
+from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
+from evergreen.preparation.arrays import network_inputs
 from evergreen.scenario.settings import Scenario
 from evergreen.training.precision import dtype_policy, training_policy
 from evergreen.workspace import Workspace
 
 TRIAL_SECONDS = 5.0
-COUNT_SECONDS = 5.0  # after which the rest of an archive is extrapolated
+COUNT_SECONDS = 5.0  # after this time the rest of an archive is extrapolated
 
 
 def trial(scenario: Scenario, work: float) -> Expected:
-    """What training will take.
+    """Estimate the cost of a training.
 
     Args:
         work: items times epochs.
@@ -36,17 +36,16 @@ def trial(scenario: Scenario, work: float) -> Expected:
 
     started = time.monotonic()
     import_tensorflow()
-    settings, pixels, labels = scenario.train, scenario.preprocess, len(scenario.validation.labels)
-    random = np.random.default_rng(scenario.seed)
-    images = random.integers(0, 256, (settings.batch_size, pixels.height, pixels.width, pixels.channels), np.uint8)
-    one_hot = np.eye(labels, dtype=np.float32)[random.integers(0, labels, settings.batch_size)]
+    settings, learner = scenario.train, kind_of(scenario).learner
+    split = learner.random_split(scenario, settings.batch_size, np.random.default_rng(scenario.seed))
+    inputs, targets = network_inputs(split, learner), learner.targets(split, np.arange(len(split)))
     with dtype_policy(training_policy(settings)):
-        model = kind_of(scenario).build(settings, images.shape[1:], labels, steps=100)
-        model.train_on_batch(images, one_hot)  # traces the network
+        model = learner.build(scenario, split, steps=100)
+        model.train_on_batch(inputs, targets)  # traces the network
         start_seconds, steps = time.monotonic() - started, 0
         with Meter() as meter, progress.task("Trial of the training", total=TRIAL_SECONDS) as report:
             while steps == 0 or meter.spent().seconds < TRIAL_SECONDS:
-                model.train_on_batch(images, one_hot)
+                model.train_on_batch(inputs, targets)
                 steps += 1
                 report(meter.spent().seconds)
     spent = meter.spent()
@@ -61,30 +60,29 @@ def trial(scenario: Scenario, work: float) -> Expected:
 
 
 def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
-    """How many items the scenario's source has, and how that was found, as a clause. Nothing is collected or downloaded.
+    """The number of items in the scenario's source, and how it was determined, as a clause. Nothing is collected or downloaded.
 
     Raises:
-        NothingKnown: the source is not on this machine, or no item is found in it.
+        NothingKnown: the source is not on this machine, or contains no item.
     """
     with progress.task("Counting the items", unit="items") as report:
         try:
             source = locate(scenario, workspace, download=False)
         except EvergreenError as error:
             raise NothingKnown(f"nobody knows how many items {scenario.name} has: {error.happened}", fix=error.fix) from None
-        pattern, items, seen, fraction = re.compile(scenario.collect.pattern, re.DOTALL), 0, 0, 1.0
+        contract, items, seen, fraction = kind_of(scenario).contract, 0, 0, 1.0
         until = time.monotonic() + COUNT_SECONDS
         for name, fraction_read in source.names():
-            match = pattern.fullmatch(name)
-            items += bool(match and match.groupdict().get("label"))
+            items += contract.count(scenario, source, name)
             seen += 1
-            report(items, share=fraction_read)
+            report(items, fraction=fraction_read)
             if fraction_read is not None and fraction_read > 0 and time.monotonic() > until:
                 fraction = fraction_read
                 break
     if not items:
         raise NothingKnown(
             f"no item is found in the source of {scenario.name} among {figures.count(seen, 'entry', 'entries')}",
-            fix=f"Correct collect.pattern in scenarios/{scenario.name}.yaml, or the source.",
+            fix=f"Correct the section collect in scenarios/{scenario.name}.yaml, or the source.",
         )
     if fraction < 1:
         return round(

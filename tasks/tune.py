@@ -1,15 +1,17 @@
-"""tune: try other settings of `train`, within a budget of energy.
+"""tune: search for better settings of `train`, within an energy budget.
 
-Reads   the splits *train* and *val* of `outputs/NAME/splits`. The test split stays unseen, for the gate.
-Writes  `.evergreen/tuning/NAME/KEY/` (the study, checkpoints, predictions on val), `outputs/NAME/tuning/` (`front.png`, `trials.csv`), runs of
-        the MLflow experiment `evergreen-NAME-tuning`.
+Reads   the splits *train* and *val* of `outputs/NAME/splits`. The test split is not used: it is reserved for the gate.
+Writes  `.evergreen/tuning/NAME/KEY/` (the study, checkpoints, predictions on val), `outputs/NAME/tuning/` (`front.png`,
+        `trials.csv`), runs in the MLflow experiment `evergreen-NAME-tuning`.
 
-A study belongs to one version of the splits and settings (KEY). One that was killed is resumed: finished trials count, and the trial that was
-running resumes from its last epoch. All energy counts, also of trials that were ended early.
+A study belongs to one version of the splits and settings (KEY). A study that was killed is resumed: finished trials count, and
+the trial that was running resumes from its last epoch. The energy of all trials counts, including those that were stopped
+early.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +23,16 @@ from evergreen import figures, progress
 from evergreen.energy.meter import Meter, available_methods
 from evergreen.errors import EvergreenError
 from evergreen.evaluation.energy_ratio import EnergyRatio
-from evergreen.evaluation.gate import Paired, decide
-from evergreen.kinds.base import kind_of
+from evergreen.evaluation.gate import decide
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.learner import Range
 from evergreen.planning.budget import left_of_month_wh
+from evergreen.preparation.arrays import items_at_once, network_inputs
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
 from evergreen.training.fitting import Fitting, TrainingData
 from evergreen.training.tracking import Tracker
-from evergreen.training.tuning import Range, TrialResult, as_csv, ended_trials, front, open_study, picture, score, space
+from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, suggest
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page, plain
 from tasks.stage import Stage
@@ -48,16 +52,17 @@ class Tuning:
     """The result of a study, over all its sessions.
 
     Attributes:
-        trials: all, in order.
-        winner: the number of the one with the highest score.
-        better: whether the gate would prefer it to the scenario's own, on val; tested against all trials, also the pruned ones, since the best
-            of many is the best by luck, too.
-        reason: the gate's, in a sentence.
-        front: numbers of the trials on the front, the cheapest first.
-        energy_wh: of the whole study.
-        budget_wh: that it was given.
-        metric: `accuracy` or `f1_macro`.
+        trials: all trials, in order.
+        winner: the number of the trial with the highest score.
+        better: whether the gate, on val, would prefer it to the scenario's own settings. The test is corrected for the number
+            of trials, including the pruned ones, since the best of many is partly the best by luck.
+        reason: the gate's reason, as a clause.
+        front: the numbers of the trials on the Pareto front, the cheapest first.
+        energy_wh: energy of the whole study.
+        budget_wh: budget of the study.
+        metric: the scenario's `promote.metric`.
         stopped: `budget` or `trials`.
+        quality: that metric for the winner and for the scenario's own settings, on val, in words.
     """
 
     trials: list[TrialResult]
@@ -69,15 +74,16 @@ class Tuning:
     budget_wh: float
     metric: str
     stopped: str
+    quality: str
 
     @property
     def own(self) -> TrialResult:
-        """The scenario's own settings."""
+        """The trial with the scenario's own settings."""
         return next(one for one in self.trials if one.own and one.score is not None)
 
     @property
     def best(self) -> TrialResult:
-        """The winner."""
+        """The winning trial."""
         return next(one for one in self.trials if one.number == self.winner)
 
     def __str__(self) -> str:
@@ -87,22 +93,20 @@ class Tuning:
         )
         found = "the scenario's own settings are the best of them"
         if not self.best.own:
-            found = (
-                f"the best is trial {self.winner}, {self.metric} {self.best.quality:.2%} on val against {self.own.quality:.2%}"
-            )
+            found = f"the best is trial {self.winner}, {self.quality}"
         return f"trials: {counts}, for {figures.energy(self.energy_wh)}; {found}."
 
 
 def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int) -> Tuning:
-    """Try settings until the budget or the number of trials is reached.
+    """Run trials until the budget or the number of trials is reached.
 
     Args:
-        budget_wh: of the study, with what earlier sessions took.
-        trials: that are to end, with those of earlier sessions.
+        budget_wh: energy budget of the study, including earlier sessions.
+        trials: number of trials to complete, including earlier sessions.
 
     Raises:
-        EvergreenError: there are no splits, or none to check on; the energy can't be measured; the budget did not suffice for the scenario's
-            own settings.
+        EvergreenError: there are no splits, or one of train and val is empty; energy can't be measured; the budget was not
+            enough for the scenario's own settings.
     """
     from evergreen.environment import import_tensorflow
 
@@ -122,14 +126,14 @@ def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int
             spent = f"{figures.energy(session.spent_wh())} of {figures.energy(budget_wh)}"
             report(
                 detail=f"{figures.count(ended, 'trial')} ended, {spent}",
-                share=max(ended / trials, session.spent_wh() / budget_wh),
+                fraction=max(ended / trials, session.spent_wh() / budget_wh),
             )
             session.run_trial()
     return session.conclude("trials" if session.left_wh() > 0 else "budget")
 
 
 def _open(scenario: Scenario, splits: Path) -> TrainingData:
-    if not (splits / "labels.json").exists():
+    if not (splits / "summary.json").exists():
         raise EvergreenError(
             f"{scenario.name} has no splits to tune on yet", fix=f"Make them with: evergreen run {scenario.name}"
         )
@@ -141,11 +145,11 @@ def _open(scenario: Scenario, splits: Path) -> TrainingData:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished trial is judged by. Stored in the study under these names.
+    """The measurements of a finished trial, stored in the study under these names.
 
     Attributes:
         quality: the scenario's metric on val.
-        energy_wh_per_1000: of predictions by batches in Keras.
+        energy_wh_per_1000: energy of 1,000 predictions, in batches, with Keras.
     """
 
     quality: float
@@ -164,24 +168,27 @@ class StudySession:
     ) -> None:
         self.scenario, self.workspace, self.study, self.folder = scenario, workspace, study, folder
         self.data, self.budget_wh = data, budget_wh
-        self.ranges = space(scenario.train, min(data.train.images.shape[1:3]))
+        kind = kind_of(scenario)
+        self.learner, self.judge, self.metric = kind.learner, kind.judge, kind.judge.headline(scenario)
+        self.ranges = self.learner.search_space(scenario, data.train)
         self.month_wh, self.spent_before = left_of_month_wh(scenario, workspace), self.spent_wh()
 
     def trials_ended(self) -> int:
-        """How many trials were finished or pruned."""
+        """The number of trials that were finished or pruned."""
         return sum(one.state != "unfinished" for one in ended_trials(self.study))
 
     def spent_wh(self) -> float:
-        """By all trials that have ended."""
+        """The energy spent by all trials that have ended."""
         return sum(one.energy_wh or 0.0 for one in ended_trials(self.study))
 
     def left_wh(self) -> float:
-        """Of the study's budget and the month's, whichever ends first."""
+        """What is left of the study's budget or of the month's, whichever is less."""
         left = self.budget_wh - self.spent_wh()
         return left if self.month_wh is None else min(left, self.month_wh - (self.spent_wh() - self.spent_before))
 
     def resume(self) -> None:
-        """Enqueue trials that were killed once more: each resumes from its checkpoint. A new study starts with the scenario's own settings."""
+        """Enqueue killed trials again, so that each resumes from its checkpoint. A new study starts with the scenario's own
+        settings."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -192,10 +199,10 @@ class StudySession:
             self._enqueue({one.name: min(max(getattr(settings, one.name), one.low), one.high) for one in self.ranges}, own=True)
 
     def run_trial(self) -> None:
-        """One trial, from its settings to its result in the study."""
+        """Run one trial: choose its settings, train, and store its result in the study."""
         trial = self.study.ask()
-        suggested = {one.name: _plain(one, one.suggest(trial)) for one in self.ranges}
-        # The scenario's own are taken as they are, whatever the ranges.
+        suggested = {one.name: _plain(one, suggest(trial, one)) for one in self.ranges}
+        # The scenario's own settings are used as they are, even if they lie outside the ranges.
         own = trial.user_attrs.get("own", False)
         train = self.scenario.train if own else self.scenario.train.model_copy(update=suggested)
         trial.set_user_attr("settings", {one.name: getattr(train, one.name) for one in self.ranges})
@@ -226,24 +233,25 @@ class StudySession:
         better, reason = self._compare(own, winner, rivals=self.trials_ended() - 1)
         with replace_folder(self.workspace.outputs(self.scenario.name) / "tuning") as writing:
             (writing / "trials.csv").write_bytes(as_csv(trials))
-            picture(trials, winner.number, self.scenario.promote.metric).savefig(writing / "front.png", dpi=100)
+            picture(trials, winner.number, self.metric).savefig(writing / "front.png", dpi=100)
         return Tuning(
             trials=trials,
             winner=winner.number,
             better=better,
             reason=reason,
-            front=[one.number for one in front(trials)],
+            front=[one.number for one in front(trials, self.metric)],
             energy_wh=self.spent_wh(),
             budget_wh=self.budget_wh,
             metric=self.scenario.promote.metric,
             stopped=stopped,
+            quality=f"{self.metric.title} {self.metric.text(winner.quality)} on val against {self.metric.text(own.quality)}",
         )
 
     def _enqueue(self, settings: dict[str, Any], *, own: bool) -> None:
         self.study.enqueue_trial(settings, user_attrs={"own": own})
 
     def _train(self, scenario: Scenario, trial: Trial, meter: Meter) -> Measured | EndedEarly:
-        """Train with a trial's settings. Its checkpoint stays where the budget ended it."""
+        """Train with a trial's settings. The checkpoint is kept if the budget ended the trial."""
         from evergreen.training.callbacks import PruneTrial, RecordTrialEnergy
 
         splits = self.workspace.splits(scenario.name)
@@ -252,43 +260,57 @@ class StudySession:
         with Tracker(scenario, self.workspace, experiment=f"evergreen-{scenario.name}-tuning", description="tuning") as tracker:
             fitting = Fitting(scenario, self.data, checkpoint, tracker, meter, initial_weights=None)
             state = fitting.state
-            callbacks = [PruneTrial(state, trial), RecordTrialEnergy(state, trial, meter, max_wh=self.left_wh())]
+            callbacks = [
+                PruneTrial(state, trial, self.learner.metric),
+                RecordTrialEnergy(state, trial, meter, max_wh=self.left_wh()),
+            ]
             fitting.run(f"trial {trial.number}", callbacks)
             if state.stopped == "budget":
                 return state.stopped
             if state.stopped == "pruned" or state.stopped == "diverged":
                 outcome = state.stopped
             else:
-                outcome = self._measure(fitting.best_model(), trial.number, scenario.train.filters)
+                outcome = self._measure(fitting.best_model(), trial.number, scenario)
                 tracker.log_metrics(asdict(outcome), len(state.history))
         checkpoint.remove()
         return outcome
 
-    def _measure(self, model: keras.Model, number: int, filters: int) -> Measured:
-        """Quality on val, and the energy of predictions, which is that of the network's width: measured once for each. Keeps what was predicted."""
-        images, labels = np.asarray(self.data.val.images), self.data.val.labels.astype(int)
-        probabilities = model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
-        replace_file(self._predictions(number), np.asarray(probabilities.argmax(axis=1), np.int64).tobytes())
-        quality = kind_of(self.scenario).measure(labels, probabilities)[self.scenario.promote.metric]
-        known = [one.energy_wh_per_1000 for one in ended_trials(self.study) if one.settings.get("filters") == filters]
-        energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(model, images)
+    def _measure(self, model: keras.Model, number: int, scenario: Scenario) -> Measured:
+        """Measure the quality on val and the energy of predictions, and store the predictions. The energy is measured only once
+        for networks with the same amount of work."""
+        val, inputs = self.data.val, network_inputs(self.data.val, self.learner)
+        at_once = items_at_once(val, self.learner, PREDICTED_AT_ONCE)
+        outputs = {self.learner.outputs[0]: model.predict(inputs, batch_size=at_once, verbose=0)}
+        predictions = self.judge.predictions(outputs, self.learner.settings(self.data.train), val.facts)
+        content = io.BytesIO()
+        np.save(content, predictions, allow_pickle=False)
+        replace_file(self._predictions(number), content.getvalue())
+        quality, work = self.judge.measure(val, outputs)[self.metric.key], self.learner.prediction_work(scenario)
+        known = [one.energy_wh_per_1000 for one in ended_trials(self.study) if self._prediction_work(one) == work]
+        energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(
+            model, inputs, len(val), at_once
+        )
         return Measured(float(quality), energy)
 
+    def _prediction_work(self, one: TrialResult) -> str:
+        train = self.scenario.train.model_copy(update=one.settings)
+        return self.learner.prediction_work(self.scenario.model_copy(update={"train": train}))
+
     def _finish(self, trial: Trial, measured: Measured) -> str:
-        """Enter a finished trial into the study; what it gave, in words."""
+        """Store a finished trial in the study, and return its result in words."""
         for name, value in asdict(measured).items():
             trial.set_user_attr(name, value)
         attributes = [one.user_attrs for one in self.study.trials]
         own = next(one for one in attributes if one.get("own") and "quality" in one)  # it may be this trial
         energy_ratio = measured.energy_wh_per_1000 / own["energy_wh_per_1000"]
-        self.study.tell(trial, score(measured.quality, energy_ratio, self.scenario))
+        self.study.tell(trial, score(self.metric, own["quality"], measured.quality, energy_ratio, self.scenario))
         return (
-            f"{figures.percent(measured.quality, items=len(self.data.val))} on val, "
+            f"{self.metric.text(measured.quality, items=len(self.data.val))} on val, "
             f"{figures.energy(measured.energy_wh_per_1000)} per 1,000 predictions"
         )
 
     def _end_early(self, trial: Trial, reason: EndedEarly) -> str:
-        """Enter a trial that was not finished into the study; why, in words."""
+        """Store a trial that was not finished in the study, and return the reason in words."""
         from optuna.trial import TrialState
 
         if reason == "budget":
@@ -299,34 +321,34 @@ class StudySession:
         return "pruned, as the others stood better" if reason == "pruned" else "pruned, as its training diverged"
 
     def _compare(self, own: TrialResult, winner: TrialResult, rivals: int) -> tuple[bool, str]:
-        """Whether the gate, on val, would replace the scenario's own settings by the winner, and why."""
+        """Whether the gate, on val, would replace the scenario's own settings with the winner's, and why."""
         if winner.number == own.number:
             return False, "the scenario's own settings are the best"
-        predicted = [np.frombuffer(self._predictions(one.number).read_bytes(), np.int64) for one in (own, winner)]
+        predicted = [np.load(self._predictions(one.number), allow_pickle=False) for one in (own, winner)]
         ratio = (winner.energy_wh_per_1000 or 0.0) / (own.energy_wh_per_1000 or 1.0)
         energy = EnergyRatio(ratio, ratio, ratio)
-        paired = Paired(self.data.val.labels.astype(int), predicted[0], predicted[1], self.data.labels)
-        verdict = decide(paired, self.scenario.promote, energy, seed=self.scenario.seed, tries=rivals)
-        return verdict.promote, verdict.reason.replace("test items", "val items")
+        compared = self.judge.compare(self.scenario, self.data.val, predicted[0], predicted[1])
+        verdict = decide(compared, self.scenario.promote, energy, seed=self.scenario.seed, tries=rivals)
+        return verdict.promote, verdict.reason
 
     def _predictions(self, number: int) -> Path:
-        return self.folder / "predictions" / f"{number}.int64"
+        return self.folder / "predictions" / f"{number}.npy"
 
 
-def _energy_wh_per_1000(model: keras.Model, images: np.ndarray) -> float:
-    """The energy of 1,000 predictions in Wh, measured for `MEASURE_SECONDS` at least."""
+def _energy_wh_per_1000(model: keras.Model, inputs: Any, items: int, at_once: int) -> float:
+    """The energy of 1,000 predictions in Wh, measured for at least `MEASURE_SECONDS`."""
     predicted = 0
     with Meter() as meter:
         while predicted == 0 or meter.spent().seconds < MEASURE_SECONDS:
-            model.predict(images, batch_size=PREDICTED_AT_ONCE, verbose=0)
-            predicted += len(images)
+            model.predict(inputs, batch_size=at_once, verbose=0)
+            predicted += items
     spent = meter.spent().energy_wh
-    assert spent is not None  # it could be measured at the start
+    assert spent is not None  # `tune` has checked that it can be measured
     return max(1e-12, 1000 * spent / predicted)
 
 
 def _plain(one: Range, value: float) -> float:
-    """Short enough to be written into a scenario."""
+    """Round a value so that it is short enough to be written into a scenario."""
     return int(value) if one.step is not None else float(f"{value:.3g}")
 
 
@@ -336,11 +358,12 @@ def _shown(settings: dict[str, float]) -> str:
 
 def page(scenario: Scenario, workspace: Workspace, tuning: Tuning) -> Page:
     """All trials, and the picture."""
+    metric = kind_of(scenario).judge.headline(scenario)
     trials = [
         {
             "trial": f"{one.number}{', own settings' if one.own else ''}{', the winner' if one.number == tuning.winner else ''}",
             "state": one.state,
-            f"{tuning.metric.replace('_', ' ')}, val": figures.percent(one.quality) if one.quality is not None else "–",
+            f"{metric.title}, val": metric.text(one.quality) if one.quality is not None else "–",
             "1,000 predictions": figures.energy(one.energy_wh_per_1000) if one.energy_wh_per_1000 is not None else "–",
             "trial's energy": figures.energy(one.energy_wh),
         }

@@ -1,21 +1,22 @@
-"""validate: is the data set, with what was collected, fit to train on?
+"""validate: check that the data set, including the newly collected items, is fit to train on.
 
-Reads   `data/NAME`, the staged batch (every column but the images), the figures of the collection.
-Writes  `outputs/NAME/data-docs/index.html`, of an acceptance and of a refusal alike.
+Reads   `data/NAME`, the staged batch (all columns except the encoded items), the figures of the collection.
+Writes  `outputs/NAME/data-docs/index.html`, whether the data are accepted or refused.
 Stops   when an expectation of the scenario fails; the data set stays as it was.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures, progress
-from evergreen.data.dataset import batches, iter_parts, records, schema, staged
+from evergreen.data.dataset import batches, iter_parts, parts, records, staged
 from evergreen.errors import DataRefused
-from evergreen.kinds.base import kind_of
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 from tasks.collect import Collection
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
-RESULT_FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["id", "source"]}  # examples name their items
+RESULT_FORMAT = {"result_format": "SUMMARY", "unexpected_index_column_names": ["id", "source"]}  # to name the examples' items
 FEW = 10  # new items: the median of fewer says nothing about drift
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation and what was observed, in words; `examples`: some items that are not as expected, with id and path."""
+    """One expectation and what was observed, in words; `examples` are some items that do not meet it, with id and path."""
 
     about: str
     expected: str
@@ -46,14 +47,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Validation:
-    """What was found fit.
+    """The result of a validation.
 
     Attributes:
-        name: the scenario's.
-        items: of the data set and the new ones together.
-        new_items: among them.
-        batches: names of the batch folders that were judged, in order: those of the data set, then the staged one.
-        labels: items by label.
+        name: the scenario's name.
+        items: number of items in the data set, including the new ones.
+        new_items: how many of them are new.
+        batches: names of the checked batch folders, in order: those of the data set, then the staged one.
+        labels: number of items by label, if labels are names.
         checks: every expectation.
         figures: of the collection: seen, duplicates, conflicts.
         settings: the scenario's section `validate`.
@@ -74,29 +75,26 @@ class Validation:
 
 
 def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -> Validation:
-    """Judge the data set with what is staged against the scenario's expectations, and write Data Docs about it.
+    """Check the data set and the staged batch against the scenario's expectations, and write Data Docs about it.
 
     Raises:
-        DataRefused: an expectation failed; the error names each that did, with what was observed and expected.
+        DataRefused: an expectation failed; the error lists all that failed, with what was observed and expected.
     """
     name, settings = scenario.name, scenario.validation
     table = _table(scenario, workspace, collection)
-    new_items, kind = int(table["new"].sum()), kind_of(scenario)
-    accepted = None
-    if FEW <= new_items < len(table) and {"brightness", "sharpness"} <= set(table):
-        medians = table.loc[table["new"] == 0, ["brightness", "sharpness"]].median()
-        accepted = kind.Looks(float(medians["brightness"]), float(medians["sharpness"]))
+    new_items, contract, accepted = int(table["new"].sum()), kind_of(scenario).contract, {}
+    if FEW <= new_items < len(table) and set(contract.properties) <= set(table):
+        medians = table.loc[table["new"] == 0, list(contract.properties)].median()
+        accepted = {str(name): float(value) for name, value in medians.items()}
     with progress.task("Starting Great Expectations"):
-        expectations = kind.expectations(settings, accepted)
+        expectations = contract.expectations(scenario, accepted)
     result = _judge(table, name, expectations)
     validation = Validation(
         name,
         items=len(table),
         new_items=new_items,
         batches=tuple(folder.name for folder in [*batches(workspace, name), *staged(workspace, name)]),
-        labels={str(label): int(items) for label, items in table["label"].value_counts().sort_index().items()}
-        if "label" in table
-        else {},
+        labels=contract.by_label(scenario, table["label"]) if "label" in table and contract.known_labels(scenario) else {},
         checks=tuple(_in_words(one) for one in result.results),
         figures=_figures(collection),
         settings=settings.model_dump(mode="json"),
@@ -112,21 +110,21 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
     if failures:
         raise DataRefused(
             f"{len(failures)} of {len(validation.checks)} expectations failed: {'; '.join(failures)}",
-            fix=f"{otherwise}See {_docs(workspace, name)}; then mend the source, or validate in scenarios/{name}.yaml.",
+            fix=f"{otherwise}See {_docs(workspace, name)}; then correct the source, or validate in scenarios/{name}.yaml.",
         )
     return validation
 
 
 def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> pd.DataFrame:
-    """One row an item: the data set's columns without the images, and `new` (1 where staged, else 0), `duplicate_share` and
-    `conflict_share` (of the collection, the same in all rows)."""
+    """One row per item: the data set's columns without the encoded items, plus `new` (1 if staged, else 0) and
+    `duplicate_share` and `conflict_share` (fractions of the collection, the same in all rows)."""
     import numpy as np
     import pyarrow as pa
 
-    columns = [column for column in schema().names if column != "image"]
     try:
         in_place, waiting = batches(workspace, scenario.name), staged(workspace, scenario.name)
-        everything = records([*in_place, *waiting])  # staged records are of items that are in place
+        columns = _columns([*in_place, *waiting])
+        everything = records([*in_place, *waiting])  # staged records concern items that are already in the data set
         old = [pa.Table.from_batches([rows]) for rows in iter_parts(in_place, columns, everything)]
         new = [pa.Table.from_batches([rows]) for rows in iter_parts(waiting, columns, everything)]
         if not old and not new:
@@ -147,12 +145,21 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     return table
 
 
+def _columns(folders: Sequence[Path]) -> list[str]:
+    """The column names of the first part, without the encoded items."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = next(iter(parts(folders)), None)
+    return [] if first is None else [field.name for field in pq.read_schema(first) if not pa.types.is_binary(field.type)]
+
+
 def _judge(table: pd.DataFrame, name: str, expectations: list[Any]) -> ExpectationSuiteValidationResult:
     os.environ["GX_ANALYTICS_ENABLED"] = "False"
     import great_expectations as gx
     from great_expectations.execution_engine import pandas_execution_engine
 
-    # Its fingerprint of the table, which nothing reads, would take half of the time and of the memory.
+    # Hashing the table would take half of the time and memory, and nothing reads the hash.
     pandas_execution_engine.HASH_THRESHOLD = 0
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
@@ -188,7 +195,7 @@ def _observed(found: dict[str, Any], unit: str) -> str:
 
 
 def _examples(found: dict[str, Any]) -> tuple[str, ...]:
-    """Some of the items that are not as expected: the value, the item's id and its path in the source."""
+    """Some of the items that do not meet the expectation: the value, the item's id and its path in the source."""
     items = [item for item in found.get("partial_unexpected_index_list") or () if "id" in item and "source" in item]
     values = found.get("partial_unexpected_list", [])
     return tuple(
@@ -209,12 +216,12 @@ def _write_docs(
     facts = {
         "items": f"{validation.items:,}",
         "new": f"{validation.new_items:,}",
-        "labels": f"{len(validation.labels):,}",
+        **({"labels": f"{len(validation.labels):,}"} if validation.labels else {}),
         "batches": f"{len(validation.batches):,}",
         "expectations met": f"{len(validation.checks) - len(failures)} of {len(validation.checks)}",
     }
-    told = [sentence for check in validation.checks if not check.passed for sentence in (str(check), *check.examples)]
-    page = render(result, title=f"Data of {validation.name}", sentence=sentence, failures=told, facts=facts)
+    failures = [sentence for check in validation.checks if not check.passed for sentence in (str(check), *check.examples)]
+    page = render(result, title=f"Data of {validation.name}", sentence=sentence, failures=failures, facts=facts)
     replace_file(_docs(workspace, validation.name), page.encode())
 
 
@@ -227,7 +234,8 @@ def _figures(collection: Collection) -> dict[str, int]:
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, last: Validation) -> bool:
-    """Whether the data, the expectations and the collection's figures are those of the last validation, all in the data set."""
+    """True if the data, the expectations and the collection's figures are those of the last validation, and no batch is
+    staged."""
     return (
         not staged(workspace, scenario.name)
         and tuple(folder.name for folder in batches(workspace, scenario.name)) == tuple(last.batches)
@@ -238,7 +246,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, 
 
 
 def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Page:
-    """The expectations, and where Data Docs are."""
+    """The expectations, and a link to Data Docs."""
     labels: Rows = [{"label": label, "items": items} for label, items in validation.labels.items()]
     met = [
         {"about": one.about, "expected": _short(one.expected), "observed": _short(one.observed)} for one in validation.checks
@@ -247,12 +255,12 @@ def page(scenario: Scenario, workspace: Workspace, validation: Validation) -> Pa
 
 
 def _short(text: str) -> str:
-    """So that a row of three fits Prefect's page; Data Docs have the whole."""
+    """Shorten a text so that a row of three fits Prefect's page; Data Docs have the full text."""
     return text if len(text) <= 48 else f"{text[:47]}…"
 
 
 def work(scenario: Scenario, validation: Validation) -> tuple[float, str]:
-    """How much work it was, and of which kind. See `tasks.stage.Stage`."""
+    """The amount of work and its kind. See `tasks.stage.Stage`."""
     return float(validation.items), "items"
 
 

@@ -1,8 +1,8 @@
-"""version: take what was collected into the data set, as a version of it.
+"""version: move the staged batch into the data set, and record the new version with DVC.
 
 Reads   the staged batch.
 Writes  `data/NAME`, by one rename; `data.dvc`; DVC's cache and the default remote.
-Stops   when DVC can't take it. A remote that is away is a warning: the copy is made at the next run.
+Stops   when DVC can't add the data. An unreachable remote only causes a warning: the next run pushes to it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class DataVersion:
     """The version of the data set that all later stages work on.
 
     Attributes:
-        name: the scenario's.
-        data_version: the hash of the scenario's own items, which `data.dvc` names among others'.
+        name: the scenario's name.
+        data_version: the hash of the scenario's own items; `data.dvc` covers all scenarios.
         batches: names of the scenario's batch folders in it.
         pushed: whether the default remote has a copy.
     """
@@ -44,10 +44,11 @@ class DataVersion:
 
 
 def version(scenario: Scenario, workspace: Workspace, collection: Collection) -> DataVersion:
-    """Move the staged batch into the data set and make a version of it.
+    """Move the staged batch into the data set and record a new version.
 
     Raises:
-        EvergreenError: DVC can't take it. The batch is then in place, and the next run goes on from there.
+        EvergreenError: DVC can't add the data. The batch is already in the data set then, and the next run continues from
+            there.
     """
     fetch_data(workspace, scenario.name)
     for batch in staged(workspace, scenario.name):
@@ -62,7 +63,7 @@ def version(scenario: Scenario, workspace: Workspace, collection: Collection) ->
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, collection: Collection, last: DataVersion) -> bool:
-    """Whether the scenario's items are those of its version. What other scenarios have added since makes no new one of it."""
+    """True if the scenario's items are those of its last version. Items that other scenarios have added since don't matter."""
     return (
         last.pushed
         and not staged(workspace, scenario.name)
@@ -76,7 +77,7 @@ def _names(scenario: Scenario, workspace: Workspace) -> tuple[str, ...]:
 
 
 def page(scenario: Scenario, workspace: Workspace, data_version: DataVersion) -> Page:
-    """The batches of the data set, the newest first."""
+    """The batches of the data set, newest first."""
     newest_first = [{"batch": batch} for batch in reversed(data_version.batches)]
     return Page(tables={"Batches, the newest first": newest_first})
 

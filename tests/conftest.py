@@ -31,8 +31,8 @@ os.environ |= {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # no te
 
 
 def pytest_configure() -> None:
-    """Children get the signals' usual meaning. A shell lets what it runs in the background, or by nohup, ignore Ctrl-C or the end of the terminal,
-    and whoever ignores a signal hands that on."""
+    """Children get the signals' usual meaning. A shell lets what it runs in the background, or by nohup, ignore Ctrl-C or the
+    end of the terminal, and a process that ignores a signal hands that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -49,10 +49,15 @@ def _differs(name: str) -> bool:
     return not (ROOT / name).is_file() or (ROOT / name).read_bytes() != (shipped() / name).read_bytes()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: the tests with servers wait most of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run beside each other, those of a file stay together, and those that share the servers of `evergreen up`. The long
-    ones, with whole processes, come first, so that none is left to the end alone. What trains a network is slow."""
+    """Where tests run beside each other, those of a file stay together, and those that share the servers of `evergreen up`. The
+    long ones, with whole processes, come first, so that none is left to the end alone. What trains a network is slow."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         servers = "up" in fixtures
@@ -141,6 +146,6 @@ def _tiny(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     from tests.tiny import Tiny
 
     monkeypatch.setattr("tasks.evaluate.MEASURE_SECONDS", 0.01)
-    monkeypatch.setenv("EVERGREEN_ROOT", "")  # connect sets it; so it is put back
+    monkeypatch.setenv("EVERGREEN_ROOT", str(folder / "checkout"))  # as a command sets it, for processes that a test starts
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Tiny(shutil.copytree(made, folder / "checkout", symlinks=True))

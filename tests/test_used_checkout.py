@@ -17,7 +17,9 @@ def use(checkout: Path) -> None:
     mine = (checkout / "scenarios" / "quickstart.yaml").read_text().replace("name: quickstart", "name: mine")
     (checkout / "scenarios" / "mine.yaml").write_text(mine)
     pipeline = (checkout / "dvc.yaml").read_text()
-    (checkout / "dvc.yaml").write_text(pipeline.replace("      - inspection\n", "      - inspection\n      - mine\n"))
+    (checkout / "dvc.yaml").write_text(
+        pipeline.replace("      quickstart:\n", "      mine:\n        plot: {}\n      quickstart:\n")
+    )
     deployments = (checkout / "prefect.yaml").read_text()
     (checkout / "prefect.yaml").write_text(deployments + "  - name: mine\n    entrypoint: flows/training.py:training\n")
     (checkout / "data.dvc").write_text(DATA_DVC.replace("b091d6503623", "1234567890ab"))

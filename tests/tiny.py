@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks import evaluate, preprocess, train, version
 from tasks.evaluate import Evaluation
 from tasks.promote import Promotion, promote_version
 from tasks.register import Registration, register
+from tasks.stage import Stage
 from tasks.version import DataVersion
 
 NAME = "quickstart"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -30,24 +35,24 @@ class Tiny:
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario.load(self.workspace.scenarios, NAME)
+        return load_scenario(self.workspace.scenarios, NAME)
 
     @property
     def data_version(self) -> DataVersion:
-        return DataVersion(**self._result("version"))
+        return self._result(version.stage, DataVersion)
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(**self._result("evaluate"))
+        return self._result(evaluate.stage, Evaluation)
 
     @property
     def images(self) -> list[bytes]:
         """The encoded test images."""
         from evergreen.data.dataset import batches, iter_images
 
-        wanted = evaluate.test_ids(self.workspace, NAME)
-        found = dict(iter_images(batches(self.workspace, NAME), wanted))
-        return [found[id] for id in wanted]
+        requested = evaluate.test_ids(self.workspace, NAME)
+        found = dict(iter_images(batches(self.workspace, NAME), requested))
+        return [found[id] for id in requested]
 
     def register(self) -> Registration:
         return register(self.scenario, self.workspace, self.data_version, self.evaluation)
@@ -55,28 +60,27 @@ class Tiny:
     def register_confused(self, by: int = 1) -> Registration:
         """Another version: the same network with its labels' names moved on by so many places, and so hardly ever right."""
         path = self.workspace.model(NAME) / "settings.json"
-        told = path.read_bytes()
-        settings = json.loads(told)
+        reported = path.read_bytes()
+        settings = json.loads(reported)
         settings["labels"] = settings["labels"][by:] + settings["labels"][:by]
         path.unlink()  # it may be a link into DVC's cache
         path.write_text(json.dumps(settings))
         try:
             return self.register()
         finally:
-            path.write_bytes(told)
+            path.write_bytes(reported)
 
-    def promote(self, version: int | None = None, *, force: bool = False) -> Promotion:
-        return promote_version(self.scenario, self.workspace, version, force=force)
+    def promote(self, version: int | str = "challenger", *, force: bool = False) -> Promotion:
+        return promote_version(self.scenario, self.workspace, str(version), force=force)
 
     def client(self) -> Any:
         from evergreen.registry.models import connect
 
         return connect(self.workspace).MlflowClient()
 
-    def _result(self, stage: str) -> dict[str, Any]:
-        memory = json.loads((self.workspace.record(NAME) / f"stage-{stage}.json").read_text())
-        result: dict[str, Any] = memory["result"]
-        return {key: tuple(value) if stage == "version" and isinstance(value, list) else value for key, value in result.items()}
+    def _result(self, stage: Stage, kind: type[Result]) -> Result:
+        memory = json.loads((self.workspace.record(NAME) / f"stage-{stage.name}.json").read_text())
+        return TypeAdapter(kind).validate_python(memory["result"])
 
 
 def make(folder: Path) -> Path:
@@ -88,7 +92,7 @@ def make(folder: Path) -> Path:
     change(workspace, "train", epochs=8, filters=8)
     change(workspace, "evaluate", latency_items=10)
     add_batch(workspace, ((*digit(number), None, None) for number in range(500)))
-    scenario = Scenario.load(workspace.scenarios, NAME)
+    scenario = load_scenario(workspace.scenarios, NAME)
     version.stage.perform(scenario, workspace, None)
     for module in (preprocess, train, evaluate):
         module.stage.perform(scenario, workspace)

@@ -1,9 +1,9 @@
-"""The data set on disk: Parquet parts, one row an item, and the quarantine beside it. docs/architecture.md lists the columns.
+"""The data set on disk: Parquet parts with one row per item, and the quarantine. docs/internals.md lists the columns.
 
-`data/NAME/00000-HASH/part-00000.parquet`: one folder, a batch, a collection; never changed once it is there (but for `evergreen forget`). A
-batch may hold `corrections.jsonl` and `withdrawals.jsonl` in place of parts: other labels for items that came before, and items that are
-taken out of use or brought back. They are applied whenever rows are read. The first batch with
-images of more than 8 bits has `range.json`: the values that are read as black and white in all of the data set.
+`data/NAME/00000-HASH/part-00000.parquet`: each collection adds one folder, a batch, which never changes afterwards (except by
+`evergreen forget`). A batch may contain `corrections.jsonl` and `withdrawals.jsonl` instead of parts: new labels for earlier
+items, and items that are taken out of use or put back. They are applied whenever rows are read. The first batch with images of
+more than 8 bits has `range.json`: the pixel values that are read as black and white in the whole data set.
 """
 
 from __future__ import annotations
@@ -15,55 +15,40 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evergreen.media.images import Inspection, PixelRange, read_header
 from evergreen.names import tidy
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_BYTES = 32 * 2**20  # of encoded images in one part, about
-ROW_GROUP_BYTES = 4 * 2**20  # and in one row group: what a reader holds at a time
+PART_BYTES = 32 * 2**20  # approximate size of the encoded images in one part
+ROW_GROUP_BYTES = 4 * 2**20  # and in one row group, of which a reader has one in memory at a time
 CORRECTIONS, WITHDRAWALS = "corrections.jsonl", "withdrawals.jsonl"
-RANGE = "range.json"
-FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were here and are gone for good
-SOURCE = "collect.mirror"  # says so, in place of a person: `by` of a record
-ORIGIN = (
-    b"evergreen.origin"  # in a part's metadata: where its items came from, "source" or "inbox"; absent in parts made before
-)
-DEALT = "splits.parquet"  # which split the items up to this batch had when some were forgotten: id, dealt, left_out, cluster
-KEPT_BYTES = 64 * 2**20  # of a quarantined item; of larger ones only the record is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One labelled image on its way into the data set; the columns are explained in docs/architecture.md."""
-
-    id: str
-    image: bytes
-    label: str
-    group: str | None
-    split: str | None
-    source: str
-    collected_at: datetime
-    inspection: Inspection
+FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were deleted for good
+SOURCE = "collect.mirror"  # the value of `by` in records that come from the source, not from a person
+# Key in a part's metadata: where its items came from, "source" or "inbox"; absent in parts of earlier versions.
+ORIGIN = b"evergreen.origin"
+# The splits of the items up to this batch at the time when some were forgotten: id, dealt, left_out, cluster.
+FORMER_SPLITS = "splits.parquet"
+REPEATED = ("label", "group", "split", "format", "collected_at")  # columns with few distinct values
+SEARCHED = ("id", "label", "width", "height")  # columns with minimum and maximum statistics for each row group
+KEPT_BYTES = 64 * 2**20  # largest quarantined item whose bytes are kept; of larger ones only the record is
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Another label for an item of the data set. Parts never change, so that the label it had stays on record there and here.
+    """A new label for an item of the data set. Parts never change, so the old label remains recorded there, and here too.
 
     Attributes:
-        id: the item's.
-        label: from now on.
-        old_label: until then.
-        by: who said so; None where that isn't told.
+        id: the item's id.
+        label: the new label.
+        old_label: the label until then.
+        by: who made the correction; None if unknown.
         at: when, ISO 8601 in UTC, whole seconds.
-        source: the file that said so.
+        source: the file that the correction came from.
     """
 
     id: str
@@ -76,14 +61,14 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """An item that is taken out of use, or brought back. The part that holds it stays as it is.
+    """Takes an item out of use, or puts it back. The part that contains it does not change.
 
     Attributes:
-        id: the item's.
+        id: the item's id.
         withdrawn: whether it is out of use from now on.
-        by: who said so: `SOURCE`, or a person; None where that isn't told.
+        by: who decided it: `SOURCE`, or a person; None if unknown.
         at: when, ISO 8601 in UTC, whole seconds.
-        source: the item's path in its source, or the file that said so.
+        source: the item's path in its source, or the file that the withdrawal came from.
     """
 
     id: str
@@ -95,10 +80,10 @@ class Withdrawal:
 
 @dataclass(frozen=True)
 class Records:
-    """What was said of items after they were collected. Without any: the rows as collected.
+    """The corrections and withdrawals in force. Without any, rows are as they were collected.
 
     Attributes:
-        labels: by id, of the items that have another label than they were collected with.
+        labels: current labels by id, of the items whose label was corrected.
         withdrawn: ids of the items that are out of use.
     """
 
@@ -106,39 +91,13 @@ class Records:
     withdrawn: Collection[str] = frozenset()
 
 
-@cache
-def schema() -> pa.Schema:
-    """The columns of every part."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("image", pa.binary(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("group", pa.string()),
-            pa.field("split", pa.string()),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("collected_at", pa.timestamp("ms", tz="UTC"), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("channels", pa.int8(), nullable=False),
-            pa.field("format", pa.string(), nullable=False),
-            pa.field("brightness", pa.float32(), nullable=False),
-            pa.field("contrast", pa.float32(), nullable=False),
-            pa.field("sharpness", pa.float32(), nullable=False),
-            pa.field("perceptual_hash", pa.uint64(), nullable=False),
-        ]
-    )
-
-
 def batches(workspace: Workspace, name: str) -> list[Path]:
-    """The data set's batch folders, oldest first; empty where nothing was collected yet."""
+    """The data set's batch folders, oldest first; empty if nothing has been collected yet."""
     return _batches(workspace.data(name))
 
 
 def staged(workspace: Workspace, name: str) -> list[Path]:
-    """The batch folders that were collected but are not in the data set yet: items, corrections, both or none."""
+    """The batch folders that were collected but are not in the data set yet, with items, corrections, both or none."""
     return _batches(workspace.staging(name))
 
 
@@ -152,19 +111,20 @@ def parts(folders: Iterable[Path]) -> list[Path]:
 
 
 def corrections(folders: Iterable[Path]) -> list[Correction]:
-    """The corrections of these batch folders, in the order of their arrival: of several for one item the last one holds."""
+    """The corrections in these batch folders, in order of arrival; of several for one item the last one counts."""
     files = [folder / CORRECTIONS for folder in folders]
     return [Correction(**json.loads(line)) for file in files if file.is_file() for line in file.read_bytes().splitlines()]
 
 
 def withdrawals(folders: Iterable[Path]) -> list[Withdrawal]:
-    """The withdrawals of these batch folders, in the order of their arrival."""
+    """The withdrawals in these batch folders, in order of arrival."""
     files = [folder / WITHDRAWALS for folder in folders]
     return [Withdrawal(**json.loads(line)) for file in files if file.is_file() for line in file.read_bytes().splitlines()]
 
 
 def records(folders: Iterable[Path]) -> Records:
-    """What these batch folders say of items: the last word holds, and a person's before the source's."""
+    """The corrections and withdrawals of these batch folders, combined: the last one counts, and a person's overrides the
+    source's."""
     folders = list(folders)
     labels: dict[str, str] = {}
     withdrawn: set[str] = set()
@@ -187,13 +147,13 @@ def records(folders: Iterable[Path]) -> Records:
 def stage_records(
     staging: Path, number: int, corrections: Sequence[Correction] = (), withdrawals: Sequence[Withdrawal] = ()
 ) -> str | None:
-    """Write a batch folder of records into a staging area; it appears whole or not at all, and the same records give the same bytes.
+    """Write a batch folder of records into a staging area, atomically; the same records give the same bytes.
 
     Args:
-        number: of the batch.
+        number: the batch's number.
 
     Returns:
-        Its name; None where there are no records.
+        The folder's name; None if there are no records.
     """
     digest = hashlib.sha256()
     writing = staging / ".records"
@@ -214,8 +174,8 @@ def stage_records(
 
 
 def forgotten(folders: Iterable[Path]) -> set[bytes]:
-    """Digests of the ids (as 32 bytes) of items that `evergreen forget` took out: they are not collected again. An id is the hash of an
-    image, and its digest tells nothing of either."""
+    """Digests of the ids (as 32 bytes) of items that `evergreen forget` removed, so that they are not collected again. An id is
+    the hash of an image; its digest reveals nothing about either."""
     files = [folder / FORGOTTEN for folder in folders]
     return {
         bytes.fromhex(json.loads(line)["digest"]) for file in files if file.is_file() for line in file.read_bytes().splitlines()
@@ -223,12 +183,12 @@ def forgotten(folders: Iterable[Path]) -> set[bytes]:
 
 
 def id_digest(id: bytes) -> bytes:
-    """As `forgotten` has it."""
+    """The digest of an id (as 32 bytes), in the form that `forgotten` returns."""
     return hashlib.sha256(id).digest()
 
 
 def without(part: Path, ids: Collection[str]) -> bytes | None:
-    """A part's bytes without these items; None where none is left."""
+    """The content of a part without these items; None if no item is left."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -251,53 +211,28 @@ def _part_writer(sink: Any, schema: pa.Schema) -> Any:
         sink,
         schema,
         compression="zstd",
-        use_dictionary=["label", "group", "split", "format", "collected_at"],
-        write_statistics=["id", "label", "width", "height"],
+        use_dictionary=[name for name in REPEATED if name in schema.names],
+        write_statistics=[name for name in SEARCHED if name in schema.names],
     )
 
 
 def origin(part: Path) -> str | None:
-    """Where a part's items came from: `source`, `inbox`, or None in parts that were made before this was written down."""
+    """Where a part's items came from: `source` or `inbox`; None in parts of earlier versions, which did not record it."""
     import pyarrow.parquet as pq
 
-    told = (pq.read_schema(part).metadata or {}).get(ORIGIN)
-    return None if told is None else told.decode()
-
-
-def recorded_range(folders: Iterable[Path]) -> PixelRange | None:
-    """The range with which the deep images of a data set were inspected; None where it holds none, or was begun before there were ranges."""
-    for folder in folders:
-        if (folder / RANGE).is_file():
-            return PixelRange(**json.loads((folder / RANGE).read_text(encoding="utf-8")))
-    return None
-
-
-def record_range(folder: Path, pixel_range: PixelRange) -> None:
-    """Write the range into a batch folder that nobody reads yet."""
-    (folder / RANGE).write_text(json.dumps(pixel_range._asdict()) + "\n", encoding="utf-8")
-
-
-def iter_deep(folders: Iterable[Path]) -> Iterator[bytes]:
-    """The encoded images of these batch folders that have more than 8 bits a value."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    formats = pa.array(["PNG", "TIFF"], pa.string())  # of all that are read, those that can have more
-    for rows in iter_parts(folders, ["format", "image"], Records()):
-        for image in rows.filter(pc.is_in(rows["format"], formats))["image"].to_pylist():
-            if read_header(image).deep:
-                yield image
+    origin = (pq.read_schema(part).metadata or {}).get(ORIGIN)
+    return None if origin is None else origin.decode()
 
 
 def iter_parts(
     folders: Iterable[Path], columns: list[str] | None = None, known: Records | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of these batch folders, a few MB of encoded images at a time, in the order of their arrival.
+    """Stream the rows of these batch folders, a few MB of encoded images at a time, in order of arrival.
 
     Args:
-        columns: only these; default all.
-        known: what is applied: labels are replaced, and withdrawn items left out. By default what these folders themselves say;
-            `Records()`: the rows as collected.
+        columns: the columns to read; all by default.
+        known: the records to apply: labels are replaced, and withdrawn items left out. By default those of these folders;
+            `Records()` gives the rows as collected.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -324,75 +259,87 @@ def iter_parts(
 
 
 def _tidied(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows with labels as `evergreen.names.tidy` has them: a data set may have been collected before that was done on the way in."""
+    """The rows with text labels normalized by `evergreen.names.tidy`: earlier versions did not normalize them when
+    collecting."""
     import pyarrow as pa
 
+    if not pa.types.is_string(rows.schema.field("label").type):
+        return rows
     labels = rows["label"].dictionary_encode()
     names = labels.dictionary.to_pylist()
     tidied = [tidy(name) for name in names]
     if tidied == names:
         return rows
-    place = rows.schema.get_field_index("label")
-    return rows.set_column(place, rows.schema.field(place), pa.array(tidied, pa.string()).take(labels.indices))
+    index = rows.schema.get_field_index("label")
+    return rows.set_column(index, rows.schema.field(index), pa.array(tidied, pa.string()).take(labels.indices))
 
 
 def _relabelled(rows: pa.RecordBatch, labels: Mapping[str, str]) -> pa.RecordBatch:
-    """The rows with these labels, by id, in place of theirs."""
+    """The rows with their labels replaced by these, by id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    place = rows.schema.get_field_index("label")
-    others = pa.array(labels.values(), pa.string()).take(pc.index_in(rows["id"], pa.array(labels, pa.string())))
-    return rows.set_column(place, rows.schema.field(place), pc.coalesce(others, rows["label"]))
+    index = rows.schema.get_field_index("label")
+    known = pa.array(labels.values(), pa.string()).cast(rows.schema.field(index).type)
+    others = known.take(pc.index_in(rows["id"], pa.array(labels, pa.string())))
+    return rows.set_column(index, rows.schema.field(index), pc.coalesce(others, rows["label"]))
 
 
 def table(folders: Iterable[Path], columns: list[str] | None = None, known: Records | None = None) -> pa.Table:
-    """The rows of these batch folders in memory, by default with every column but the images (some 200 bytes an item).
-    `known` as in `iter_parts`."""
+    """The rows of these batch folders in memory, by default with every column except the encoded items (about 200 bytes per
+    item). `known` is as in `iter_parts`."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    columns = columns or [name for name in schema().names if name != "image"]
-    wanted = pa.schema([schema().field(name) for name in columns])
-    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=wanted)
+    folders = list(folders)
+    first = next(iter(parts(folders)), None)
+    stored = pa.schema([]) if first is None else pq.read_schema(first)
+    columns = columns or [field.name for field in stored if not pa.types.is_binary(field.type)]
+    schema = pa.schema([stored.field(name) if name in stored.names else pa.field(name, pa.string()) for name in columns])
+    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=schema)
 
 
 def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:
-    """Label of every item of the data set, withdrawn ones among them, by its id as 32 bytes (half of what the text takes in memory)."""
+    """The label of every item of the data set, including withdrawn ones, by its id as 32 bytes (which take half the memory of
+    the text)."""
     labels: dict[str, str] = {}
     known: dict[bytes, str] = {}
     folders = batches(workspace, name)
     for batch in iter_parts(folders, ["id", "label"], Records(records(folders).labels)):
         for id, label in zip(batch["id"].to_pylist(), batch["label"].to_pylist(), strict=True):
-            known[bytes.fromhex(id)] = labels.setdefault(label, label)
+            text = str(label)
+            known[bytes.fromhex(id)] = labels.setdefault(text, text)
     return known
 
 
-def iter_images(folders: Iterable[Path], wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """The ids and encoded images of some items, in the order of their arrival."""
-    left = set(wanted)
+def iter_images(folders: Iterable[Path], ids: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The ids and encoded images (column `image`) of these items, in order of arrival."""
+    left = set(ids)
     for batch in iter_parts(folders, ["id", "image"]):
         if not left:
             return
-        for place, id in enumerate(batch["id"].to_pylist()):
+        for row, id in enumerate(batch["id"].to_pylist()):
             if id in left:
                 left.discard(id)
-                yield id, batch["image"][place].as_py()
+                yield id, batch["image"][row].as_py()
 
 
 class PartWriter:
     """Writes items into the parts of one batch folder; the same items in the same order give the same bytes.
 
-    Memory holds one part at most. Use as a context manager; an exception leaves the folder to its owner to remove.
+    At most one part is in memory. Use as a context manager; after an exception the caller removes the folder.
     """
 
-    def __init__(self, folder: Path, origin: str | None = None) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, origin: str | None = None) -> None:
         """
         Args:
-            folder: exists and is empty.
-            origin: where the items come from, see `origin`.
+            folder: an existing, empty folder.
+            schema: the columns, including `id`, `label` and `source`.
+            origin: where the items come from; see the function `origin`.
         """
         self.folder = folder
-        self.schema = schema().with_metadata({ORIGIN: origin}) if origin else schema()
+        self.schema = schema.with_metadata({ORIGIN: origin}) if origin else schema
+        self._id, self._label = schema.get_field_index("id"), schema.get_field_index("label")
         self.items = 0
         self._number = 0
         self._rows: list[tuple[Any, ...]] = []
@@ -400,29 +347,18 @@ class PartWriter:
         self._part: Any = None
         self._digest = hashlib.sha256()
 
-    def add(self, item: Item) -> None:
-        """Append one item as a row."""
-        looks, header = item.inspection, item.inspection.header
-        self.add_row(
-            (
-                item.id, item.image, item.label, item.group, item.split, item.source, item.collected_at,
-                header.width, header.height, header.channels, header.format,
-                looks.brightness, looks.contrast, looks.sharpness, looks.perceptual_hash,
-            )
-        )  # fmt: skip
-
     def add_row(self, row: tuple[Any, ...]) -> None:
-        """A row with the columns of `schema()`, in their order."""
-        self._digest.update(f"{row[0]} {row[2]}\n".encode())
+        """Add a row, with the schema's columns in their order."""
+        self._digest.update(f"{row[self._id]} {row[self._label]}\n".encode())
         self._rows.append(row)
-        self._group_bytes += len(row[1]) + 256  # the other columns
+        self._group_bytes += 256 + sum(len(value) for value in row if isinstance(value, bytes))  # 256: the other columns
         self.items += 1
         if self._group_bytes >= ROW_GROUP_BYTES:
             self._end_group()
 
     @property
     def hash(self) -> str:
-        """Of the ids and labels so far, in order: 12 hex digits."""
+        """The hash of the ids and labels so far, in order: 12 hex digits."""
         return self._digest.hexdigest()[:12]
 
     def __enter__(self) -> PartWriter:
@@ -438,15 +374,17 @@ class PartWriter:
 
         if not self._rows:
             return
-        columns = [pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), schema(), strict=True)]
+        columns = [
+            pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), self.schema, strict=True)
+        ]
         self._rows, self._group_bytes = [], 0
         if self._part is None:
-            # Into memory first: writing the file ourselves, we get the system's own error when the disk is full.
+            # Into memory first: when we write the file ourselves, a full disk raises the system's own error.
             sink = pa.BufferOutputStream()
             writer = _part_writer(sink, self.schema)
             self._part = (sink, writer)
         sink, writer = self._part
-        writer.write_table(pa.Table.from_arrays(columns, schema=schema()))
+        writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
         if sink.tell() >= PART_BYTES:
             self._end_part()
 
@@ -464,9 +402,9 @@ class PartWriter:
 
 
 class Quarantine:
-    """Keeps what was refused: a line in `records.jsonl` for each item and reason, and the bytes once per content.
+    """Stores refused items: a line in `records.jsonl` for each item and reason, and the bytes once per content.
 
-    Use as a context manager. A kill leaves whole lines, or a last half line that the next opening removes.
+    Use as a context manager. A kill may leave an incomplete last line, which is removed when the file is next opened.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
@@ -485,13 +423,13 @@ class Quarantine:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-            os.sync()  # the items too; one call for all of them
+            os.sync()  # one call for the record file and all items
 
     def add(
         self, source: str, reason: str, detail: str, *, id: str | None, data: bytes | None, label: str | None, size_bytes: int,
         collected_at: datetime,
     ) -> None:  # fmt: skip
-        """Put one item away, unless the same item was put away for the same reason before."""
+        """Store one item, unless it is already stored for the same reason."""
         key = _record_key(source, id, reason)
         if key in self._seen:
             return
@@ -535,7 +473,7 @@ class Quarantine:
 
 
 def read_quarantine(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """The records of the quarantine, oldest first (keys: see docs/architecture.md)."""
+    """The records of the quarantine, oldest first; docs/internals.md lists the keys."""
     path = workspace.quarantine(name) / "records.jsonl"
     if not path.exists():
         return []

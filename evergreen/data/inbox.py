@@ -1,13 +1,14 @@
-"""A scenario's inbox: where people and cameras put what came since.
+"""A scenario's inbox, in which people and cameras put new items.
 
-inbox/NAME/LABEL/…           images, a folder a label
+inbox/NAME/LABEL/…           images, one folder per label
 inbox/NAME/*.zip .tar(.gz)   archives of such folders
-inbox/NAME/*.csv             corrections: columns `id` (or `source`: a path or a file name) and `label`, and `by` (who says so) if you like
-inbox/NAME/taken/…           what was taken in; nothing reads it, and it can be emptied at any time
+inbox/NAME/*.csv             corrections: columns `id` (or `source`: a path or a file name), `label`, `by` (author, optional)
+inbox/NAME/taken/…           files that were taken in; nothing reads them, and they can be deleted at any time
 
-A file is moved to `taken` when its items are in the data set or in quarantine, and not before: after a kill in between it is
-in the inbox again, and its items are known. Files that may still be on their way (changed within the last seconds, hidden, or
-called `.part`, `.tmp` or the like) are left for the next time, and so are those whose label the scenario doesn't know. The label `taken` can only come in an archive.
+A file is moved to `taken` only once its items are in the data set or in quarantine: after a kill in between, it is still in the
+inbox, and its items are recognized. Files that may be incomplete (changed within the last seconds, hidden, or named `.part`,
+`.tmp` or the like) are left for the next time, and so are those whose label the scenario doesn't know. Items with the label
+`taken` can only come in an archive.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ from evergreen.workspace import Workspace
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
 TAKEN = "taken"
 ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
-ITEM_COLUMNS = ("id", "source", "path", "file", "filename")  # of a file of corrections, that may name the item
+ITEM_COLUMNS = ("id", "source", "path", "file", "filename")  # columns of a file of corrections that may identify the item
 MAX_CSV_BYTES = 64 * 2**20
 
 
 def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
-    """The scenario's inbox."""
+    """The folder of a scenario's inbox."""
     named = scenario.retraining.inbox
     return workspace.root / (Path(named).expanduser() if named else Path("inbox") / scenario.name)
 
 
 @dataclass(frozen=True, slots=True)
 class InboxFile:
-    """A file of the inbox.
+    """A file in the inbox.
 
     Attributes:
-        path: where it lies.
-        raw: its path inside the inbox, `/` between the parts.
-        name: the same as text.
-        fingerprint: size in bytes, time of modification in ns, inode and mode, when it was listed.
+        path: its path.
+        raw: its path relative to the inbox, with `/` between the parts.
+        name: `raw` as text.
+        fingerprint: its size in bytes, modification time in ns, inode and mode, when it was listed.
     """
 
     path: bytes
@@ -63,7 +64,7 @@ class InboxFile:
     fingerprint: tuple[int, ...]
 
     def untouched(self) -> bool:
-        """Whether it is still what it was."""
+        """Whether the file is unchanged since it was listed."""
         try:
             return _file_fingerprint(os.lstat(self.path)) == self.fingerprint
         except OSError:
@@ -72,19 +73,19 @@ class InboxFile:
 
 @dataclass
 class Inbox(Source):
-    """The content of an inbox when it was listed. As a source: its images, and those inside its archives.
+    """The content of an inbox at the time of listing. As a source, it yields its loose files and those in its archives.
 
     Attributes:
-        folder: its path.
-        encoding: of names that are not UTF-8; None: the encoding that they suggest.
-        images, archives, corrections: its files.
-        left: the files that are left for the next time, and why, by name; reading archives may add to it.
-        unknown: items of each label that the scenario doesn't know ("" where there is none); their files stay.
+        folder: the inbox's path.
+        encoding: the encoding of names that are not UTF-8; None to guess it.
+        loose, archives, corrections: its files; loose files are those in folders, and those that are neither of the other two.
+        left: why each file is left for the next time, by name; reading archives may add to it.
+        unknown: the number of items of each label that the scenario doesn't know ("" for no label); their files stay.
     """
 
     folder: Path
     encoding: str | None = None
-    images: list[InboxFile] = field(default_factory=list)
+    loose: list[InboxFile] = field(default_factory=list)
     archives: list[InboxFile] = field(default_factory=list)
     corrections: list[InboxFile] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
@@ -94,11 +95,11 @@ class Inbox(Source):
 
     @classmethod
     def look_into(cls, folder: Path, settle_seconds: float, encoding: str | None = None) -> Inbox:
-        """List what is there; nothing is read. A folder that doesn't exist is an empty inbox.
+        """List the inbox without reading any file. A folder that doesn't exist is an empty inbox.
 
         Args:
-            settle_seconds: a file that was changed (or moved here) within so many seconds is left.
-            encoding: of names that are not UTF-8; None: the encoding that they suggest.
+            settle_seconds: files that were changed (or moved here) within the last so many seconds are left.
+            encoding: the encoding of names that are not UTF-8; None to guess it.
 
         Raises:
             WrongUse: a folder cannot be listed.
@@ -116,7 +117,7 @@ class Inbox(Source):
                 continue  # renamed by the program that is copying it
             file = InboxFile(entry.path, raw_name, name, _file_fingerprint(status))
             base = name.rsplit("/", 1)[-1].lower()
-            # Unlike the time of modification, no copying program sets the time of change back.
+            # The change time (ctime), because copying programs may set the modification time to an earlier one.
             changed_seconds_ago = abs(now - status.st_ctime)
             if base.startswith(".") or base.endswith(ON_THEIR_WAY):
                 inbox.left[name] = "its name says that it is not complete"
@@ -127,7 +128,7 @@ class Inbox(Source):
             elif "/" not in name and _is_archive(entry.path):
                 inbox.archives.append(file)
             else:
-                inbox.images.append(file)
+                inbox.loose.append(file)
         return inbox
 
     def __len__(self) -> int:
@@ -135,13 +136,13 @@ class Inbox(Source):
 
     @property
     def _files(self) -> list[InboxFile]:
-        return [*self.images, *self.archives, *self.corrections]
+        return [*self.loose, *self.archives, *self.corrections]
 
     def stream(self) -> Iterator[SourceEntry]:
-        """The images, and those inside the archives. An archive that is damaged or a trap stays in the inbox; what could be read of it
-        is known when it comes again."""
-        decode = Decoder(lambda: (file.raw for file in self.images), self.encoding, UNIX)
-        for file in self.images:
+        """The loose files, and those in the archives. An archive that is damaged or malicious stays in the inbox; items that
+        could be read from it are recognized the next time."""
+        decode = Decoder(lambda: (file.raw for file in self.loose), self.encoding, UNIX)
+        for file in self.loose:
             self._current = file
             yield replace(read_file(decode(file.raw), file.path), encoding=decode.assumed)
         for file in self.archives:
@@ -159,15 +160,16 @@ class Inbox(Source):
         return str(self.folder)
 
     def leave(self, label: str) -> None:
-        """The scenario doesn't know the label of the entry that `stream` yielded last: the file that it came in stays in the inbox."""
+        """Report that the scenario doesn't know the label of the entry that `stream` yielded last, so that the file containing
+        it stays in the inbox."""
         assert self._current is not None
         self.unknown[label] += 1
         self._staying.add(self._current.name)
 
     def put_away(self) -> int:
-        """Move what was taken in to `taken/`; returns how many files. The folders stay: someone may be about to use them.
+        """Move the files that were taken in to `taken/`; returns how many. The folders stay, as they may be in use.
 
-        A file that was changed meanwhile stays, and its new content is taken the next time.
+        A file that was changed in the meantime stays, and its new content is taken in the next time.
         """
         moved = 0
         for file in self._files:
@@ -180,7 +182,7 @@ class Inbox(Source):
             target = os.path.join(os.fsencode(self.folder), TAKEN.encode(), relative)
             stem, ending = os.path.splitext(target)
             number = 1
-            while os.path.lexists(target):  # another file of that name was taken before
+            while os.path.lexists(target):  # another file of that name was taken in earlier
                 target, number = b"%s-%d%s" % (stem, number, ending), number + 1
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(file.path, target)
@@ -194,10 +196,10 @@ class Row:
 
     Attributes:
         line: its number.
-        id: what it says of the item: its sha256 (hex) or the first digits of that, its path or its file name.
-        label: what it is to be.
-        by: who says so.
-        problem: None, or what is wrong with the line.
+        id: identifies the item: its sha256 (hex) or the first digits of it, its path, or its file name.
+        label: the new label.
+        by: the author of the correction; None if not given.
+        problem: what is wrong with the line, or None.
     """
 
     line: int
@@ -208,7 +210,7 @@ class Row:
 
 
 def read_corrections(content: bytes) -> list[Row] | str:
-    """The lines of a CSV file of corrections, or why it is none."""
+    """The lines of a CSV file of corrections, or the reason why it can't be read as one."""
     if len(content) > MAX_CSV_BYTES:
         return f"{len(content):,} bytes; at most {MAX_CSV_BYTES:,} are read"
     text = _text(content)
@@ -235,7 +237,7 @@ def read_corrections(content: bytes) -> list[Row] | str:
 
 
 def _text(content: bytes) -> str | None:
-    """A text file as Excel and others write it, with or without a byte order mark."""
+    """Decode a text file as Excel and other programs write it, with or without a byte order mark; None if it isn't text."""
     byte_order_marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     encoding = next((encoding for start, encoding in byte_order_marks.items() if content.startswith(start)), None)
     if encoding is None:
@@ -248,13 +250,13 @@ def _text(content: bytes) -> str | None:
 
 
 def _delimiter(text: str) -> str:
-    """Comma, semicolon (where a comma divides decimals) or tab: the one that is most frequent in the first line."""
+    """Comma, semicolon (used where the comma is the decimal separator) or tab: the most frequent one in the first line."""
     first = text.split("\n", 1)[0]
     return max(",;\t", key=first.count)
 
 
 def said_at(file: InboxFile) -> str:
-    """When a file of corrections was written, ISO 8601 in UTC, whole seconds: the same however often it is read."""
+    """When a file of corrections was modified, ISO 8601 in UTC, whole seconds, so that every reading gives the same time."""
     return datetime.fromtimestamp(file.fingerprint[1] // 10**9, UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,5 @@
-"""What a source holds that is not taken: every file is counted with its reason, and a folder of which nothing is taken is named."""
+"""Files of a source that are not collected: they are counted by reason, and folders from which nothing is collected are
+named."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from dataclasses import dataclass, field
 from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.sources.base import SourceEntry
 
-MOST_FOLDERS = 20_000  # that are remembered; what lies in more of them is counted only
+MOST_FOLDERS = 20_000  # that are remembered; files in further folders are only counted
 READ = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".avif"])
-CONVERT = {  # formats of images and videos that are not read: what makes images of them
+CONVERT = {  # how to make images of files in formats that are not read
     **dict.fromkeys((".heic", ".heif"), "convert them, for example with: magick mogrify -format jpg *.heic; or install their reader: pip install pillow-heif"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "develop them to JPEG or 16-bit TIFF, for example with darktable-cli"),
     **dict.fromkeys((".dcm", ".dicom"), "convert them to 16-bit PNG, for example with: dcmj2pnm +on2"),
@@ -27,13 +28,13 @@ OUTSIDE = "files that collect.pattern does not take"
 
 @dataclass
 class Skipped:
-    """The count of what is not taken.
+    """Counts of the files that are not collected.
 
     Attributes:
-        counts: files for each reason.
-        taken: items of each folder, of which something is taken.
-        skipped: files of each folder for each reason.
-        links: links that are not followed, and why.
+        counts: number of files by reason.
+        taken: number of items collected from each folder, if any.
+        skipped: number of files not collected, by folder and reason.
+        links: links that are not followed, and what each is.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -42,13 +43,13 @@ class Skipped:
     links: dict[str, str] = field(default_factory=dict)
 
     def take(self, name: str) -> None:
-        """An item of the source was taken."""
+        """Count an item of the source that was collected."""
         folder = os.path.dirname(name)
         if folder in self.taken or len(self.taken) < MOST_FOLDERS:
             self.taken[folder] += 1
 
     def skip(self, entry: SourceEntry, reason: str | None = None) -> None:
-        """A file of the source was not. `reason`: as `reason_to_skip` where None."""
+        """Count a file of the source that was not collected. `reason` defaults to that of `reason_to_skip`."""
         reason = reason or reason_to_skip(entry)
         self.counts[reason] += 1
         if entry.problem == "link" and len(self.links) < MOST_FOLDERS:
@@ -58,13 +59,13 @@ class Skipped:
             self.skipped[folder][reason] += 1
 
     def sentences(self) -> list[str]:
-        """One for each reason, the most frequent first: how many, in which folders, and what to do. Folders of which nothing at all is taken
-        are named."""
+        """One sentence per reason, the most frequent first: how many files, in which folders, and what to do. Folders from
+        which nothing at all is collected are named."""
         return [self._sentence(reason, count) for reason, count in self.counts.most_common()]
 
     @property
     def lost(self) -> list[str]:
-        """The folders of which nothing is taken although they hold what could be images."""
+        """The folders from which nothing is collected although they contain files that could be images."""
         return sorted(
             folder for folder, counts in self.skipped.items()
             if folder not in self.taken and any(_could_be_images(reason, folder) for reason in counts)
@@ -91,7 +92,7 @@ class Skipped:
 
 
 def reason_to_skip(entry: SourceEntry) -> str:
-    """Why an entry that is no item isn't one."""
+    """Why an entry of a source is not an item."""
     ending = os.path.splitext(entry.name)[1].lower()
     if entry.problem == "link":
         return "links"
@@ -113,7 +114,7 @@ def _could_be_images(reason: str, folder: str) -> bool:
 
 
 def _remedy(reason: str) -> tuple[str, str]:
-    """What is done with such files, and what a person can do."""
+    """What happens to files skipped for this reason, and what the user can do."""
     ending = reason.split(" ")[0]
     if ending in CONVERT and reason.endswith(" files"):
         return "are not read", CONVERT[ending]

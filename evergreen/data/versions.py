@@ -1,8 +1,8 @@
-"""Which bytes a stage was made of and made: DVC, in this process.
+"""Versions of the data and of the stages' outputs, with DVC as a library in this process.
 
-`data.dvc` at the root says which version of `data/` is meant, and so which version of each scenario's items; `dvc.lock` says from what
-each stage's outputs were made. What is done for one scenario changes nothing of another: not its items, not its entries in these files.
-One process at a time works with DVC: the lock `data` of the checkout.
+`data.dvc` at the root names the current version of `data/`, and thereby of each scenario's items; `dvc.lock` records from what
+each stage's outputs were made. Work on one scenario changes neither the items of another nor its entries in these files. Only
+one process at a time works with DVC: the one that holds the checkout's lock `data`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,22 +27,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-CONFLICTS = {  # of git's merges, and how each is resolved
+PIPELINE = Path(__file__).with_name("pipeline.yaml")  # dvc.yaml as shipped
+
+CONFLICTS = {  # files in which git may leave a merge conflict, and how to resolve it
     "data.dvc": "Take their side: git checkout --theirs data.dvc && git add data.dvc. Nothing of yours is lost: it is in data/, and the "
     "next evergreen run of each scenario puts what either side collected into the new version.",
     "dvc.lock": "Take either side: git checkout --theirs dvc.lock && git add dvc.lock. The next evergreen run of each scenario makes "
     "anew what does not fit.",
-    "dvc.yaml": "Keep the scenarios' names of both sides, delete the lines with <<<<<<<, ======= and >>>>>>>, then: git add dvc.yaml",
+    "dvc.yaml": "Keep the scenarios of both sides, delete the lines with <<<<<<<, ======= and >>>>>>>, then: git add dvc.yaml",
 }
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What DVC says of a stage.
+    """The status of a stage according to DVC.
 
     Attributes:
-        unchanged: its command, parameters, inputs and outputs are those of the lock.
-        outputs: a name for its outputs as the lock has them; empty where it has none.
+        unchanged: whether its command, parameters, inputs and outputs are those recorded in `dvc.lock`.
+        outputs: a digest of its outputs as recorded in `dvc.lock`; empty if there are none.
     """
 
     unchanged: bool
@@ -50,7 +52,7 @@ class StageStatus:
 
 
 def stage_status(workspace: Workspace, stage: str, name: str) -> StageStatus:
-    """Whether a DVC stage of a scenario is as its entry in `dvc.lock` says. What DVC can't tell is not unchanged."""
+    """Compare a scenario's DVC stage with its entry in `dvc.lock`. If DVC fails, the stage counts as changed."""
     from dvc.exceptions import DvcException
 
     with _repo(workspace) as repo:
@@ -62,52 +64,88 @@ def stage_status(workspace: Workspace, stage: str, name: str) -> StageStatus:
         return StageStatus(not changed, _locked_outputs(workspace, stage, name))
 
 
-def commit_stage(workspace: Workspace, stage: str, name: str) -> str:
-    """Put a stage's outputs into DVC's cache, and what they were made from into `dvc.lock`; returns `StageStatus.outputs`. A scenario that
-    `dvc.yaml` does not list yet is added to it.
+def commit_stage(workspace: Workspace, stage: str, name: str, entry: Callable[[str], Mapping[str, Any]]) -> str:
+    """Commit a stage's outputs to DVC's cache, and record in `dvc.lock` from what they were made. A scenario that `dvc.yaml`
+    does not list yet is added to it.
+
+    Args:
+        entry: returns a scenario's entry in `dvc.yaml`.
+
+    Returns:
+        `StageStatus.outputs`.
 
     Raises:
-        EvergreenError: DVC couldn't.
+        EvergreenError: DVC failed.
     """
     explained = _explained(f"{stage} of {name} could not be committed to dvc.lock")
     with workspace.lock("data"):
-        _list_scenario(workspace, name)
+        _list_scenario(workspace, name, entry)
         with _open(workspace) as repo, explained:
-            repo.commit(target=f"{stage}@{name}", force=True)
+            for target in ("dependencies", stage):
+                repo.commit(target=f"{target}@{name}", force=True)
     return _locked_outputs(workspace, stage, name)
 
 
-def _list_scenario(workspace: Workspace, name: str) -> None:
-    """Make sure that `dvc.yaml` lists a scenario; its comments and order stay. It lists those that have been through a stage, so that
-    `dvc repro` and `dvc metrics show` of all have what they need, and a scenario file that was copied needs nothing but a run. Names without
-    an entry in `dvc.lock` or without a file are dropped: DVC would stop at them. Called with the lock `data` held."""
-    import io
+def _list_scenario(workspace: Workspace, name: str, entry: Callable[[str], Mapping[str, Any]]) -> None:
+    """Make sure that `dvc.yaml` lists a scenario; the file's comments and order are preserved.
 
+    It lists the scenarios of which a stage has run, so that `dvc repro` and `dvc metrics show` find everything they need, and a
+    copied scenario file only has to be run. Names without an entry in `dvc.lock` or without a scenario file are dropped, as DVC
+    would fail on them. The caller holds the lock `data`.
+    """
     from ruamel.yaml import YAML
 
     path, yaml = workspace.root / "dvc.yaml", YAML()
     refuse_conflicts(workspace)
     pipeline = yaml.load(path.read_bytes())
-    names = next(variables["names"] for variables in pipeline["vars"] if "names" in variables)
-    if name in names:
+    earlier = _bring_up_to_date(pipeline)
+    scenarios, mine = next(variables["scenarios"] for variables in pipeline["vars"] if "scenarios" in variables), entry(name)
+    if scenarios.get(name) == mine and not earlier:
         return
     run = {stage.partition("@")[2] for stage in _read_lock(workspace).get("stages", {})}
-    names.insert(0, name)  # the blank line after the list belongs to its last name
-    for other in [other for other in names if other != name]:
-        if other not in run or not (workspace.scenarios / f"{other}.yaml").exists():
-            names.remove(other)
+    kept = {other: scenarios.get(other) for other in (*earlier, *scenarios) if other != name}
+    scenarios.clear()
+    scenarios[name] = mine  # comes first, since the blank line after the mapping belongs to its last entry
+    for other, said in kept.items():
+        if other in run and (workspace.scenarios / f"{other}.yaml").exists():
+            with contextlib.suppress(EvergreenError):  # an invalid scenario file: the run after its correction adds it
+                scenarios[other] = said or entry(other)
+    replace_file(path, dump_pipeline(pipeline))
+    if name not in (*earlier, *kept):
+        log.info("%s is in dvc.yaml now: dvc repro evaluate@%s runs its stages too.", name, name)
+
+
+def _bring_up_to_date(pipeline: MutableMapping[str, Any]) -> list[str]:
+    """Replace the project's stages in a `dvc.yaml` of the earlier format, which had a list `names`; returns these names."""
+    from ruamel.yaml import YAML
+
+    earlier = [variables for variables in pipeline["vars"] if "names" in variables]
+    if earlier:
+        shipped = YAML().load(PIPELINE.read_bytes())
+        others = {name: stage for name, stage in pipeline["stages"].items() if name not in shipped["stages"]}
+        kept = [variables for variables in pipeline["vars"] if not {"names", "scenarios"} & set(variables)]
+        pipeline.update(vars=[*shipped["vars"], *kept], stages=shipped["stages"])
+        pipeline["stages"].update(others)
+    return [name for variables in earlier for name in variables["names"]]
+
+
+def dump_pipeline(pipeline: Mapping[str, Any]) -> bytes:
+    """The text of `dvc.yaml`."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(), io.BytesIO()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 1000
-    buffer = io.BytesIO()
-    yaml.dump(pipeline, buffer)
-    replace_file(path, buffer.getvalue())
-    log.info("%s is in dvc.yaml now: dvc repro evaluate@%s runs its stages too.", name, name)
+    yaml.dump(pipeline, text)
+    return text.getvalue()
 
 
 def data_version(workspace: Workspace, name: str) -> str | None:
-    """The version of a scenario's own items that `data.dvc` names: the hash of `data/NAME`, 32 hex digits (DVC's ending `.dir` says
-    nothing). Other scenarios' items are in another version, and don't change this one. None where `data.dvc` names none, or neither the
-    cache nor the remote has its list of files."""
+    """The version of a scenario's own items that `data.dvc` names: the hash of `data/NAME`, 32 hex digits without DVC's suffix
+    `.dir`. Other scenarios' items don't affect it. None if `data.dvc` names none, or if neither the cache nor the remote has
+    its list of files."""
     if not (workspace.root / "data.dvc").exists():
         return None
     with _repo(workspace) as repo:
@@ -115,7 +153,7 @@ def data_version(workspace: Workspace, name: str) -> str | None:
 
 
 def current_version(workspace: Workspace, name: str) -> str | None:
-    """The version that `data.dvc` names, if that is what is in `data/NAME` and DVC's cache has all of it; else None."""
+    """The version that `data.dvc` names, if `data/NAME` has that content and DVC's cache has all of it; else None."""
     if not (workspace.root / "data.dvc").exists() or not workspace.data(name).exists():
         return None
     with _repo(workspace) as repo:
@@ -125,23 +163,24 @@ def current_version(workspace: Workspace, name: str) -> str | None:
 
 
 def data_unchanged(workspace: Workspace, name: str) -> bool:
-    """Whether `data/NAME` is what `data.dvc` says, and DVC's cache has all of it."""
+    """Whether `data/NAME` has the version that `data.dvc` names, and DVC's cache has all of it."""
     return current_version(workspace, name) is not None
 
 
 def add_data(workspace: Workspace, name: str) -> str:
-    """Make what is in `data/NAME` the version that `data.dvc` names; returns it. What `data.dvc` says of other scenarios stays, whether
-    or not their items are on this machine.
+    """Add the content of `data/NAME` to DVC, so that `data.dvc` names its version; returns that version. The versions of other
+    scenarios in `data.dvc` stay, whether or not their items are on this machine.
 
     Raises:
-        EvergreenError: DVC couldn't.
+        EvergreenError: DVC failed.
     """
     with _repo(workspace) as repo, _explained("the data set could not be put under DVC"):
         return _add(repo, workspace, name)
 
 
 def push_data(workspace: Workspace, name: str) -> str:
-    """Copy the version of `data/NAME` to the default remote; returns why that failed, or nothing. A copy can be made any time later."""
+    """Push the version of `data/NAME` to the default remote; returns why that failed, or an empty string. A failed push can be
+    repeated at any time."""
     from dvc.exceptions import DvcException
 
     with _repo(workspace) as repo:
@@ -153,7 +192,7 @@ def push_data(workspace: Workspace, name: str) -> str:
             failed = repo.cloud.push({named.hash_info, *_hashes(named)}).failed
             if failed:
                 return f"{len(failed):,} files could not be copied"
-            # The list of all scenarios' files too, though the items of some may be elsewhere.
+            # Also push the list of all scenarios' files, although the items of some may not be on this machine.
             remote, whole = repo.cloud.get_remote_odb(command="push"), out.hash_info.value
             remote.add(out.cache.oid_to_path(whole), out.cache.fs, whole)
         except (DvcException, OSError) as error:
@@ -162,11 +201,12 @@ def push_data(workspace: Workspace, name: str) -> str:
 
 
 def fetch_data(workspace: Workspace, name: str) -> bool:
-    """Bring what `data.dvc` names of `data/NAME` and is missing here, from DVC's cache or remote: all of it in a fresh clone, new batches
-    after `git pull`, the rest where the process that was bringing them was killed. What is here stays as it is.
+    """Fetch the files of `data/NAME` that `data.dvc` names and that are missing here, from DVC's cache or remote: all files in
+    a fresh clone, new batches after `git pull`, or the rest after a killed fetch. Existing files stay as they are.
 
     Returns:
-        Whether the scenario has data here now. False where neither cache nor remote has any: as in a fresh clone without a shared remote.
+        Whether the scenario has data here now. False if neither the cache nor the remote has any, as in a fresh clone without a
+        shared remote.
     """
     from dvc.exceptions import DvcException
 
@@ -197,19 +237,20 @@ def fetch_data(workspace: Workspace, name: str) -> bool:
 
 
 def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -> str | None:
-    """Bring back `data/NAME` and the scenario's stage outputs as they were when these two files were kept. Other scenarios' data, their
-    entries in `data.dvc` and `dvc.lock` and their outputs are not touched.
+    """Restore `data/NAME` and the scenario's stage outputs to the state recorded in these two files. Other scenarios' data,
+    their entries in `data.dvc` and `dvc.lock`, and their outputs are not touched.
 
-    Killed at any moment, nothing is lost: what was in `data/NAME` is in DVC's cache before anything changes.
+    A kill loses nothing at any moment: the content of `data/NAME` is in DVC's cache before anything changes.
 
     Args:
-        data_dvc: of that time; it may name other scenarios' data too.
+        data_dvc: the content of `data.dvc` at that time; it may name other scenarios' data too.
+        dvc_lock: the content of `dvc.lock` at that time.
 
     Returns:
-        The version of `data/NAME` that was there before: `restore_data` brings it back.
+        The previous version of `data/NAME`, which `restore_data` can restore; None if there was none.
 
     Raises:
-        EvergreenError: cache and remote lack some of it; then all is as before.
+        EvergreenError: some of it is in neither the cache nor the remote; then nothing has changed.
     """
     with workspace.lock("data"):
         if not (workspace.root / "data.dvc").exists():
@@ -228,9 +269,9 @@ def restore(workspace: Workspace, name: str, data_dvc: bytes, dvc_lock: bytes) -
 
 
 def restore_data(workspace: Workspace, name: str, version: str) -> str | None:
-    """Bring back a version of `data/NAME` (32 hex digits); the stages' outputs stay, and are made anew by the next run.
+    """Restore a version of `data/NAME` (32 hex digits); the stages' outputs stay, and the next run makes them again.
 
-    Returns, Raises: as `restore`.
+    Returns and raises the same as `restore`.
     """
     from dvc_data.hashfile.hash_info import HashInfo
 
@@ -245,11 +286,11 @@ def restore_data(workspace: Workspace, name: str, version: str) -> str | None:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects of DVC's cache and remotes.
+    """Objects in DVC's cache and remotes.
 
     Attributes:
-        oids: their names.
-        shared_with: other scenarios whose data are the very same objects, which are therefore not among these.
+        oids: their ids.
+        shared_with: other scenarios whose data contain some of the objects that were found; `oids` leaves these objects out.
     """
 
     oids: tuple[str, ...]
@@ -257,8 +298,9 @@ class Objects:
 
 
 def objects_with(workspace: Workspace, name: str, ids: Collection[str]) -> Objects:
-    """Which objects hold any of these items: parts of any version of `data/NAME`, records, splits and predictions. All lists of files
-    in the cache and the remotes are read, so that versions count that nothing names any more. Other scenarios' objects are left alone.
+    """Find the objects that contain any of these items: parts of any version of `data/NAME`, records, splits and predictions.
+    All lists of files in the cache and the remotes are read, which includes versions that nothing refers to any more. Other
+    scenarios' objects are left out.
 
     Raises:
         EvergreenError: a remote could not be listed.
@@ -299,10 +341,10 @@ def objects_with(workspace: Workspace, name: str, ids: Collection[str]) -> Objec
 
 
 def delete_objects(workspace: Workspace, oids: Iterable[str]) -> int:
-    """Delete objects from DVC's cache and all its remotes; returns how many were there.
+    """Delete objects from DVC's cache and all its remotes; returns how many were deleted.
 
     Raises:
-        EvergreenError: a remote does not answer; what could be deleted is.
+        EvergreenError: a remote does not answer; the objects deleted until then stay deleted.
     """
     oids, deleted = list(oids), 0
     with _repo(workspace) as repo, _explained("not everything could be deleted from the DVC remote"):
@@ -325,7 +367,7 @@ def _remotes(repo: Repo) -> list[Any]:
 
 
 def _pull_names(repo: Repo, oids: Iterable[str]) -> None:
-    """Bring objects that the cache lacks from whichever remote has them."""
+    """Pull objects that the cache lacks from whichever remote has them."""
     from dvc_data.hashfile.hash_info import HashInfo
 
     for odb in _remotes(repo):
@@ -335,13 +377,13 @@ def _pull_names(repo: Repo, oids: Iterable[str]) -> None:
 
 
 def _files_of(cache: Any, oid: str) -> dict[str, str]:
-    """Object by path, of a list of files."""
+    """The object ids of a list of files, by path."""
     entries = json.loads(Path(cache.oid_to_path(oid)).read_bytes())
     return {str(entry["relpath"]): str(entry.get("md5")) for entry in entries}
 
 
 def holds(path: Path, ids: Collection[str]) -> bool:
-    """Whether a Parquet file with a column `id`, or a text file, names any of these ids."""
+    """Whether a Parquet file's column `id`, or a text file, contains any of these ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -356,7 +398,7 @@ def holds(path: Path, ids: Collection[str]) -> bool:
 
 
 def _output(repo: Repo) -> Any:
-    """DVC's output `data`, as `data.dvc` has it."""
+    """DVC's output `data`, as recorded in `data.dvc`."""
     return repo.stage.load_file("data.dvc")[0].outs[0]
 
 
@@ -386,7 +428,7 @@ def _not_cached(repo: Repo, tree: Any) -> list[str]:
 
 
 def _on_disk(repo: Repo, folder: Path) -> Any:
-    """The hash of what is in a folder of `data/`."""
+    """The hash of the current content of a folder in `data/`."""
     out = _output(repo)
     _, _, found = out._build(
         out.cache, str(folder), out.fs, out.hash_name, ignore=out.dvcignore, dry_run=True, no_progress_bar=True
@@ -395,7 +437,7 @@ def _on_disk(repo: Repo, folder: Path) -> Any:
 
 
 def _add(repo: Repo, workspace: Workspace, name: str) -> str:
-    """As `add_data`."""
+    """Implement `add_data`."""
     from dvc_data.hashfile.tree import Tree
 
     before = (workspace.root / "data.dvc").exists() and _output(repo).hash_info
@@ -410,9 +452,9 @@ def _add(repo: Repo, workspace: Workspace, name: str) -> str:
                 before.value.removesuffix(".dir"),
             )
     out, items = _output(repo), _named(repo, name)
-    if isinstance(items, Tree):  # a version can be asked for by its own hash
+    if isinstance(items, Tree):  # so that a version can be requested by its own hash
         _keep_list(out.cache, items)
-    if not out.meta.size:  # DVC leaves it out where files were replaced; the same data are to give the same bytes
+    if not out.meta.size:  # DVC omits it if files were replaced; the same data must give the same bytes
         files = [Path(out.cache.oid_to_path(hash_info.value)) for _, _, hash_info in out.get_dir_cache()]
         if all(path.exists() for path in files):
             path, size = workspace.root / "data.dvc", sum(path.stat().st_size for path in files)
@@ -430,7 +472,7 @@ def _keep_list(cache: Any, tree: Any) -> None:
 
 
 def _pull(repo: Repo, hashes: Iterable[Any]) -> None:
-    """Bring objects that the cache lacks from the remote, as far as it has them."""
+    """Pull objects that the cache lacks from the remote, as far as it has them."""
     absent = [hash_info for hash_info in hashes if not repo.cache.local.exists(hash_info.value)]
     if absent:
         repo.cloud.pull(absent)
@@ -449,7 +491,7 @@ def _whole(data_dvc: bytes) -> Any:
 
 
 def _listed(repo: Repo, hash_info: Any, name: str | None) -> Any:
-    """The list of files with this hash, from the cache or the remote; of it those of `data/NAME`, where a name is given."""
+    """The list of files with this hash, from the cache or the remote; only those of `data/NAME` if a name is given."""
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.tree import Tree
 
@@ -469,13 +511,13 @@ def _listed(repo: Repo, hash_info: Any, name: str | None) -> Any:
 
 
 def _require(repo: Repo, items: Any, outputs: Iterable[dict[str, Any]], name: str) -> None:
-    """Bring these items and stage outputs into the cache.
+    """Make sure that the cache has these items and stage outputs; pull what it lacks.
 
     Args:
         outputs: entries of `dvc.lock`.
 
     Raises:
-        EvergreenError: some are neither there nor in the remote.
+        EvergreenError: some are neither in the cache nor in the remote.
     """
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.hash_info import HashInfo
@@ -507,7 +549,7 @@ def _require(repo: Repo, items: Any, outputs: Iterable[dict[str, Any]], name: st
 
 
 def _kept(repo: Repo, workspace: Workspace, name: str) -> str | None:
-    """Make sure that what is in `data/NAME` can be brought back; returns its version."""
+    """Make sure that the content of `data/NAME` can be restored; returns its version, or None if there is none."""
     if not workspace.data(name).exists():
         return None
     named = _named(repo, name)
@@ -519,7 +561,7 @@ def _kept(repo: Repo, workspace: Workspace, name: str) -> str | None:
 
 @contextlib.contextmanager
 def _laid_out(repo: Repo, workspace: Workspace, name: str, items: Any) -> Iterator[Path]:
-    """A folder beside the data set with these items, which the cache has; what is left in it is removed at the end."""
+    """Check out these items from the cache into a temporary folder; what is left in it at the end is removed."""
     out, folder = _output(repo), workspace.private / "incoming" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -531,8 +573,8 @@ def _laid_out(repo: Repo, workspace: Workspace, name: str, items: Any) -> Iterat
 
 
 def _replace_data(workspace: Workspace, name: str, items: Any) -> None:
-    """Put these items in `data/NAME`'s place, and their version into `data.dvc`. If that fails, all is as before; killed, `data/NAME` is
-    as before, as now, or absent (then `fetch_data` brings it)."""
+    """Replace the content of `data/NAME` by these items, and its version in `data.dvc`. If that fails, nothing has changed;
+    after a kill, `data/NAME` is the old folder, the new one, or absent (then `fetch_data` fetches it)."""
     folder, old = workspace.data(name), workspace.private / "outgoing" / name
     data_dvc = workspace.root / "data.dvc"
     kept = data_dvc.read_bytes()
@@ -558,7 +600,8 @@ def _replace_data(workspace: Workspace, name: str, items: Any) -> None:
 
 @contextlib.contextmanager
 def _outputs_of(workspace: Workspace, entries: dict[str, Any]) -> Iterator[None]:
-    """Put these entries into `dvc.lock` and their outputs, which the cache has, in place. If that or the block fails, all is as before."""
+    """Put these entries into `dvc.lock`, and check out their outputs from the cache. If that or the block fails, both are as
+    before."""
     path = workspace.root / "dvc.lock"
     kept, lock = path.read_bytes() if path.exists() else None, _read_lock(workspace)
     stages = lock.get("stages", {})
@@ -611,22 +654,22 @@ def _dump_lock(lock: dict[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def _repo(workspace: Workspace) -> Iterator[Repo]:
-    """The repository, with the lock `data` held."""
+    """Open the repository while holding the lock `data`."""
     with workspace.lock("data"), _open(workspace) as repo:
         yield repo
 
 
 @contextlib.contextmanager
 def _open(workspace: Workspace) -> Iterator[Repo]:
-    """The repository as its files are now; called with the lock `data` held."""
+    """Open the repository in its current state. The caller holds the lock `data`."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
     from dvc.ui import ui
 
     for library in ("dvc", "dvc_data", "dvc_objects"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # what they would say is in their exceptions
-    ui.error_console.quiet = True  # its spinner, which would be drawn over ours
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # their exceptions contain what they would log
+    ui.error_console.quiet = True  # hides its spinner, which would be drawn over ours
     refuse_conflicts(workspace)
     try:
         repo = Repo(str(workspace.root))
@@ -634,13 +677,15 @@ def _open(workspace: Workspace) -> Iterator[Repo]:
         raise EvergreenError(
             f"{workspace.root} is not set up for DVC: {error}", fix="Clone the repository with git, or: git init"
         ) from None
-    with repo, contextlib.chdir(workspace.root):  # DVC takes its targets from the current folder
+    with repo, contextlib.chdir(workspace.root):  # DVC resolves targets relative to the current folder
         yield repo
 
 
 def refuse_conflicts(workspace: Workspace) -> None:
-    """Raises:
-    EvergreenError: git has left a merge conflict in one of DVC's files; it says how to resolve that.
+    """Refuse to work with DVC's files while one of them has a merge conflict.
+
+    Raises:
+        EvergreenError: git has left a conflict in one of them; the error says how to resolve it.
     """
     for file, fix in CONFLICTS.items():
         try:

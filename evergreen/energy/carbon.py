@@ -1,4 +1,4 @@
-"""Carbon of energy: the intensity of a country's grid, from the tables that CodeCarbon carries (no network)."""
+"""The carbon emissions of energy, by the intensity of a country's grid from CodeCarbon's bundled tables (no network)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from evergreen.errors import WrongUse
 
 @dataclass(frozen=True)
 class Intensity:
-    """What a grid emits for a kWh, as a mean over a year, life cycle included.
+    """A grid's emissions per kWh, as a mean over a year, including the life cycle.
 
     Attributes:
         gco2e_per_kwh: grams of CO2 equivalents.
         source: of the figure.
-        year: that it is of.
+        year: of the figure.
     """
 
     gco2e_per_kwh: float
@@ -35,7 +35,7 @@ def intensity(country: str) -> Intensity:
         country: ISO 3166-1 alpha-3 code.
 
     Raises:
-        WrongUse: the tables don't know the country.
+        WrongUse: the country is not in the tables.
     """
     known = _grids()
     grid = known.get(country)
@@ -50,14 +50,14 @@ def intensity(country: str) -> Intensity:
 
 
 def carbon_gco2e(energy: Energy, grid: Intensity) -> float | None:
-    """Grams of CO2 equivalents: kWh times intensity. None where the energy is unknown."""
+    """Grams of CO2 equivalents: kWh times intensity. None if the energy is unknown."""
     return None if energy.energy_wh is None else energy.energy_wh / 1000 * grid.gco2e_per_kwh
 
 
 @functools.cache
 def _grids() -> dict[str, dict[str, Any]]:
     package = importlib.util.find_spec("codecarbon")
-    assert package is not None and package.submodule_search_locations  # a locked requirement
+    assert package is not None and package.submodule_search_locations  # a pinned requirement
     path = Path(package.submodule_search_locations[0]) / "data/private_infra/global_energy_mix.json"
     grids: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return grids

@@ -1,8 +1,9 @@
-"""What every stage of every run took on this machine: one line each, only ever added to.
+"""The ledger: the cost of every stage of every run on this machine, in an append-only file with one line each.
 
-MLflow keeps what a *model* cost; the ledger keeps what was *spent*, also by runs that failed, found nothing to do or made no model. Budgets are
-held against it and estimates are made from it. A line is written by one append, so that runs beside each other can't mix theirs and a kill
-leaves none or a whole one. A stage that is killed leaves none: what it spent is unknown, and no sum counts it.
+MLflow records what a *model* cost; the ledger records what was *spent*, including by runs that failed, found nothing to do or
+made no model. Budgets are checked against it and estimates are made from it. A line is written by one append, so that
+concurrent runs can't mix their lines and a kill leaves a whole line or none. A stage that is killed leaves none: what it spent
+is unknown and not part of any sum.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from evergreen.workspace import Workspace
 
 @dataclass(frozen=True)
 class Cost:
-    """What something takes or took. None where it is unknown; money also where the scenario names no price.
+    """An expected or actual cost. Unknown amounts are None; money also if the scenario sets no price.
 
     Attributes:
-        seconds: of the clock.
+        seconds: wall-clock time.
         energy_wh, energy_uncertainty_wh: the true value is within the latter of the former.
         carbon_gco2e: of that energy, at the grid's intensity.
         money: of machine hours and energy, in the scenario's currency.
@@ -40,10 +41,10 @@ class Cost:
 
     @classmethod
     def of(cls, scenario: Scenario, seconds: float, energy_wh: float | None, energy_uncertainty_wh: float | None) -> Cost:
-        """With the scenario's grid and prices.
+        """The cost with the scenario's grid and prices.
 
         Raises:
-            WrongUse: nothing is known of the grid of the scenario's country.
+            WrongUse: the intensity of the grid of the scenario's country is unknown.
         """
         from evergreen.energy.carbon import intensity
 
@@ -55,7 +56,7 @@ class Cost:
         return cls(seconds, energy_wh, energy_uncertainty_wh, carbon, money)
 
     def __add__(self, other: Cost) -> Cost:
-        """Both, one after the other. With an unknown part a sum is unknown."""
+        """The total of both. An amount is unknown if either part is."""
 
         def both(one: float | None, two: float | None) -> float | None:
             return None if one is None or two is None else one + two
@@ -77,9 +78,9 @@ class Entry:
         stage: its name.
         ended_at: when, in UTC, as ISO 8601.
         device: `device()` of the machine.
-        work: how much it did, in units of `work_kind`; None where it failed or does not say.
-        work_kind: entries of one stage, device and kind of work take time and energy in proportion to their work.
-        cost: what it took.
+        work: the amount of work done, in units of `work_kind`; None if the stage failed or doesn't report it.
+        work_kind: for entries of the same stage, device and kind of work, time and energy are proportional to the work.
+        cost: of the stage.
     """
 
     stage: str
@@ -91,15 +92,15 @@ class Entry:
 
 
 def path(workspace: Workspace, name: str) -> Path:
-    """The file of a scenario's entries, one JSON object a line."""
+    """The file of a scenario's entries, one JSON object per line."""
     return workspace.private / "ledger" / f"{name}.jsonl"
 
 
 def note(workspace: Workspace, name: str, entry: Entry) -> None:
-    """Add a line.
+    """Append an entry.
 
     Raises:
-        OSError: it could not be written whole.
+        OSError: it could not be written completely.
     """
     file, line = path(workspace, name), json.dumps(asdict(entry)).encode() + b"\n"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def note(workspace: Workspace, name: str, entry: Entry) -> None:
 
 
 def read(workspace: Workspace, name: str) -> list[Entry]:
-    """All lines, oldest first. One that cannot be understood (a torn one after a full disk) is passed over."""
+    """All entries, oldest first. Lines that can't be parsed (such as one truncated by a full disk) are skipped."""
     try:
         lines = path(workspace, name).read_bytes().splitlines()
     except FileNotFoundError:
@@ -120,25 +121,26 @@ def read(workspace: Workspace, name: str) -> list[Entry]:
     entries = []
     for line in lines:
         try:
-            told = json.loads(line)
-            entries.append(Entry(**{**told, "cost": Cost(**told["cost"])}))
+            fields = json.loads(line)
+            entries.append(Entry(**{**fields, "cost": Cost(**fields["cost"])}))
         except (ValueError, TypeError, KeyError):
             continue
     return entries
 
 
 def of_month(entries: Iterable[Entry], moment: datetime) -> list[Entry]:
-    """Those that ended in the calendar month of `moment`, in UTC."""
+    """The entries that ended in the calendar month of `moment`, in UTC."""
     month = moment.astimezone(UTC).strftime("%Y-%m")
     return [entry for entry in entries if entry.ended_at.startswith(month)]
 
 
 def device() -> str:
-    """The machine as far as it decides what work takes: its processor, how many threads of it, and its graphics cards."""
+    """The properties of this machine that determine the cost of work: its processor, the available threads and the number of
+    GPUs."""
     model = platform.processor() or platform.machine()
     try:
-        told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        model = told[1] if told else model
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = found[1] if found else model
     except OSError:
         pass
     cards = gpu_count()

@@ -1,17 +1,17 @@
-"""What a piece of work took in energy: by counters where the machine has them, else by a model, always with its uncertainty.
+"""Measures the energy of a piece of work: by counters if the machine has them, else by a model, always with its uncertainty.
 
-| method | what is read | uncertainty |
-|---|---|---|
-| `nvml` | the energy counters of the GPUs that are ours to use (NVML, `nvmlDeviceGetTotalEnergyConsumption`) | 5 % (arXiv 2312.02741) |
-| `rapl` | the processor packages' and memory's energy counters (Linux powercap, `intel-rapl`; AMD's too) | 5 % |
-| `estimate` | processor seconds of the process and its children, times watts a thread; memory in use | 40 % (arXiv 2509.22092) |
+- `nvml`: the energy counters of the GPUs that this process may use (NVML, `nvmlDeviceGetTotalEnergyConsumption`). Uncertainty:
+  5 % (arXiv 2312.02741), plus a GPU's consumption in 0.1 s.
+- `rapl`: the energy counters of the processor packages and memory (Linux powercap, `intel-rapl`; AMD's too). Uncertainty: 5 %.
+- `estimate`: processor seconds of the process and its children, times watts per thread, plus memory in use. Uncertainty: 40 %
+  (arXiv 2509.22092).
 
-The model sees only this process and its children. Counters see whole devices, and `own_share` says which part of that is the run's: what the
-device takes above its idle power belongs to programs as they use it; its idle power to a run that has it alone, and to some part between its
-share of the use and all where it hasn't. How far others were active is in the uncertainty. The idle power is what `evergreen doctor` has
-measured; without it, all that was counted may be idle power.
+The model covers only this process and its children. Counters measure whole devices, and `own_part` estimates the run's part:
+energy above the device's idle power is divided among programs by their use; the run's part of the idle power is all of it if
+the run has the device to itself, else between its fraction of the use and all. The effect of other active programs is part of
+the uncertainty. The idle power is as measured by `evergreen doctor`; without it, all that was counted may be idle power.
 
-What can't be known is None, never 0.
+Unknown values are None, never 0.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from types import TracebackType
 
 from evergreen.energy.methods import POWERCAP, Gpus, Method, Model, Rapl, Work, idle_watts, machine_seconds, processor_seconds
 
-READ_EVERY_SECONDS = 60.0  # RAPL's counters turn over after some 20 minutes at full load
+READ_EVERY_SECONDS = 60.0  # RAPL's counters wrap around after some 20 minutes at full load
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What something took.
+    """The energy and time that something took.
 
     Attributes:
-        energy_joules: None where it is unknown.
-        uncertainty_joules: the true value is within this of it; None where it is unknown.
-        methods: how it was found: `nvml`, `rapl`, `estimate`, or several; empty where it is unknown.
-        seconds: that it took.
+        energy_joules: None if unknown.
+        uncertainty_joules: the true value is within this of it; None if unknown.
+        methods: of measurement: `nvml`, `rapl`, `estimate`, or several; empty if unknown.
+        seconds: the duration.
     """
 
     energy_joules: float | None
@@ -48,27 +48,27 @@ class Energy:
 
     @classmethod
     def nothing(cls) -> Energy:
-        """Of no work at all: where a sum begins."""
+        """The energy of no work, as the start of a sum."""
         return cls(0.0, 0.0, (), 0.0)
 
     @property
     def energy_wh(self) -> float | None:
-        """The same in watt-hours; None where nothing was measured."""
+        """The energy in watt-hours; None if nothing was measured."""
         return None if self.energy_joules is None else self.energy_joules / 3600
 
     @property
     def uncertainty_wh(self) -> float | None:
-        """The standard uncertainty in watt-hours; None where nothing was measured."""
+        """The standard uncertainty in watt-hours; None if nothing was measured."""
         return None if self.uncertainty_joules is None else self.uncertainty_joules / 3600
 
     def __mul__(self, factor: float) -> Energy:
-        """So many times of it, 0 or more: what a part of the work took, or what more of the same will."""
+        """Scale by a factor of 0 or more, for a part of the work or for more of the same."""
         joules = None if self.energy_joules is None else self.energy_joules * factor
         uncertainty = None if self.uncertainty_joules is None else self.uncertainty_joules * factor
         return Energy(joules, uncertainty, self.methods, self.seconds * factor)
 
     def __add__(self, other: Energy) -> Energy:
-        """Both together. The uncertainties add up, since they have the same causes; with an unknown part all is unknown."""
+        """The sum. The uncertainties add up, since they have the same causes; the sum is unknown if either part is."""
         methods = tuple(sorted({*self.methods, *other.methods}))
         seconds = self.seconds + other.seconds
         if (
@@ -87,12 +87,12 @@ class Meter:
     """Measures what happens inside `with Meter() as meter:`; `meter.spent()` can be read at any time. Meters may be nested.
 
     Args:
-        powercap: where the system shows RAPL's counters.
+        powercap: the folder with RAPL's counters.
     """
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         self._rapl = Rapl(powercap, idle_watts())
-        self._of_processor: tuple[Method, ...] = (self._rapl, Model())  # the first that can tell
+        self._of_processor: tuple[Method, ...] = (self._rapl, Model())  # the first that gives a result is used
         self._gpus = Gpus()
         self._ended: Energy | None = None
 
@@ -111,7 +111,7 @@ class Meter:
         self._stop.set()
 
     def spent(self) -> Energy:
-        """Since the beginning, or of the whole once it has ended."""
+        """The energy since the start, or of the whole block once it has ended."""
         return self._ended or self._measure()
 
     def _keep_reading(self) -> None:
@@ -121,11 +121,11 @@ class Meter:
     def _measure(self) -> Energy:
         seconds = time.monotonic() - self._started
         work = Work(seconds, max(0.0, processor_seconds() - self._own), machine_seconds() - self._machine)
-        told = ((method.name, part) for method in self._of_processor if (part := method.spent(work)) is not None)
-        parts = dict([next(told)])
+        measured = ((method.name, part) for method in self._of_processor if (part := method.spent(work)) is not None)
+        parts = dict([next(measured)])
         if self._gpus.present:
             of_gpus = self._gpus.spent(work)
-            if of_gpus is None:  # there are some, and they don't tell
+            if of_gpus is None:  # there are GPUs, but they can't be measured
                 return Energy(None, None, (), seconds)
             parts[self._gpus.name] = of_gpus
         joules = sum(part.joules for part in parts.values())
@@ -133,7 +133,7 @@ class Meter:
 
 
 def available_methods() -> tuple[str, ...]:
-    """What a meter would go by on this machine; none where it can't tell, as with a GPU without a counter."""
+    """The methods that a meter would use on this machine; none if it can't measure, as with a GPU without a counter."""
     with Meter() as meter:
         pass
     return meter.spent().methods

@@ -1,4 +1,5 @@
-"""The three methods by which `evergreen.energy.meter` finds what was spent, behind one interface: RAPL's counters, NVML's counters, and a model."""
+"""The three methods by which `evergreen.energy.meter` measures energy, behind one interface: RAPL's counters, NVML's
+counters, and a model."""
 
 from __future__ import annotations
 
@@ -21,17 +22,19 @@ POWERCAP = Path("/sys/class/powercap")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 COUNTER_UNCERTAINTY = 0.05
 ESTIMATE_UNCERTAINTY = 0.40
-WATTS_PER_THREAD = 4.0  # CodeCarbon's, of a processor it doesn't know (codecarbon.core.cpu.DEFAULT_POWER_PER_CORE)
-WATTS_PER_GIB = 3 / 8  # of memory, as CodeCarbon takes it
-BUSY_SECONDS = 1.0  # of processor time, in which no real counter stands still; of the clock, for a GPU's
+WATTS_PER_THREAD = 4.0  # CodeCarbon's, for an unknown processor (codecarbon.core.cpu.DEFAULT_POWER_PER_CORE)
+WATTS_PER_GIB = 3 / 8  # of memory, as in CodeCarbon
+# Between two steps of an H100's counter, as measured (bench/README.md); what was spent since the last step is not counted yet.
+GPU_COUNTER_SECONDS = 0.1
+BUSY_SECONDS = 1.0  # of processor time (wall-clock time for a GPU) in which a working counter must advance
 
 
 @dataclass(frozen=True)
 class Work:
-    """What ran while a meter did.
+    """What ran during a measurement.
 
     Attributes:
-        seconds: of the clock.
+        seconds: wall-clock time.
         own: processor seconds of this process and its children.
         machine: processor seconds of all programs.
     """
@@ -41,56 +44,56 @@ class Work:
     machine: float
 
     @property
-    def share(self) -> float:
-        """Of the use of the processors, 0 to 1; 1 where it can't be told."""
+    def fraction(self) -> float:
+        """This process's fraction of the processors' use, 0 to 1; 1 if unknown."""
         return min(1.0, self.own / self.machine) if self.machine > 0 else 1.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """Joules by one method, and within what of them the true value is."""
+    """Joules by one method; the true value is within the uncertainty of them."""
 
     joules: float
     uncertainty_joules: float
 
 
 class Method(Protocol):
-    """A way to tell what was spent: `start`, and then `spent` at any time."""
+    """A way to measure energy: `start`, and then `spent` at any time."""
 
     name: str
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
 
     def spent(self, work: Work) -> Part | None:
-        """None where this method can't tell, or no longer."""
+        """The energy since the start; None if this method can't measure it, or no longer."""
 
 
-def own_share(counted: float, share: float, idle: float) -> Part:
-    """What of a device's counted energy is the run's own.
+def own_part(counted: float, fraction: float, idle: float) -> Part:
+    """Estimate the run's part of a device's counted energy.
 
     Args:
         counted: joules of the device.
-        share: of the device's use that is the run's, 0 to 1.
-        idle: joules that it would have taken with nothing running.
+        fraction: the run's fraction of the device's use, 0 to 1.
+        idle: joules that the device would have taken with nothing running.
     """
     idle = min(idle, counted)
     active = counted - idle
-    own = idle * (1 + share) / 2 + active * share
-    # Of the idle part anything from the run's share to all may be its own. That a processor second takes the same power in all programs is an
-    # assumption, wrong by half at most (by judgement); it matters most where others are as active.
-    doubt = idle * (1 - share) / 2 + active * share * (1 - share) / 2
+    own = idle * (1 + fraction) / 2 + active * fraction
+    # Of the idle part, anything from the run's fraction to all may be its own. That a processor second takes the same power in
+    # all programs is an assumption, wrong by half at most (by judgement); it matters most if others are equally active.
+    doubt = idle * (1 - fraction) / 2 + active * fraction * (1 - fraction) / 2
     return Part(own, COUNTER_UNCERTAINTY * own + doubt)
 
 
 class Rapl:
-    """The energy counters of the processor packages and their memory. Each turns over at its own range."""
+    """The energy counters of the processor packages and their memory. Each wraps around at its own range."""
 
     name = "rapl"
 
     def __init__(self, powercap: Path, idle_watts: float | None = None) -> None:
         self._zones: list[Path] = []
-        with contextlib.suppress(OSError):  # a folder that may not be looked into has no counters for us
+        with contextlib.suppress(OSError):  # counters in an unreadable folder can't be used
             self._zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if _counts(zone)]
         self._idle_watts = idle_watts
         self._last: dict[Path, int] = {}
@@ -99,7 +102,7 @@ class Rapl:
         self.readable = False
 
     def start(self) -> None:
-        """Finds out whether there are counters that this user may read: `readable`."""
+        """Start counting, and set `readable`: whether there are counters that this user may read."""
         self._last = {zone: value for zone in self._zones if (value := _number(zone / "energy_uj")) is not None}
         self.readable = bool(self._zones) and len(self._last) == len(self._zones)
 
@@ -107,14 +110,14 @@ class Rapl:
         counted = self.read()
         if counted is None or (counted == 0 and work.own >= BUSY_SECONDS):
             return None
-        return own_share(counted, work.share, counted if self._idle_watts is None else self._idle_watts * work.seconds)
+        return own_part(counted, work.fraction, counted if self._idle_watts is None else self._idle_watts * work.seconds)
 
     def read(self) -> float | None:
-        """Joules since the start; None where the counters can't be read, or no longer."""
+        """Joules since the start; None if the counters can't be read, or no longer."""
         with self._lock:
             for zone, before in self._last.items():
                 now = _number(zone / "energy_uj")
-                if now is not None and now < before:  # it has turned over
+                if now is not None and now < before:  # it has wrapped around
                     before -= _number(zone / "max_energy_range_uj") or 0
                 if now is None or now < before:
                     self.readable = False
@@ -125,7 +128,7 @@ class Rapl:
 
 
 class Model:
-    """What the processor seconds and the memory of this process and its children take, as CodeCarbon reckons where it has no counter."""
+    """An estimate from the processor seconds and memory of this process and its children, as by CodeCarbon without counters."""
 
     name = "estimate"
 
@@ -139,7 +142,8 @@ class Model:
 
 
 class Gpus:
-    """NVIDIA's own counters, millijoules since the driver was loaded, of the GPUs that CUDA_VISIBLE_DEVICES leaves to this process."""
+    """NVIDIA's own counters, in millijoules since the driver was loaded, of the GPUs that CUDA_VISIBLE_DEVICES makes visible to
+    this process."""
 
     name = "nvml"
 
@@ -152,7 +156,7 @@ class Gpus:
         self._before = _gpu_millijoules() if self.present else {}
 
     def spent(self, work: Work) -> Part | None:
-        """None where a GPU has no counter, or one that can't be right: gone, fallen back, or standing still."""
+        """None if a GPU has no counter, or an implausible one: it has disappeared, decreased or not advanced."""
         now = _gpu_millijoules()
         if now is None or self._before is None or now.keys() != self._before.keys():
             return None
@@ -160,11 +164,13 @@ class Gpus:
         if min(counted) < 0 or (min(counted) == 0 and work.seconds >= BUSY_SECONDS):
             return None
         joules = sum(counted) / 1000
-        return own_share(joules, _gpu_share(), joules)
+        own = own_part(joules, _gpu_fraction(), joules)
+        not_counted = own.joules * min(1.0, GPU_COUNTER_SECONDS / work.seconds)
+        return Part(own.joules, own.uncertainty_joules + not_counted)
 
 
 def idle_watts() -> float | None:
-    """Of the processors and their memory when nothing runs, as `evergreen doctor` has measured it; None where nobody knows."""
+    """The idle power of the processors and their memory, as measured by `evergreen doctor`; None if unknown."""
     with contextlib.suppress(KeyError, ValueError):
         watts = float(os.environ[IDLE_WATTS])
         return watts if math.isfinite(watts) and watts > 0 else None
@@ -172,8 +178,8 @@ def idle_watts() -> float | None:
 
 
 def measure_idle_watts(seconds: float, powercap: Path = POWERCAP) -> float | None:
-    """What the processors and their memory take while this process sleeps; None without counters, or where other programs take more than a
-    twentieth of the processors' time."""
+    """Measure the power of the processors and their memory while this process sleeps; None without counters, or if other
+    programs use more than a twentieth of the processors' time."""
     rapl, before, started = Rapl(powercap), machine_seconds(), time.monotonic()
     rapl.start()
     time.sleep(seconds)
@@ -184,13 +190,13 @@ def measure_idle_watts(seconds: float, powercap: Path = POWERCAP) -> float | Non
 
 @functools.cache
 def watts_per_thread() -> float:
-    """Of this machine's processor at full load: from the thermal design power in CodeCarbon's table where it is listed and all
-    its threads are ours to see, else CodeCarbon's 4 W."""
+    """The power per thread of this machine's processor at full load: from its thermal design power in CodeCarbon's table if it
+    is listed and the machine isn't virtual, so that all threads are visible; else CodeCarbon's 4 W."""
     with contextlib.suppress(OSError):
-        told = Path("/proc/cpuinfo").read_text()
-        model = re.search(r"^model name\s*: (.*)$", told, re.MULTILINE)
-        threads = len(re.findall(r"^processor\s*:", told, re.MULTILINE))
-        if model and threads and "hypervisor" not in told:
+        text = Path("/proc/cpuinfo").read_text()
+        model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+        threads = len(re.findall(r"^processor\s*:", text, re.MULTILINE))
+        if model and threads and "hypervisor" not in text:
             watts = thermal_design_power(model[1])
             if watts is not None:
                 return watts / threads
@@ -198,16 +204,16 @@ def watts_per_thread() -> float:
 
 
 def thermal_design_power(model: str) -> float | None:
-    """Watts of a processor by its name, as the system tells it, from CodeCarbon's table; None where it isn't listed."""
+    """A processor's watts in CodeCarbon's table, by the name that the system reports; None if it isn't listed."""
     package = importlib.util.find_spec("codecarbon")
     if package is None or not package.submodule_search_locations:
         return None
-    told = _words(model)
+    words = _words(model)
     best, watts = 0, None
     with open(Path(package.submodule_search_locations[0]) / "data/hardware/cpu_power.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             named = _words(row["Name"])
-            if len(named) > max(best, 1) and named <= told:
+            if len(named) > max(best, 1) and named <= words:
                 best, watts = len(named), float(row["TDP"])
     return watts
 
@@ -218,7 +224,7 @@ def _words(name: str) -> set[str]:
 
 
 def _counts(zone: Path) -> bool:
-    """Whether a zone is a package, or the memory beside one: others are parts of a package."""
+    """Whether a zone is a package or the memory beside one; other zones are parts of a package."""
     with contextlib.suppress(OSError):
         name = (zone / "name").read_text().strip()
         return name.startswith("package") or name == "dram"
@@ -233,7 +239,7 @@ def _number(path: Path) -> int | None:
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs of this machine, by the driver."""
+    """The number of NVIDIA GPUs of this machine, according to the driver."""
     try:
         return len(list(NVIDIA.iterdir()))
     except OSError:
@@ -241,16 +247,16 @@ def gpu_count() -> int:
 
 
 def _gpu_millijoules() -> dict[str, int] | None:
-    """By each GPU's address; None where any can't tell."""
+    """The counters by GPU address; None if any can't be read."""
     try:
         return {_gpu_address(gpu): _nvml().nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in _gpus()}
     except Exception:  # noqa: BLE001 (no library, no driver, no counter: whatever it is, nothing was measured)
         return None
 
 
-def _gpu_share() -> float:
-    """Of the processes on the GPUs that are ours, at least one of them; 1 where nobody tells. In a container the numbers of processes are others,
-    and none would seem to be ours."""
+def _gpu_fraction() -> float:
+    """This run's fraction of the processes on the GPUs, counting at least one as its own; 1 if unknown. In a container, process
+    ids differ from those that the driver reports, so that no process would seem to be the run's."""
     try:
         running = {process.pid for gpu in _gpus() for process in _nvml().nvmlDeviceGetComputeRunningProcesses(gpu)}
     except Exception:  # noqa: BLE001 (the same: nothing is known of the other processes)
@@ -291,7 +297,7 @@ def _tree() -> list[Any]:
 
 
 def processor_seconds() -> float:
-    """Of this process, its living children, and those of its children that have ended."""
+    """Processor time of this process, its running children, and its children that have ended."""
     import psutil
 
     total = sum(os.times()[:4])
@@ -302,7 +308,7 @@ def processor_seconds() -> float:
 
 
 def machine_seconds() -> float:
-    """Processor time of all programs of the machine."""
+    """Processor time of all programs on the machine."""
     import psutil
 
     times = psutil.cpu_times()
@@ -310,7 +316,7 @@ def machine_seconds() -> float:
 
 
 def _memory_bytes() -> int:
-    """In use by this process and its children. What they share is counted for each."""
+    """Memory in use by this process and its children. Shared memory is counted for each."""
     import psutil
 
     total = 0

@@ -1,17 +1,19 @@
-"""How much energy one model's prediction takes against another's, with the interval in which the true ratio lies.
+"""The ratio of two models' energies per prediction, with the interval in which the true ratio lies.
 
 | how | when | interval |
 |---|---|---|
-| `same` | both networks have one architecture: all but the values of their weights are alike | 1 to 1 |
-| `measured` | energy counters see all that predicts | 95 %, Student's t over the logarithms of the blocks' ratios |
-| `counted` | only an estimate from processor seconds is to be had, which is as noisy as the machine is busy | from the smaller to the larger of the ratios of operations and of bytes |
+| `same` | both networks have one architecture: they differ only in the values of their weights | 1 to 1 |
+| `measured` | energy counters cover all devices that predict | 95 %, Student's t over the logarithms of the blocks' ratios |
+| `counted` | otherwise | from the smaller to the larger of the ratios of operations and of bytes |
 
-**Measured** in blocks, in the order first, second, second, first (ABBA): what drifts steadily through a block (clock speed, heat, other programs)
-falls on both alike, and each block gives a ratio of its own. Energy is multiplied by noise, so that logarithms are averaged.
+**Measured**: in blocks, in the order first, second, second, first (ABBA). What drifts steadily through a block (clock speed,
+heat, other programs) affects both models alike, and each block gives one ratio. The noise of energy is multiplicative, so the
+logarithms are averaged.
 
-**Counted** are the multiplications and additions of the network for one image, and the bytes that it moves: its weights once, each
-intermediate result written once. A processor is limited by one or the other, so that the true ratio lies between the two; decoding, which both
-models share, is not counted.
+**Counted**: the multiplications and additions of the network for one image, and the bytes that it moves, which are its weights
+and each intermediate result, written once. A processor is limited by one or the other, so the true ratio lies between the two.
+Decoding, which both models share, is not counted. An estimate from processor seconds is not used instead, since it is noisy on
+a busy machine.
 """
 
 from __future__ import annotations
@@ -32,18 +34,18 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 BLOCKS = 8
-TURN_SECONDS = 0.25  # of predictions of one model; a block has four turns
+TURN_SECONDS = 0.25  # of predictions with one model; a block has four turns
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class EnergyRatio:
-    """Energy of a prediction, second model to first.
+    """The energy of the second model's prediction divided by that of the first's.
 
     Attributes:
-        ratio: the best guess.
-        low, high: between which it lies.
-        how: it was found, as the head of this file says.
+        ratio: the best estimate.
+        low, high: the interval's ends.
+        how: the method, as defined in the module's docstring.
     """
 
     ratio: float
@@ -52,7 +54,7 @@ class EnergyRatio:
     how: Literal["same", "measured", "counted"] = "measured"
 
     def __str__(self) -> str:
-        """To go on from "at …" or "it takes …"."""
+        """A phrase to follow "at …" or "it takes …"."""
         if self.how == "same":
             return "the same energy (one architecture)"
         known = figures.ratio(self.ratio, self.low, self.high) if self.high > self.low else figures.ratio(self.ratio)
@@ -61,14 +63,14 @@ class EnergyRatio:
 
 
 def energy_ratio(networks: Sequence[Path], predict: Sequence[Callable[[], int]]) -> EnergyRatio | None:
-    """Find the ratio in the best way that this machine has.
+    """Determine the ratio by the best method that this machine supports.
 
     Args:
         networks: the ONNX files of the first and the second model.
-        predict: of each, what predicts some images and says how many.
+        predict: for each model, a function that predicts some images and returns their number.
 
     Returns:
-        None where it can't be known.
+        None if the ratio can't be determined.
     """
     if architecture(networks[0]) == architecture(networks[1]):
         return EnergyRatio(1.0, 1.0, 1.0, "same")
@@ -81,17 +83,17 @@ def energy_ratio(networks: Sequence[Path], predict: Sequence[Callable[[], int]])
 def measured(
     predict: Sequence[Callable[[], int]], blocks: int = BLOCKS, turn_seconds: float = TURN_SECONDS
 ) -> EnergyRatio | None:
-    """By measuring both models in turn, by whatever the machine has; None where nothing tells.
+    """The ratio by measuring both models in turn, by the machine's available methods; None if energy can't be measured.
 
     Args:
-        predict: as `energy_ratio`.
+        predict: as in `energy_ratio`.
         blocks: each with four turns; 2 or more.
     """
     for one in predict:
-        one()  # the first prediction allocates
+        one()  # the first prediction allocates memory
     logarithms = []
     for _ in range(blocks):
-        joules = [_joules_each(predict[place], turn_seconds) for place in (0, 1, 1, 0)]
+        joules = [_joules_each(predict[index], turn_seconds) for index in (0, 1, 1, 0)]
         if not all(joules):
             return None
         first, second = joules[0] + joules[3], joules[1] + joules[2]  # type: ignore[operator]
@@ -100,7 +102,7 @@ def measured(
 
 
 def of_blocks(logarithms: Sequence[float]) -> EnergyRatio:
-    """The ratio by the logarithms of the blocks' ratios, two or more."""
+    """The ratio from the logarithms of the blocks' ratios, two or more."""
     from scipy.stats import t
 
     mean, error = float(np.mean(logarithms)), float(np.std(logarithms, ddof=1)) / math.sqrt(len(logarithms))
@@ -109,7 +111,7 @@ def of_blocks(logarithms: Sequence[float]) -> EnergyRatio:
 
 
 def _joules_each(predict: Callable[[], int], seconds: float) -> float | None:
-    """Energy of one prediction; None where it isn't known."""
+    """The energy of one prediction; None if unknown."""
     predicted = 0
     with Meter() as meter:
         until = time.monotonic() + seconds
@@ -120,7 +122,7 @@ def _joules_each(predict: Callable[[], int], seconds: float) -> float | None:
 
 
 def counted(networks: Sequence[Path]) -> EnergyRatio | None:
-    """By the work of two ONNX files; None where it can't be counted."""
+    """The ratio of the work of two ONNX files; None if it can't be counted."""
     works = [work(path) for path in networks]
     if any(one is None or not all(one) for one in works):
         return None
@@ -131,11 +133,11 @@ def counted(networks: Sequence[Path]) -> EnergyRatio | None:
 
 
 def architecture(path: Path) -> str:
-    """All of an ONNX network but the values of its weights, as a digest: equal where two predict by the very same operations."""
+    """A digest of an ONNX network without the values of its weights: equal if two networks predict by the same operations."""
     import hashlib
 
     network = _open(path)
-    # A constant of a single number or a shape is part of what is done; anything larger has been learned.
+    # A constant of a single number, or a shape, is part of the operations; any larger one has been learned.
     for tensor in _tensors(network):
         if math.prod(tensor.dims) > 1 and tensor.data_type in _REAL:
             for field in ("raw_data", "float_data", "double_data", "int32_data"):
@@ -145,7 +147,7 @@ def architecture(path: Path) -> str:
 
 
 def work(path: Path) -> tuple[int, int] | None:
-    """Operations and bytes of one prediction of an ONNX network; None where the shapes of its tensors can't be told."""
+    """The operations and bytes of one prediction of an ONNX network; None if the shapes of its tensors aren't known."""
     from onnx import shape_inference
 
     network = _open(path)
@@ -176,7 +178,8 @@ def work(path: Path) -> tuple[int, int] | None:
 
 
 def _operations_each(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Of one number of a node's output: multiplications and additions of sums of products, 1 for anything else."""
+    """Operations per number of a node's output: the multiplications and additions of sums of products, the numbers pooled or
+    reduced, and 1 for anything else."""
     if node.op_type in ("Conv", "ConvTranspose"):
         return 2 * math.prod(shapes[node.input[1]][1:])
     if node.op_type in ("MatMul", "Gemm"):
@@ -201,7 +204,7 @@ def _open(path: Path) -> ModelProto:
 
 
 def _tensors(network: ModelProto) -> list[Any]:
-    """Every tensor that stands in the file: initializers, and those that nodes carry."""
+    """Every tensor in the file: initializers and attributes of nodes."""
     carried = [attribute.t for node in network.graph.node for attribute in node.attribute if attribute.HasField("t")]
     return [*network.graph.initializer, *carried]
 

@@ -1,81 +1,58 @@
-"""The gate: a challenger takes the champion's place if it is better on the same items by more than chance, or as good for clearly less energy;
-worse for no label and no slice; and worth the energy. Where there is no champion, a first model must be better than no model.
+"""The gate: a challenger replaces the champion if, on the same units of evaluation, it is better by more than chance, or as
+good for clearly less energy; if it is not worse in any slice of them; and if its gain is worth its energy. If there is no
+champion, a first model must be better than no model.
 
-**Better**: by accuracy, McNemar's exact one-sided test (1947): only items on which the two differ tell them apart, and if neither is better, each
-of those is as likely a gain as a loss. By macro F1, which no such test knows, the paired bootstrap (Efron and Tibshirani 1993; for classifiers on
-the same items Koehn 2004): the items are drawn anew 2,000 times with both models' predictions, and p is the share of draws in which the challenger
-is no better. Ties keep the champion.
+The gate is independent of the kind of scenario: a kind's judge gives it both models' results on the same units (`Comparison`),
+with the metric by which they are compared.
 
-**Guards**: for no label, and for no value of the columns that the scenario slices by, may the champion be better by McNemar's test, at alpha over
-all these guards together (Holm).
+**Better**: if a unit is simply right or wrong and the metric is the fraction of right ones, by McNemar's exact one-sided test
+(1947): only units on which the two models differ tell them apart, and if neither is better, each of those is as likely a gain
+as a loss. By any other metric, by the paired bootstrap (Efron and Tibshirani 1993; for classifiers on the same items Koehn
+2004): the units are resampled 2,000 times with both models' results, and p is the fraction of draws in which the challenger is
+no better. In a tie, the champion stays.
 
-**Energy** decides only where the whole interval of its ratio does (`evergreen.evaluation.energy_ratio`). A challenger that surely takes more must gain
-`gain_per_doubling` for each doubling, counted from the lower end: it pays for what is known, not for what may be noise. One whose upper end is
-`cheaper` or less is promoted where it is not worse: where with a confidence of 1 - alpha it loses less than `margin` (non-inferiority, by the same
-bootstrap), and the champion is not better by McNemar's test.
+**Guards**: the champion must not be better in any slice of the units (a label, a value of a column that the scenario slices
+by), by the same tests, at alpha over all these guards together (Holm).
 
-**The first champion** (`decide_first`) is compared in the same way with always naming the test split's commonest label, which is the best that can
-be done without seeing an image (the no-information rate). It must have learned from items of every label, and reach `floor` if there is one.
+**Energy** counts only as far as its ratio's whole interval supports it (`evergreen.evaluation.energy_ratio`). A challenger that
+surely takes more must gain `gain_per_doubling` for each doubling, counted from the lower end, so that it is not charged for
+what may be noise. A challenger whose upper end is at most `cheaper` is promoted if it is not worse: if, with a confidence of
+1 - alpha, it loses less than `margin` (non-inferiority, by the same bootstrap), and, for units that are right or wrong, the
+champion is not better by McNemar's test.
+
+**The first champion** (`decide_first`) is compared in the same way with a baseline that needs no model, named by the kind's
+judge. It must reach `floor` if there is one, and meet the judge's other conditions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evergreen import figures
+from evergreen.evaluation.bootstrap import percentile_interval, resampled
 from evergreen.evaluation.energy_ratio import EnergyRatio
-from evergreen.evaluation.metrics import interval
 from evergreen.evaluation.multiple_testing import holm
+from evergreen.kinds.base.comparison import Baseline, Comparison, Guard
 from evergreen.scenario.settings import Promote
 
 DRAWS = 2_000
 
 
 @dataclass(frozen=True)
-class Paired:
-    """What two models make of the same items.
-
-    Attributes:
-        labels: int `(items,)`, the right ones' places in `names`.
-        champion, challenger: int `(items,)`, the predicted ones' places; -1 for a label that is not in `names`.
-        names: of the labels.
-        columns: a value for each item, by the column's name: the slices besides the labels.
-    """
-
-    labels: np.ndarray
-    champion: np.ndarray
-    challenger: np.ndarray
-    names: Sequence[str]
-    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    @property
-    def champion_right(self) -> np.ndarray:
-        """bool `(items,)`."""
-        right: np.ndarray = self.champion == self.labels
-        return right
-
-    @property
-    def challenger_right(self) -> np.ndarray:
-        """bool `(items,)`."""
-        right: np.ndarray = self.challenger == self.labels
-        return right
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """What the gate found.
+    """The gate's decision.
 
     Attributes:
         promote: whether the challenger passes.
-        reason: in a sentence for people.
-        gained: items that only the challenger got right.
-        lost: items that only the champion got right.
-        p_value: chance of so large a gain or a larger one if neither were better, by the scenario's metric.
-        f1_gain, f1_low, f1_high: of macro F1, with its 95 % interval by the paired bootstrap.
+        reason: a sentence for people.
+        gained: the number of units on which the challenger is better.
+        lost: the number of units on which the champion is better.
+        p_value: the probability of a gain at least as large if neither were better, by the metric.
+        gain, gain_low, gain_high: in the metric (`Metric.gain`), with its 95 % interval by the paired bootstrap.
         slices: the guards.
     """
 
@@ -84,20 +61,22 @@ class Verdict:
     gained: int
     lost: int
     p_value: float
-    f1_gain: float
-    f1_low: float
-    f1_high: float
+    gain: float
+    gain_low: float
+    gain_high: float
     slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The items with one value of a column (or one label), under both models.
+    """The units with one value of a column, under both models.
 
     Attributes:
-        champion, challenger: accuracy on these items; None without items. `_low` and `_high`: 95 %, Wilson.
-        p_value_worse: chance of so many losses or more if the challenger were no worse here, with all judged slices in view
-            (Holm); None where there were too few items to judge.
+        items: the number of units.
+        champion, challenger: the figure shown for each (`Comparison.figures`), None without units; `_low` and `_high` are its
+            95 % interval.
+        p_value_worse: the probability of a loss at least as large if the challenger were no worse here, adjusted for all judged
+            slices (Holm); None if there are too few units to judge.
     """
 
     column: str
@@ -114,195 +93,170 @@ class Slice:
     p_value_worse: float | None
 
 
-def decide(paired: Paired, settings: Promote, energy: EnergyRatio | None, *, seed: int = 0, tries: int = 1) -> Verdict:
-    """Compare two models on the same items, as the head of this file says.
+def decide(
+    compared: Comparison,
+    settings: Promote,
+    energy: EnergyRatio | None,
+    *,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    tries: int = 1,
+) -> Verdict:
+    """Compare two models on the same units, by the rules in the module's docstring.
 
     Args:
         settings: the scenario's section `promote`.
-        energy: of a prediction, challenger to champion; None where it isn't known, and doesn't count.
+        energy: the challenger's energy per prediction relative to the champion's; None if unknown, and ignored then.
+        columns: the scenario's own slices, as a value for each unit, by the column's name.
         seed: of the bootstrap's draws.
-        tries: challengers that a retraining may send against the same champion. The chance `alpha` of promoting one that is no better is
-            shared out among them (Bonferroni).
+        tries: the number of challengers that a retraining may compare with the same champion. The probability `alpha` of
+            promoting one that is no better is divided among them (Bonferroni).
     """
-    alpha = settings.alpha / tries
-    champion, challenger, items = paired.champion_right, paired.challenger_right, len(paired.labels)
-    gains = bootstrap(paired, seed)
-    by_f1 = settings.metric == "f1_macro"
-    gained, lost, p_value = _better(paired, gains, settings)
-    of_labels = [
-        _slice("label", name, paired.labels == place, champion, challenger, 1) for place, name in enumerate(paired.names)
-    ]
-    guards = _together(of_labels + _slices(paired.columns, champion, challenger, settings.min_slice_items))
+    alpha, metric = settings.alpha / tries, compared.metric
+    gains = bootstrap(compared, seed)
+    gained, lost, p_value = _better(compared, gains)
+    guards = _together([_slice(compared, guard, seed) for guard in _guards(compared, columns or {}, settings)])
 
     def verdict(promote: bool, reason: str) -> Verdict:
         return _verdict(promote, reason, gained, lost, p_value, gains, guards)
 
-    gain = gains.f1_gain if by_f1 else (gained - lost) / items
-    told = f"{gained:,} of {items:,} test items gained, {lost:,} lost, {figures.probability(p_value)}"
-    if by_f1:
-        told = f"macro F1 {figures.points(gain)}, {told}"
+    gain = (gained - lost) / compared.units if compared.by_fraction else gains.gain
+    words = f"{_counted(compared, gained, lost)}, {figures.probability(p_value)}"
+    if not compared.by_fraction:
+        words = f"{metric.title} {metric.gain_text(gain)}, {words}"
     is_better = p_value <= alpha
     is_cheaper = energy is not None and settings.cheaper is not None and energy.high <= settings.cheaper
-    loses_at_most = -float(np.quantile(gains.f1_macro if by_f1 else gains.accuracy, alpha))
-    as_good = loses_at_most < settings.margin and chance(lost, gained) > settings.alpha
+    loses_at_most = -float(np.quantile(gains.drawn, alpha))
+    surely_worse = compared.right_or_wrong and chance(lost, gained) <= settings.alpha
+    as_good = loses_at_most < settings.margin and not surely_worse
     if not is_better and not (is_cheaper and as_good):
-        also = f"; it takes {energy}, but may lose {figures.percent(loses_at_most)}" if is_cheaper else ""
-        return verdict(False, f"not better than the champion by more than chance ({told}, needed {figures.plain(alpha)}{also})")
+        also = f"; it takes {energy}, but may lose {metric.margin_text(loses_at_most)}" if is_cheaper else ""
+        return verdict(
+            False, f"not better than the champion by more than chance ({words}, needed {figures.plain(alpha)}{also})"
+        )
     worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= settings.alpha]
     if worse:
         first = min(worse, key=lambda guard: guard.p_value_worse or 0.0)
         which = f'{first.column} "{first.value}"'
         return verdict(
             False,
-            f"{'better' if is_better else 'as good'} over all ({told}), but worse for the {which}: {first.gained} gained, {first.lost} lost",
+            f"{'better' if is_better else 'as good'} over all ({words}), but worse for the {which}: {first.gained} gained, {first.lost} lost",
         )
     if not is_better:
         return verdict(
-            True, f"as good as the champion ({told}; it loses less than {figures.percent(settings.margin)}) at {energy}"
+            True, f"as good as the champion ({words}; it loses less than {metric.margin_text(settings.margin)}) at {energy}"
         )
     needed = settings.gain_per_doubling * math.log2(energy.low) if energy is not None and energy.low > 1 else 0.0
     if gain < needed:
         return verdict(
             False,
-            f"better ({told}), but at {energy} a gain of {figures.points(needed)} is needed, and it is {figures.points(gain)}",
+            f"better ({words}), but at {energy} a gain of {metric.gain_text(needed)} is needed, and it is {metric.gain_text(gain)}",
         )
-    return verdict(True, f"better than the champion by more than chance ({told}{'' if energy is None else f', at {energy}'})")
+    return verdict(True, f"better than the champion by more than chance ({words}{'' if energy is None else f', at {energy}'})")
 
 
-def decide_first(
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    names: Sequence[str],
-    train_items: Sequence[int],
-    settings: Promote,
-    *,
-    seed: int = 0,
-) -> Verdict:
-    """Whether a model may be the first champion: whether it is better than none, as the head of this file says.
+def decide_first(baseline: Baseline, settings: Promote, *, seed: int = 0) -> Verdict:
+    """Decide whether a model may be the first champion, by the rules in the module's docstring.
 
     Args:
-        labels: int `(items,)`, the right ones' places in `names`.
-        predicted: int `(items,)`, the predicted ones' places; -1 for a label that is not in `names`.
-        train_items: of each label, how many the model learned from.
-        settings, seed: as `decide`.
+        settings, seed: as in `decide`.
 
     Returns:
-        The verdict, with "always the commonest label" in the champion's place; no slices.
+        The verdict, with the baseline as the champion; without slices.
     """
-    from sklearn.metrics import f1_score
-
-    commonest = int(np.bincount(labels, minlength=len(names)).argmax())
-    paired = Paired(labels, np.full_like(predicted, commonest), predicted, names)
-    gains = bootstrap(paired, seed)
-    gained, lost, p_value = _better(paired, gains, settings)
-    right, by_naming, items = int(paired.challenger_right.sum()), int(paired.champion_right.sum()), len(labels)
-    value = right / items
-    if settings.metric == "f1_macro":
-        value = float(f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0.0))
-    than = f'than always naming "{names[commonest]}" by more than chance'
-    told = (
-        f"{figures.percent(right / items, items=items)} of {items:,} test items are right, against "
-        f"{figures.percent(by_naming / items, items=items)}; {figures.probability(p_value)}"
-    )
-    failures = [
-        f'no item of the training split has the label "{name}"'
-        for name, count in zip(names, train_items, strict=True)
-        if not count
-    ]
+    compared, metric, units = baseline.comparison, baseline.comparison.metric, baseline.comparison.units
+    gains = bootstrap(compared, seed)
+    gained, lost, p_value = _better(compared, gains)
+    than, words = f"than {baseline.name} by more than chance", f"{baseline.words}; {figures.probability(p_value)}"
+    failures = list(baseline.failures)
     if p_value > settings.alpha:
-        few = chance(items - by_naming, 0) > settings.alpha
-        also = "; with so few test items not even a perfect model would be" if few else ""
-        failures.append(f"it is not better {than} ({told}, needed {figures.plain(settings.alpha)}{also})")
-    if settings.floor is not None and value < settings.floor:
-        metric = "macro F1" if settings.metric == "f1_macro" else "accuracy"
-        failures.append(
-            f"its {metric} is {figures.percent(value, items=items)}, where promote.floor is {figures.percent(settings.floor)}"
-        )
-    reason = "; ".join(failures) or f"the first one, better {than} ({told})"
+        few = baseline.best_p_value > settings.alpha
+        also = f"; with so few {compared.unit}s not even a perfect model would be" if few else ""
+        failures.append(f"it is not better {than} ({words}, needed {figures.plain(settings.alpha)}{also})")
+    if settings.floor is not None and metric.gain(settings.floor, gains.challenger) < 0:
+        reached, floor = metric.text(gains.challenger, items=units), metric.text(settings.floor)
+        failures.append(f"its {metric.title} is {reached}, where promote.floor is {floor}")
+    reason = "; ".join(failures) or f"the first one, better {than} ({words})"
     return _verdict(not failures, reason, gained, lost, p_value, gains, ())
-
-
-def _better(paired: Paired, gains: Gains, settings: Promote) -> tuple[int, int, float]:
-    """Items gained, items lost, and the chance of so large a gain if the challenger were no better, by the scenario's metric."""
-    gained = int((paired.challenger_right & ~paired.champion_right).sum())
-    lost = int((paired.champion_right & ~paired.challenger_right).sum())
-    if settings.metric == "f1_macro":
-        return gained, lost, float((1 + (gains.f1_macro <= 0).sum()) / (1 + DRAWS))
-    return gained, lost, chance(gained, lost)
-
-
-def _verdict(
-    promote: bool, reason: str, gained: int, lost: int, p_value: float, gains: Gains, guards: Sequence[Slice]
-) -> Verdict:
-    f1_low, f1_high = (float(edge) for edge in np.quantile(gains.f1_macro, [0.025, 0.975]))
-    return Verdict(promote, reason, gained, lost, p_value, gains.f1_gain, f1_low, f1_high, tuple(guards))
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Challenger less champion, in draws of the items with replacement.
+    """How much better the challenger is, by the metric (`Metric.gain`).
 
     Attributes:
-        accuracy, f1_macro: float64 `(DRAWS,)`.
-        f1_gain: of macro F1 on the items themselves.
+        gain: on the original units.
+        challenger: the challenger's value on them.
+        drawn: float64 `(DRAWS,)`, the gain in draws of the units with replacement.
     """
 
-    accuracy: np.ndarray
-    f1_macro: np.ndarray
-    f1_gain: float
+    gain: float
+    challenger: float
+    drawn: np.ndarray
 
 
-def bootstrap(paired: Paired, seed: int) -> Gains:
-    """Draw the items anew, each with both predictions. What a draw needs of an item is its label and what the two make of it, so that
-    counts of these combinations are drawn, not items."""
-    combinations, counts = np.unique(np.stack([paired.labels, paired.champion, paired.challenger]), axis=1, return_counts=True)
-    labels, *predicted = combinations
-    occurring = np.unique(labels)
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
-    drawn = np.concatenate([counts[None], drawn])  # the first is of the items themselves
+def bootstrap(compared: Comparison, seed: int) -> Gains:
+    """Resample the units, each with both models' results."""
+    values: list[float] = []
 
-    def f1_macro(made: np.ndarray) -> np.ndarray:
-        is_label, is_predicted = ((told[:, None] == occurring).astype(float) for told in (labels, made))
-        right = drawn @ (is_label * is_predicted)
-        total = drawn @ is_label + drawn @ is_predicted
-        f1 = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
-        mean: np.ndarray = f1.mean(axis=1)
-        return mean
+    def gain(weights: np.ndarray) -> np.ndarray:
+        champion, challenger = compared.values(weights)
+        values.append(float(challenger[0]))
+        better: np.ndarray = compared.metric.gain(champion, challenger)
+        return better
 
-    champion, challenger = predicted
-    accuracy = drawn @ ((challenger == labels).astype(float) - (champion == labels)) / counts.sum()
-    f1 = f1_macro(challenger) - f1_macro(champion)
-    return Gains(accuracy[1:], f1[1:], float(f1[0]))
+    found, drawn = resampled(gain, compared.counts, draws=DRAWS, seed=seed, blocks=compared.blocks)
+    return Gains(found, values[0], drawn)
 
 
 def chance(gained: int, lost: int) -> float:
-    """Of `gained` or more among all these differences if either way were as likely: the exact one-sided McNemar test."""
+    """The probability of at least `gained` among all these differences if both directions were equally likely: McNemar's exact
+    one-sided test."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained + lost else 1.0
 
 
-def _slices(columns: Mapping[str, Sequence[str]], champion: np.ndarray, challenger: np.ndarray, least: int) -> list[Slice]:
-    found = []
+def _better(compared: Comparison, gains: Gains) -> tuple[int, int, float]:
+    """The numbers of units gained and lost, and the p-value of the gain in the metric."""
+    gained, lost = int(compared.gained.sum()), int(compared.lost.sum())
+    if compared.by_fraction:
+        return gained, lost, chance(gained, lost)
+    return gained, lost, float((1 + (gains.drawn <= 0).sum()) / (1 + DRAWS))
+
+
+def _counted(compared: Comparison, gained: int, lost: int) -> str:
+    ways = ("gained", "lost") if compared.right_or_wrong else ("better", "worse")
+    return f"{gained:,} of {compared.units:,} {compared.unit}s {ways[0]}, {lost:,} {ways[1]}"
+
+
+def _verdict(
+    promote: bool, reason: str, gained: int, lost: int, p_value: float, gains: Gains, guards: Sequence[Slice]
+) -> Verdict:
+    return Verdict(promote, reason, gained, lost, p_value, gains.gain, *percentile_interval(gains.drawn), tuple(guards))
+
+
+def _guards(compared: Comparison, columns: Mapping[str, Sequence[str]], settings: Promote) -> list[Guard]:
+    found = list(compared.guards())
     for column, values in columns.items():
         each = np.array(values, object)
-        found += [_slice(column, value, each == value, champion, challenger, least) for value in sorted(set(values))]
+        found += [Guard(column, value, each == value, settings.min_slice_items) for value in sorted(set(values))]
     return found
 
 
-def _slice(column: str, value: str, inside: np.ndarray, champion: np.ndarray, challenger: np.ndarray, least: int) -> Slice:
-    """Its p-value stands alone yet."""
-    items = int(inside.sum())
-    gained, lost = int((challenger & ~champion & inside).sum()), int((champion & ~challenger & inside).sum())
-    before, after = (_accuracy(int((right & inside).sum()), items) for right in (champion, challenger))
-    return Slice(column, value, items, gained, lost, *before, *after, chance(lost, gained) if items >= least else None)
-
-
-def _accuracy(hits: int, items: int) -> tuple[float | None, float | None, float | None]:
-    return (hits / items, *interval(hits, items)) if items else (None, None, None)
+def _slice(compared: Comparison, guard: Guard, seed: int) -> Slice:
+    """Compare both models on a guard's units; the p-value is not yet adjusted for the other slices."""
+    inside = compared.within(guard.inside)
+    gained, lost, p_value = int(inside.gained.sum()), int(inside.lost.sum()), None
+    if inside.units >= guard.least_units:
+        p_value = chance(lost, gained)
+        if not compared.right_or_wrong:
+            p_value = float((1 + (bootstrap(inside, seed).drawn >= 0).sum()) / (1 + DRAWS))
+    champion, challenger = inside.figures()
+    return Slice(guard.column, guard.value, inside.units, gained, lost, *champion, *challenger, p_value)
 
 
 def _together(slices: Sequence[Slice]) -> list[Slice]:
-    judged = [place for place, one in enumerate(slices) if one.p_value_worse is not None]
-    corrected = dict(zip(judged, holm([slices[place].p_value_worse or 0.0 for place in judged]), strict=True))
-    return [replace(one, p_value_worse=corrected.get(place)) for place, one in enumerate(slices)]
+    judged = [number for number, one in enumerate(slices) if one.p_value_worse is not None]
+    corrected = dict(zip(judged, holm([slices[number].p_value_worse or 0.0 for number in judged]), strict=True))
+    return [replace(one, p_value_worse=corrected.get(number)) for number, one in enumerate(slices)]

@@ -1,4 +1,4 @@
-"""Several tests at once: what each one's p-value is worth with all of them in view."""
+"""Several tests at once: p-values adjusted for multiple testing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value with all of them in view: those at most `alpha` hold together at that level, under any dependence (Holm 1979, "A
-    simple sequentially rejective multiple test procedure"; SciPy has only procedures for the false discovery rate)."""
+    """Holm-adjusted p-values: rejecting those of at most `alpha` keeps the family-wise error rate at `alpha` under any
+    dependence (Holm 1979, "A simple sequentially rejective multiple test procedure"; SciPy has only procedures for the false
+    discovery rate)."""
     order = np.argsort(p_values)
     stepped = np.asarray(p_values)[order] * (len(p_values) - np.arange(len(p_values)))
     together = np.empty(len(p_values))

@@ -1,8 +1,8 @@
-"""Damage that image decoders pass over: they write a warning to standard error, and return pixels, many of them wrong.
+"""Detects damage that image decoders tolerate: they write a warning to standard error, and return pixels, many of them wrong.
 
-Neither OpenCV nor Pillow returns these warnings, so the process that inspects images (`evergreen.media.isolated`) reads its own standard
-error after each image. Formats with a checksum (PNG) are checked by it. What nobody can see is damage in formats that have neither
-checksum nor markers: BMP, uncompressed TIFF, and most of what happens to WebP, GIF and AVIF.
+Neither OpenCV nor Pillow returns these warnings, so the process that inspects images (`evergreen.media.isolated`) reads its own
+standard error after each image. Formats with a checksum (PNG) are checked by it. Damage in formats with neither checksum nor
+markers cannot be detected: BMP, uncompressed TIFF, and most damage to WebP, GIF and AVIF.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import zlib
 
 from evergreen.media.images import BadImage
 
-# Encoders pad a file to whole words; a decoder that lost its way in the data leaves more than that, unless by chance.
+# Encoders pad a file to whole words; a decoder that lost its position in the data almost always leaves more bytes than that.
 PADDING_BYTES = 3
-SECTOR_BYTES = 512  # of a disk: what is lost at a time, and then read as zeros
-# libjpeg's messages (jerror.h) about pixel data. It prints the first warning of an image only.
+SECTOR_BYTES = 512  # of a disk: the smallest unit that is lost, and then read as zeros
+# libjpeg's messages (jerror.h) about pixel data. It prints only the first warning of an image.
 CORRUPT = re.compile(r"Corrupt JPEG data: (?!bad ICC|\d+ extraneous).*|Premature end of JPEG file|Inconsistent progression.*")
 EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 
 
 class StandardError:
-    """This process's standard error, from now on kept in memory and read after each image."""
+    """Redirects this process's standard error to memory, to be read after each image."""
 
     def __init__(self) -> None:
         memory = os.memfd_create("stderr")
@@ -31,8 +31,8 @@ class StandardError:
         os.close(memory)
 
     def read(self) -> str:
-        """What was written since the last call."""
-        if os.lseek(2, 0, os.SEEK_CUR) == 0:  # of nearly every image
+        """The text that was written since the last call."""
+        if os.lseek(2, 0, os.SEEK_CUR) == 0:  # for almost every image
             return ""
         text = os.pread(2, 2**16, 0).decode("utf-8", "replace")
         os.ftruncate(2, 0)
@@ -41,13 +41,13 @@ class StandardError:
 
 
 def refuse_damaged(data: bytes, format_name: str, errors: StandardError) -> None:
-    """Judge an image that was just decoded, with what the decoder wrote about it.
+    """Check an image that was just decoded, using the warnings that the decoder wrote.
 
     Args:
         format_name: `Header.format`.
 
     Raises:
-        BadImage: `damaged`.
+        BadImage: the image is `damaged`.
     """
     warnings = errors.read()
     found = None
@@ -66,7 +66,7 @@ def refuse_damaged(data: bytes, format_name: str, errors: StandardError) -> None
 def _jpeg_damage(data: bytes, warnings: str, errors: StandardError) -> str | None:
     if found := CORRUPT.search(warnings):
         return f"its decoder says: {found[0]}"
-    # A harmless warning came first, and hides what may have followed: decode again without what can be warned of harmlessly.
+    # The first warning was harmless and hides any later ones: decode again without the parts that can cause harmless warnings.
     import cv2
     import numpy as np
 
@@ -83,8 +83,8 @@ def _jpeg_damage(data: bytes, warnings: str, errors: StandardError) -> str | Non
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """A JPEG's tables, frame header and pixel data alone: no application segments, comments or stray bytes in its header; and of a
-    sequential one the unused parameters of the first scan as the standard wants them (ITU-T T.81, B.2.3)."""
+    """Reduce a JPEG to tables, frame header and pixel data, without application segments, comments or stray bytes in its
+    header. In a sequential one, set the unused parameters of the first scan as the standard requires (ITU-T T.81, B.2.3)."""
     kept, position, sequential = [b"\xff\xd8"], 2, True
     while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
         marker = data[position + 1]
@@ -104,13 +104,13 @@ def _without_metadata(data: bytes) -> bytes:
 
 
 def _tiff_damage(data: bytes, warnings: str) -> str | None:
-    if found := CORRUPT.search(warnings):  # pixels that are JPEG data
+    if found := CORRUPT.search(warnings):  # the pixels are JPEG data
         return f"its decoder says: {found[0]}"
     if "ERROR" not in warnings:
         return None
     from evergreen.media.images import decode_with_pillow, read_header
 
-    try:  # OpenCV goes on after an error; Pillow does not, and reads some compressions that OpenCV cannot
+    try:  # OpenCV continues after an error; Pillow does not, and reads some compressions that OpenCV cannot
         decode_with_pillow(read_header(data), data, 1)
     except BadImage as bad:
         return bad.detail
@@ -118,7 +118,7 @@ def _tiff_damage(data: bytes, warnings: str) -> str | None:
 
 
 def _png_damage(data: bytes) -> str | None:
-    """By the checksum of each chunk that pixels depend on (its name begins with a capital letter)."""
+    """Verify the checksum of each chunk on which pixels depend (its name begins with a capital letter)."""
     position = 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)

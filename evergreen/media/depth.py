@@ -1,9 +1,9 @@
-"""The range of values of deep images (more than 8 bits a value): which value is black and which is white, for a whole data set.
+"""Chooses the range of deep images (more than 8 bits per value): which value is black and which is white, for a whole data set.
 
-One range for all images, chosen once and recorded: a range for each image would make a faint object as bright as a strong one, and one that moved
-as data grow would change what old items look like. It reaches from the 1st percentile of the images' darkest values to the 99th of their
-brightest (each image's 0.1th and 99.9th percentile): single hot pixels and a few odd images don't count, and what is bright in one image in
-twenty is not clipped.
+There is one range for all images, chosen once and recorded: a range per image would make faint objects as bright as strong
+ones, and a range that moved as the data grow would change old items. It extends from the 1st percentile of the images' darkest
+values to the 99th of their brightest (each image's 0.1th and 99.9th percentile), so that hot pixels and a few unusual images
+are ignored, and what is bright in one image in twenty is not clipped.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from evergreen.scenario.settings import Scenario
 
 SAMPLED_IMAGES = 512
-SAMPLED_VALUES = 2**18  # of one image
-MIN_LEVELS = 32  # of 256 that the data must reach; 12 bits read as 16 bits reach 17
+SAMPLED_VALUES = 2**18  # per image
+MIN_LEVELS = 32  # that the data must reach, of 256; 12 bits read as 16 bits reach 17
 
 
 def extremes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[float, float] | None:
-    """The 0.1th and 99.9th percentile of a deep image's values; None of any other image.
+    """The 0.1th and 99.9th percentile of a deep image's values; None for any other image.
 
     Raises:
-        BadImage: it can't be decoded, or none of its values is a number.
+        BadImage: the image can't be decoded, or none of its values is a finite number.
     """
     import numpy as np
 
@@ -48,7 +48,8 @@ def extremes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[float, float] |
 
 
 class Sample:
-    """A random sample of a source's deep images: those whose content has the smallest hashes, in whatever order they come."""
+    """A random sample of a source's deep images: those with the smallest hashes of their content, independent of their
+    order."""
 
     def __init__(self) -> None:
         self._chosen: list[tuple[int, float, float]] = []  # a heap, the largest hash first: (-hash, darkest, brightest)
@@ -58,12 +59,12 @@ class Sample:
         return len(self._chosen)
 
     def has_room_for(self, data: bytes) -> bool:
-        """Whether an image of this content would be one of the sample."""
+        """True if an image with this content would belong to the sample."""
         key = _key(data)
         return key not in self._hashes and (len(self._chosen) < SAMPLED_IMAGES or key < -self._chosen[0][0])
 
     def add(self, data: bytes, found: tuple[float, float]) -> None:
-        """Take in an image with its `extremes`."""
+        """Add an image with its `extremes`."""
         key = _key(data)
         self._hashes.add(key)
         heapq.heappush(self._chosen, (-key, *found))
@@ -71,7 +72,7 @@ class Sample:
             self._hashes.discard(-heapq.heappop(self._chosen)[0])
 
     def range(self) -> PixelRange | None:
-        """The range that suits the sample; None without any image."""
+        """The range that suits the sample; None if it is empty."""
         import numpy as np
 
         if not self._chosen:
@@ -87,7 +88,7 @@ def _key(data: bytes) -> int:
 
 
 def levels(pixel_range: PixelRange, data: PixelRange) -> int:
-    """How many of the 256 levels images of the range `data` reach when they are read with `pixel_range`."""
+    """The number of the 256 levels that images with values in the range `data` reach if they are read with `pixel_range`."""
     import numpy as np
 
     low, high = pixel_range.apply(np.array(data, np.float64)).tolist()
@@ -95,10 +96,10 @@ def levels(pixel_range: PixelRange, data: PixelRange) -> int:
 
 
 def no_contrast(scenario: Scenario, read_with: PixelRange | None, reached: int, suits: PixelRange) -> DataRefused:
-    """The refusal of deep images that reach too few levels.
+    """The error for deep images that reach too few levels.
 
     Args:
-        read_with: the range; None: the upper 8 of 16 bits.
+        read_with: the range with which they were read; None for the upper 8 of 16 bits.
         suits: the range that suits the data.
     """
     how = f"with preprocess.range {read_with}" if read_with else "by the upper 8 of their 16 bits"
@@ -109,7 +110,7 @@ def no_contrast(scenario: Scenario, read_with: PixelRange | None, reached: int, 
 
 
 def sampled_range(images: Iterable[bytes]) -> PixelRange | None:
-    """The range that suits these encoded images; None where none of them is deep. Those that can't be decoded are skipped."""
+    """The range that suits these encoded images; None if none of them is deep. Images that can't be decoded are skipped."""
     sample = Sample()
     for data in images:
         if sample.has_room_for(data):
@@ -123,14 +124,15 @@ def sampled_range(images: Iterable[bytes]) -> PixelRange | None:
 
 
 def may_be_deep(data: bytes) -> bool:
-    """By the first bytes alone: False where it certainly has 8 bits a value."""
+    """Check the first bytes of an image: False if it certainly has no more than 8 bits per value."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data[24:25] == b"\x10"
     return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
 
 def reached_levels(pixels: np.ndarray | Sequence[np.ndarray]) -> int:
-    """How many of the 256 levels these prepared images reach, all but the outermost thousandth of the pixels.
+    """The number of the 256 levels that these prepared images reach, ignoring the darkest and brightest thousandth of the
+    pixels.
 
     Args:
         pixels: uint8, of any shape.

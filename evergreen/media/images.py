@@ -1,10 +1,12 @@
-"""What an encoded image is, its pixels, and its looks. Nothing here trusts the bytes it is given.
+"""Reads the headers of encoded images, decodes them, and computes statistics of their pixels. All input is treated as
+untrusted.
 
-OpenCV decodes (it is the fastest, and honours EXIF rotation); Pillow decodes where OpenCV has no good answer: it puts
-transparent images on white, and gives the second opinion on what OpenCV refuses. The size is read and checked first.
+OpenCV decodes (it is the fastest, and applies EXIF rotation). Pillow decodes what OpenCV does not do well: transparent images,
+which are put on white, and images that OpenCV refuses. The size is read and checked before decoding.
 
-Images of more than 8 bits a value ("deep": microscopes, X-ray and thermal cameras) hold 10 or 12 bits in 16, or measured values in 32. Which of
-their values are black and white is said by a `PixelRange`, one for a whole data set; `evergreen.media.depth` chooses it.
+Images with more than 8 bits per value ("deep": microscopes, X-ray and thermal cameras) store 10 or 12 bits in 16, or measured
+values in 32. A `PixelRange` defines which of their values are black and white, one for a whole data set;
+`evergreen.media.depth` chooses it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from evergreen.errors import BadItem
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,7 +27,7 @@ Channels = Literal[1, 3]
 MAX_PIXELS = 50_000_000  # the default of a scenario's collect.max_pixels
 
 
-# Formats that people have and that are not read, and what to do about them.
+# Common formats that are not supported, and what to do about them.
 NOT_READ = {
     "heic": "install the reader (pip install pillow-heif), or convert it: magick mogrify -format jpg *.heic",
     "jpeg-xl": "convert it to PNG: djxl IN.jxl OUT.png",
@@ -36,32 +40,25 @@ NOT_READ = {
 }
 
 
-class BadImage(Exception):
-    """Bytes that are no usable image.
+class BadImage(BadItem):
+    """The bytes are not a usable image.
 
     Attributes:
-        reason: for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged`, `undecodable`, or a format that is known
-            and not read (one of `NOT_READ`).
-        detail: for reading: one clause.
+        reason: a key for counting: `empty`, `not-an-image`, `truncated`, `too-large`, `animated`, `damaged`, `undecodable`, or
+            a known format that is not supported (one of `NOT_READ`).
+        detail: a clause for users.
     """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}")
-
-    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
-        return BadImage, (self.reason, self.detail)
 
 
 class PixelRange(NamedTuple):
-    """Which values of a deep image become black and white; those between are spread evenly, those outside are clipped. In the
-    file's own units. Images of 8 bits are taken as they are."""
+    """The values of a deep image that become black and white, in the file's own units. Values between them are scaled linearly,
+    values outside are clipped. Images with 8 bits stay as they are."""
 
     low: float
     high: float
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of any kind to uint8 of the same shape; what is not a number becomes black."""
+        """Convert numbers of any dtype to uint8 of the same shape; NaN becomes black."""
         import numpy as np
 
         if values.dtype == np.uint16:
@@ -79,7 +76,7 @@ class PixelRange(NamedTuple):
 
 @cache
 def _table(pixel_range: PixelRange) -> np.ndarray:
-    """uint8 (65536,): what each 16-bit value becomes."""
+    """uint8 (65536,): the result for each 16-bit value."""
     import numpy as np
 
     return pixel_range.apply(np.arange(2**16, dtype=np.int64))
@@ -87,13 +84,13 @@ def _table(pixel_range: PixelRange) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image says of itself.
+    """The properties of an image that can be read without decoding it.
 
     Attributes:
-        format: `JPEG`, `PNG`, `BMP`, `GIF`, `WEBP`, `TIFF`, `AVIF`, or `HEIF` where pillow-heif is installed.
+        format: `JPEG`, `PNG`, `BMP`, `GIF`, `WEBP`, `TIFF`, `AVIF`, or `HEIF` if pillow-heif is installed.
         width, height: pixels, after EXIF rotation.
-        channels: 1 grey, 3 colour (a palette too), 4 with alpha or CMYK.
-        frames: 1, or 2 where there are two or more.
+        channels: 1 grey, 3 colour (including palettes), 4 with alpha or CMYK.
+        frames: 1, or 2 for two or more.
         alpha: whether pixels may be transparent.
         deep: whether values have more than 8 bits.
     """
@@ -109,7 +106,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A header and the looks of the pixels, as the data set's columns of these names (docs/architecture.md).
+    """The header and statistics of the pixels, which become the data set's columns of these names (docs/internals.md).
 
     Attributes:
         brightness, contrast: mean and standard deviation of the grey image, 0 to 1.
@@ -165,16 +162,16 @@ def read_header(data: bytes) -> Header:
 
 
 def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> np.ndarray:
-    """Decode one image: EXIF rotation applied, CMYK and palettes turned to RGB, transparency put on white.
+    """Decode one image. EXIF rotation is applied, CMYK and palettes are converted to RGB, transparent pixels are put on white.
 
     Args:
-        pixel_range: by which deep images are brought to 8 bits; without it 16 bits lose the lower 8, and 32 bits are refused.
+        pixel_range: by which deep images are converted to 8 bits; without it 16 bits lose the lower 8, and 32 bits are refused.
 
     Returns:
         uint8 (height, width, channels), RGB order, 0 to 255.
 
     Raises:
-        BadImage: any of its reasons; images over `max_pixels`, and those of several frames, are refused before decoding.
+        BadImage: for any of its reasons; images with more than `max_pixels` or several frames are refused before decoding.
     """
     pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
     return pixels if channels == 3 else pixels[:, :, None]
@@ -188,16 +185,16 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     pixel_range: PixelRange | None = None,
 ) -> np.ndarray:
-    """Encoded bytes to a model's input. Training and serving both come through here, so that they can't differ.
+    """Convert an encoded image to a model's input. Training and serving both use this function, so that they can't differ.
 
     Args:
-        pixel_range: as `decode`; the one that the model learned with.
+        pixel_range: as in `decode`; the one with which the model was trained.
 
     Returns:
         uint8 (height, width, channels), RGB order, 0 to 255; resized without keeping the aspect ratio.
 
     Raises:
-        BadImage: as `decode`.
+        BadImage: as in `decode`.
     """
     pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
     if pixels.shape[0] != height or pixels.shape[1] != width:
@@ -209,17 +206,17 @@ def prepare(
 
 
 def inspect(data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None) -> Inspection:
-    """Decode one image once, and take its header and image statistics.
+    """Decode an image once, and return its header and statistics.
 
     Raises:
-        BadImage: as `decode`.
+        BadImage: as in `decode`.
     """
     import cv2
 
     header = _checked_header(data, max_pixels)
     grey = _decode(header, data, 1, pixel_range)
     height, width = grey.shape
-    if (width, height) != (header.width, header.height):  # rotation that only the decoder saw
+    if (width, height) != (header.width, header.height):  # a rotation that only the decoder found
         header = replace(header, width=width, height=height)
     mean, variance = _mean_and_variance(grey)
     longest = max(height, width)
@@ -232,19 +229,20 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange |
 
 
 def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """A deep image's values as they stand in the file, (height, width) or (height, width, 3); None of any other image.
+    """The values of a deep image as stored in the file, (height, width) or (height, width, 3); None for any other image.
 
     Raises:
-        BadImage: as `decode`.
+        BadImage: as in `decode`.
     """
     header = _checked_header(data, max_pixels)
     return _deep_values(header, data) if header.deep else None
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
-    """64 bits that hardly change when the image is scaled, re-encoded or a little brighter (pHash: Zauner 2010, "Implementation
-    and Benchmarking of Perceptual Image Hash Functions"): signs of the 8×8 lowest frequencies of the 32×32 image's cosine
-    transform against their median.
+    """Compute a hash of 64 bits that hardly changes if the image is scaled, re-encoded or slightly brightened.
+
+    The bits say which of the 8×8 lowest frequencies of the 32×32 image's cosine transform are above their median (pHash: Zauner
+    2010, "Implementation and Benchmarking of Perceptual Image Hash Functions").
 
     Args:
         grey: uint8 (height, width).
@@ -264,17 +262,17 @@ def perceptual_hash(grey: np.ndarray) -> int:
 
 @cache
 def _cosines() -> np.ndarray:
-    """float64 (8, 32): the lowest frequencies of the cosine transform, as whole numbers: then every sum is exact, and the hash
-    is the same on every processor."""
+    """float64 (8, 32): the lowest frequencies of the cosine transform, rounded to integers, so that every sum is exact and the
+    hash is the same on every processor."""
     import numpy as np
 
-    frequency, place = np.arange(8)[:, None], np.arange(32)[None, :]
-    basis: np.ndarray = np.rint(4096 * np.cos(np.pi * frequency * (2 * place + 1) / 64))
+    frequency, position = np.arange(8)[:, None], np.arange(32)[None, :]
+    basis: np.ndarray = np.rint(4096 * np.cos(np.pi * frequency * (2 * position + 1) / 64))
     return basis
 
 
 def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
-    """From whole numbers, so that they are the same on every processor."""
+    """The mean and variance, computed from integers so that they are the same on every processor."""
     import cv2
 
     total, squares = int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
@@ -295,7 +293,7 @@ def _decode(header: Header, data: bytes, channels: Channels, pixel_range: PixelR
     if header.deep and pixel_range is not None:
         return _decode_deep(header, data, channels, pixel_range)
     cv2 = quiet_cv2()
-    if not header.alpha and header.format not in ("AVIF", "HEIF"):  # of these OpenCV ignores the rotation
+    if not header.alpha and header.format not in ("AVIF", "HEIF"):  # OpenCV ignores their rotation
         pixels = _decode_with_cv2(data, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
         if pixels is not None and pixels.dtype == "uint8":
             return pixels
@@ -314,7 +312,7 @@ def _decode_with_cv2(data: bytes, flags: int) -> np.ndarray | None:
 
 
 def _decode_deep(header: Header, data: bytes, channels: Channels, pixel_range: PixelRange) -> np.ndarray:
-    """As `_decode`, with the values between `pixel_range.low` and `high` spread over 0 to 255."""
+    """As `_decode`, with the values from `pixel_range.low` to `high` scaled to 0 to 255."""
     import numpy as np
 
     cv2 = quiet_cv2()
@@ -330,7 +328,8 @@ def _decode_deep(header: Header, data: bytes, channels: Channels, pixel_range: P
 
 
 def _deep_values(header: Header, data: bytes) -> np.ndarray:
-    """(height, width) or (height, width, 3) RGB, of the file's own kind of number; the colours of what is transparent too."""
+    """(height, width) or (height, width, 3) RGB, of the file's own dtype, without alpha: transparent pixels keep their
+    colour."""
     import numpy as np
     from PIL import ImageOps
 
@@ -364,10 +363,10 @@ def _alpha(header: Header, data: bytes) -> np.ndarray:
 
 
 def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.ndarray:
-    """uint8 (height, width, channels), turned upright.
+    """Decode with Pillow to uint8 (height, width) for one channel, (height, width, 3) for three, with EXIF rotation applied.
 
     Raises:
-        BadImage: it cannot be decoded.
+        BadImage: the image cannot be decoded.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -396,7 +395,8 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
 
 
 def _open(format_name: str, data: bytes) -> Any:
-    """Pillow's reader of one format: no guessing among all formats, and no warning about sizes, which we check ourselves."""
+    """Open with Pillow's reader of one format: this avoids format detection, and warnings about sizes, which are checked
+    here."""
     from PIL import (
         AvifImagePlugin,
         BmpImagePlugin,
@@ -430,7 +430,7 @@ def _why(error: Exception) -> str:
 
 @cache
 def quiet_cv2() -> Any:
-    """OpenCV, that writes nothing of its own to standard error (libjpeg still does)."""
+    """OpenCV, set to write nothing to standard error (libjpeg still does)."""
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -438,7 +438,7 @@ def quiet_cv2() -> Any:
 
 
 def _jpeg_header(data: bytes) -> Header:
-    """Walk the segments to the frame header (ITU-T T.81, B.2.2): a few microseconds, where a library takes twenty."""
+    """Walk the segments to the frame header (ITU-T T.81, B.2.2). This takes a few microseconds; a library takes twenty."""
     position, turned = 2, False
     while True:
         # Stray bytes before a marker are skipped, as decoders do (libjpeg's `next_marker`).
@@ -468,11 +468,11 @@ def _jpeg_header(data: bytes) -> Header:
 def _png_header(data: bytes) -> Header:
     width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
     alpha, frames, turned = kind in (4, 6), 1, False
-    position, before = 8, True  # before the pixels: there stands all that says how to show them
+    position, before = 8, True  # all chunks that affect the display come before the pixels
     while position + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
         body = position + 8
-        if body + length > len(data):  # a decoder may reserve the gigabytes that a chunk claims
+        if body + length > len(data):  # a decoder may allocate the gigabytes that a chunk claims to have
             raise BadImage("truncated", f"a chunk of {length:,} bytes is not all there")
         if name == b"IEND":
             break
@@ -491,7 +491,7 @@ def _png_header(data: bytes) -> Header:
 
 
 def _webp_header(data: bytes) -> Header:
-    """The canvas (RFC 9649): Pillow's reader would reserve memory for it at once."""
+    """Read the canvas size (RFC 9649) directly: Pillow's reader would allocate memory for the canvas at once."""
     if len(data) < 30 or len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise BadImage("truncated", "the file is shorter than it says")
     kind = data[12:16]
@@ -534,7 +534,7 @@ def _tiff_header(data: bytes) -> Header:
         grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
         channels = 4 if alpha or image.mode == "CMYK" else 1 if grey else 3
         if 50706 in image.tag_v2 or (330 in image.tag_v2 and image.tag_v2.get(254, 0) & 1):
-            # DNGVersion; or a preview (NewSubfileType) of a picture that stands elsewhere in the file (SubIFDs)
+            # DNGVersion; or a preview (NewSubfileType) of an image elsewhere in the file (SubIFDs)
             raise BadImage("raw", f"this format is not read: {NOT_READ['raw']}")
         bits = image.tag_v2.get(258, 1)  # BitsPerSample
         deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
@@ -542,7 +542,7 @@ def _tiff_header(data: bytes) -> Header:
 
 
 def _iso_media_brand(data: bytes) -> str | None:
-    """`avif`, `heic` or `raw` (Canon's CR3) of a container as ISO/IEC 14496-12 has it; None of any other file."""
+    """`avif`, `heic` or `raw` (Canon's CR3) for a container by ISO/IEC 14496-12; None for any other file."""
     if data[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(data[:4], "big"), 256)
@@ -555,7 +555,7 @@ def _iso_media_brand(data: bytes) -> str | None:
 
 
 def _format_not_read(data: bytes) -> str | None:
-    """Which of `NOT_READ` a file is, by its first bytes."""
+    """The key in `NOT_READ` of a file's format, detected by its first bytes; None if it is none of these."""
     if data[128:132] == b"DICM":
         return "dicom"
     if data.startswith(b"II*\0") and data[8:10] == b"CR":
@@ -593,7 +593,7 @@ def _bmp_header(data: bytes) -> Header:
 
 
 def _exif_turns(exif: bytes) -> bool:
-    """Whether the orientation swaps width and height. Damaged EXIF data turns nothing."""
+    """True if the orientation swaps width and height. Damaged EXIF data is ignored."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""Inspects images in processes of their own, on all cores: a decoder that crashes or hangs takes one image along, not the run."""
+"""Inspects images in child processes, on all cores, so that a decoder that crashes or hangs costs one image, not the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evergreen.media.depth import extremes
 from evergreen.media.images import BadImage, Inspection, PixelRange, inspect, quiet_cv2
 from evergreen.processes import Crashed, Hung, ProcessPool
 
-PATIENCE_SECONDS = 120.0  # for one chunk, which takes well under one second
+PATIENCE_SECONDS = 120.0  # per chunk, which normally takes well under one second
 
 Verdict = Inspection | BadImage
 Extremes = tuple[float, float] | BadImage | None
@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 
 class Inspectors:
-    """A pool of inspecting processes; each starts when it is first needed. Use as a context manager."""
+    """A pool of inspecting processes, which start when they are first needed. Use as a context manager."""
 
     def __init__(self, max_pixels: int, processes: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """
         Args:
-            max_pixels: images of more are `too-large`.
-            processes: default, one for each core that this process may use.
+            max_pixels: images with more pixels are `too-large`.
+            processes: by default one for each core that this process may use.
         """
         self.pool = ProcessPool(processes, initializer=_standard_error, patience_seconds=patience_seconds)
         self.processes = self.pool.processes
@@ -41,17 +41,17 @@ class Inspectors:
         self.pool.__exit__(kind, error, trace)
 
     def submit(self, images: Sequence[bytes], pixel_range: PixelRange | None = None) -> Future[list[Verdict]]:
-        """Inspect a chunk of encoded images; the answers come in its order. A crash or a hang is a `BadImage` as well,
-        `crashes-decoder` or `hangs-decoder`.
+        """Inspect a chunk of encoded images; the verdicts are in the same order. For a crash or a hang the verdict is a
+        `BadImage`, `crashes-decoder` or `hangs-decoder`.
 
         Args:
-            pixel_range: as `evergreen.media.images.inspect`.
+            pixel_range: as in `evergreen.media.images.inspect`.
         """
         question = partial(_verdicts, max_pixels=self._max_pixels, pixel_range=pixel_range)
         return self.pool.threads.submit(self._answers, question, images)
 
     def extremes(self, images: Sequence[bytes]) -> Future[list[Extremes]]:
-        """As `evergreen.media.depth.extremes` of each."""
+        """Compute `evergreen.media.depth.extremes` of each image."""
         return self.pool.threads.submit(self._answers, partial(_extremes, max_pixels=self._max_pixels), images)
 
     def _answers(self, question: Callable[[list[bytes]], list[T | BadImage]], images: Sequence[bytes]) -> list[T | BadImage]:
@@ -65,12 +65,12 @@ class Inspectors:
             trouble = BadImage("crashes-decoder", "decoding ended the process that did it")
         if len(images) == 1:
             return [trouble]
-        return [found for image in images for found in self._answers(question, [image])]  # which of them was it?
+        return [found for image in images for found in self._answers(question, [image])]  # find the image that caused it
 
 
 @cache
 def _standard_error() -> StandardError:
-    """Of an inspecting process, to which its decoders write."""
+    """The standard error of an inspecting process, to which its decoders write."""
     cv2, errors = quiet_cv2(), StandardError()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)  # written to standard error, and read there
     cv2.setNumThreads(1)
@@ -91,7 +91,7 @@ def _extremes(images: list[bytes], *, max_pixels: int) -> list[Extremes]:
 
 
 def _judged(judge: Callable[[bytes], T], image: bytes) -> T | BadImage:
-    _standard_error().read()  # what was written before is not about this image
+    _standard_error().read()  # discard what was written before this image
     try:
         return judge(image)
     except BadImage as bad:

@@ -1,4 +1,4 @@
-"""Drawing text that people chose, such as labels: as it stands, never as mathematics, in a font that has its letters."""
+"""Draws text chosen by users, such as labels, literally: never as mathematics, and in a font that has its characters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 log = logging.getLogger("evergreen")
 
-DEFAULT = "DejaVu Sans"  # comes with matplotlib
-# Packages of Debian and Ubuntu that have the letters of a script, by the first word of the letters' Unicode names.
+DEFAULT = "DejaVu Sans"  # included in matplotlib
+# Packages of Debian and Ubuntu that have the characters of a script, by the first word of the characters' Unicode names.
 PACKAGES = {
     **dict.fromkeys(
         ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC"),
@@ -23,9 +23,10 @@ OTHER_PACKAGE = "fonts-noto-core"
 
 
 def drawable(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Texts as they can be drawn on this machine, and the properties for matplotlib that draw them.
+    """The texts in a form that can be drawn on this machine, and the text properties for matplotlib.
 
-    A text with letters that no font here has is replaced by its number ("label 3", from 1), which a warning explains once.
+    A text with characters that no installed font has is replaced by its number ("label 3", from 1), which a warning explains
+    once.
     """
     families, missing = fonts_for(texts)
     if missing:
@@ -35,12 +36,12 @@ def drawable(texts: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def fonts_for(texts: Iterable[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The fonts to try in turn, and the letters that no font on this machine has."""
+    """The fonts to try in turn, and the characters that no font on this machine has."""
     return _fonts_for(frozenset("".join(texts)))
 
 
 def remedy(missing: Iterable[str]) -> str:
-    """Which packages of Debian and Ubuntu have letters like these."""
+    """The command that installs the packages of Debian and Ubuntu with characters like these."""
     packages = set()
     for letter in missing:
         emoji = unicodedata.category(letter) in ("So", "Sk", "Cn") and ord(letter) >= 0x2190
@@ -58,7 +59,7 @@ def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]
     if left:
         known = sorted(font_manager.fontManager.ttflist, key=_preference)
         for font in known:
-            if font.name in families or font.name.startswith("Last Resort"):  # which has a box for everything
+            if font.name in families or font.name.startswith("Last Resort"):  # Last Resort has a box for every character
                 continue
             if has := _letters_of(font.fname, frozenset(left)):
                 families.append(font.name)
@@ -69,7 +70,7 @@ def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]
 
 
 def _preference(font: Any) -> tuple[Any, ...]:
-    """Upright sans-serif fonts of usual weight first; the same order everywhere."""
+    """A sort key: upright sans-serif fonts of normal weight first, in the same order on every machine."""
     weight = font.weight if isinstance(font.weight, int) else 400
     return (
         font.style != "normal",
@@ -87,7 +88,7 @@ def _letters_of(path: str, letters: frozenset[str]) -> set[str]:
     try:
         font = FT2Font(path)
         return {letter for letter in letters if font.get_char_index(ord(letter))}
-    except (RuntimeError, OSError):  # a font of pictures, such as coloured emoji, or a damaged one
+    except (RuntimeError, OSError):  # a bitmap font, such as coloured emoji, or a damaged one
         return set()
 
 

@@ -1,1 +1,1 @@
-"""Networks, written with keras and keras.ops alone."""
+"""Networks, written with only keras and keras.ops."""

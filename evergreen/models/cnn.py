@@ -1,9 +1,9 @@
 """Convolutional networks that classify images, and the layers that they add to Keras's own.
 
-Each network takes raw pixels, uint8 `(batch, height, width, channels)`, and gives probabilities, float32 `(batch, labels)`:
-what must be done to pixels before they are learned from is part of the model, so that serving can't differ from training.
+Each network takes raw pixels, uint8 `(batch, height, width, channels)`, and returns probabilities, float32 `(batch, labels)`.
+The preprocessing of pixels is part of the model, so that serving can't differ from training.
 
-This file imports Keras at its top, since its layers must be known by name when a saved model is loaded; import it late.
+This module imports Keras at its top, since its layers must be registered by name when a saved model is loaded; import it late.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import keras
 from keras import layers, ops
 
 Flip = Literal["none", "horizontal", "both"]
-GREY = 128  # 0 where the networks have scaled it
+GREY = 128  # becomes 0 when the networks scale it
 
 
 @keras.saving.register_keras_serializable("evergreen")
 class Augment(layers.Layer):
-    """Flips and shifts each image at random while training, and greys a square of it; passes it on untouched otherwise.
+    """Randomly flips and shifts each image and greys a square of it in training; otherwise passes images through unchanged.
 
-    Input and output: `(batch, height, width, channels)`, values 0 to 255, any dtype. What a shift uncovers is filled with the
-    mirror image of the border. The square, `erase` pixels a side, may lie partly outside (cutout, DeVries and Taylor 2017).
-    `restart(seed, epoch)` makes the epoch's choices the same whenever it is trained again.
+    Input and output: `(batch, height, width, channels)`, values 0 to 255, any dtype. The area uncovered by a shift is filled by
+    reflection at the border. The square, of side `erase` pixels, may lie partly outside (cutout, DeVries and Taylor 2017).
+    `restart(seed, epoch)` makes an epoch's choices the same whenever it is repeated.
     """
 
     def __init__(self, flip: Flip = "none", shift: int = 0, erase: int = 0, **settings: Any) -> None:
@@ -43,7 +43,7 @@ class Augment(layers.Layer):
         if self.flip != "none" or self.shift:
             rows = self._positions(batch, height, flip=self.flip == "both")  # (batch, height)
             columns = self._positions(batch, width, flip=self.flip != "none")  # (batch, width)
-            # One gather does the flips and both shifts: every pixel of the result is looked up by its number in the batch.
+            # One gather does the flips and both shifts: every pixel of the result is looked up by its index in the batch.
             first = ops.arange(batch, dtype="int32")[:, None, None] * (height * width)
             numbers = first + rows[:, :, None] * width + columns[:, None, :]  # (batch, height, width)
             images = ops.take(ops.reshape(images, (-1, channels)), numbers, axis=0)
@@ -53,17 +53,17 @@ class Augment(layers.Layer):
         return images
 
     def _erased(self, batch: Any, length: int) -> Any:
-        """For each image, what its square covers along one side: bool `(batch, length)`."""
+        """For each image, the positions along one side that its square covers: bool `(batch, length)`."""
         start = keras.random.randint((batch, 1), 1 - self.erase, length, "int32", seed=self.random)
         position = ops.arange(length, dtype="int32")[None, :]
         return ops.logical_and(position >= start, position < start + self.erase)
 
     def _positions(self, batch: Any, length: int, *, flip: bool) -> Any:
-        """For each image, where along one side its pixels come from: int32 `(batch, length)`."""
+        """For each image, the source positions of its pixels along one side: int32 `(batch, length)`."""
         position = ops.arange(length, dtype="int32")[None, :]
         if self.shift:
             shift = min(self.shift, length - 1)
-            # A seed generator's draw is its next state, so that no two draws of a step are alike.
+            # Each draw advances the seed generator's state, so the draws of a step differ.
             position = position + keras.random.randint((batch, 1), -shift, shift + 1, "int32", seed=self.random)
             position = ops.abs(position)
             position = (length - 1) - ops.abs((length - 1) - position)
@@ -80,7 +80,7 @@ class Augment(layers.Layer):
 
 @keras.saving.register_keras_serializable("evergreen")
 class BothWays(layers.Layer):
-    """When predicting, each image and then each one's mirror image: `(batch, height, width, channels)` to twice the batch."""
+    """In prediction, appends each image's mirror image: `(batch, height, width, channels)` to twice the batch."""
 
     def call(self, images: Any, training: bool = False) -> Any:
         return images if training else ops.concatenate([images, images[:, :, ::-1]], axis=0)
@@ -88,35 +88,34 @@ class BothWays(layers.Layer):
 
 @keras.saving.register_keras_serializable("evergreen")
 class MeanOfBoth(layers.Layer):
-    """Undoes `BothWays`: the mean of what was found of an image and of its mirror image, `(2 batch, labels)` to `(batch, labels)`."""
+    """Undoes `BothWays`: averages the outputs for an image and its mirror image, `(2 batch, values)` to `(batch, values)`."""
 
-    def call(self, probabilities: Any, training: bool = False) -> Any:
-        if training:
-            return probabilities
-        return ops.mean(ops.reshape(probabilities, (2, -1, probabilities.shape[-1])), axis=0)
+    def call(self, found: Any, training: bool = False) -> Any:
+        return found if training else ops.mean(ops.reshape(found, (2, -1, found.shape[-1])), axis=0)
 
 
 def residual(
     shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
 ) -> keras.Model:
-    """A small residual network for images of 4×4 pixels and more.
+    """A small residual network for images of at least 4×4 pixels.
 
-    Images of more than 32 pixels a side are halved by the first convolution, and then by a convolution with pooling each until
-    32 are left, where convolutions are worth their time (pooling keeps a small mark that strides step over). Then come
-    three stages of `filters`, 4 `filters` and 4 `filters` channels, each a convolution, a halving and a residual block (the
+    Images with a side of more than 32 pixels are halved by the first convolution, and then by convolutions with pooling until
+    the side is at most 32, at which convolutions are worth their time (pooling keeps small details that strides skip). Three
+    stages of `filters`, 4 `filters` and 4 `filters` channels follow, each a convolution, a halving and a residual block (the
     proportions of airbench94, Jordan 2024).
 
     Args:
         shape: height, width and channels of the images.
-        labels: how many there are.
+        labels: the number of labels.
         filters: channels of the first stage.
-        augment: how images are varied in training.
+        augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
     x = _pixels(images, augment, mirror)
     side, channels = max(shape[:2]), max(filters // 2, 8)
-    # The first one isn't normalized, which would cost more than itself: pixels are scaled already, and Muon keeps its kernel's norm.
+    # The first convolution isn't normalized, which would cost more than the convolution: pixels are scaled already, and Muon
+    # keeps its kernel's norm.
     x = layers.Conv2D(
         channels, 3, strides=1 if side <= 32 else 2, padding="same", activation="relu", kernel_initializer="he_normal"
     )(x)
@@ -134,20 +133,22 @@ def residual(
 def plain(
     shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
 ) -> keras.Model:
-    """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as `residual`."""
+    """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as for `residual`."""
     images = keras.Input(shape, dtype="uint8", name="images")
     x = _pixels(images, augment, mirror)
     for block in range(3):
         x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D(padding="same")(x)
-    # A dense layer over all places, as a convolution that is as large as they are: flattening would work out the batch's shape as
-    # it runs, which the ONNX converter folds away only most of the time, and the same weights would give one file or the other.
+    # A dense layer over all positions, as a convolution of their size. Flattening would compute the batch's shape at run time,
+    # which the ONNX converter usually but not always folds away, so that the same weights could give different files.
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(128, x.shape[1:3], activation="relu")(x))
     return keras.Model(images, _probabilities(x, labels, mirror), name="plain")
 
 
 def load(path: Path) -> keras.Model:
-    """A saved model, with Keras's safe mode on."""
+    """Load a saved model in Keras's safe mode."""
+    from evergreen.models import pretrained  # noqa: F401 (its layers are registered by name)
+
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
@@ -165,7 +166,7 @@ def _convolution(x: Any, filters: int, *, halve: bool = False) -> Any:
 
 
 def _probabilities(x: Any, labels: int, mirror: bool) -> Any:
-    # The logits are scaled down, so that the step size that suits the convolutions doesn't blow up the last layer.
+    # The logits are scaled down, so that the step size that suits the convolutions doesn't make the last layer diverge.
     logits = layers.Rescaling(1 / 8, name="logits")(layers.Dense(labels, name="last")(x))
     found = layers.Softmax(dtype="float32", name="probabilities")(logits)
     return MeanOfBoth(name="mean_of_both", dtype="float32")(found) if mirror else found

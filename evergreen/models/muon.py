@@ -1,7 +1,7 @@
-"""Muon for convolutions: a small network needs about half the epochs of SGD (see docs/architecture.md).
+"""Muon for convolutions: a small network needs about half the epochs of SGD (measured in bench/README.md).
 
-Keras's own `keras.optimizers.Muon` leaves everything but matrices, so every convolution's kernel, to AdamW. As `cnn`, this file
-imports Keras at its top: import it late.
+Keras's own `keras.optimizers.Muon` leaves everything except matrices, and so every convolution's kernel, to AdamW. Like `cnn`,
+this module imports Keras at its top: import it late.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-# The quintic whose iteration brings singular values near 1 fastest, and how often it is applied (Jordan et al.,
-# "Muon: an optimizer for hidden layers in neural networks", 2024).
+# The coefficients of the quintic whose iteration brings singular values near 1 fastest, and the number of iterations (Jordan et
+# al., "Muon: an optimizer for hidden layers in neural networks", 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 3
 KERNEL_MOMENTUM = 0.6
@@ -20,12 +20,13 @@ KERNEL_MOMENTUM = 0.6
 
 @keras.saving.register_keras_serializable("evergreen")
 class Muon(keras.optimizers.SGD):
-    """Nesterov SGD in which every convolution kernel, float32 `(height, width, in, out)`, makes an orthogonal step.
+    """Nesterov SGD with orthogonalized steps for convolution kernels, float32 `(height, width, in, out)`.
 
-    Taken as a matrix of outputs by inputs, a kernel's momentum is replaced by the nearest matrix whose singular values are all
-    alike, so that no direction waits for the gradient to find it; and the kernel keeps its norm, which says
-    nothing where a normalization follows, and holds the scale of what comes out where none does. `kernel_rate` times the schedule is by what part of its norm a kernel moves in a step.
-    Everything else (biases, normalizations, dense layers) is learned by Nesterov SGD.
+    A kernel's momentum, as a matrix of outputs by inputs, is replaced by the nearest matrix whose singular values are all
+    equal, so that directions with small gradients move as fast as the others. The kernel keeps its norm, which has no effect if
+    a normalization follows, and otherwise keeps the scale of the outputs. In a step, a kernel moves by `kernel_rate` times the
+    learning rate, as a fraction of its norm. All other variables (biases, normalizations, dense layers) are trained by Nesterov
+    SGD.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Muon(keras.optimizers.SGD):
     ) -> None:
         """
         Raises:
-            ValueError: `momentum`, of what is no kernel, is 0; kernels need a place for theirs.
+            ValueError: `momentum`, which applies to all other variables, is 0; kernels need the momentum variables too.
         """
         if not momentum:
             raise ValueError(f"Muon needs momentum. Expected 0 < momentum < 1. Received: momentum={momentum}")
@@ -63,7 +64,7 @@ class Muon(keras.optimizers.SGD):
 
 
 def orthogonal(matrix: Any) -> Any:
-    """The matrix with singular values that are all near 1, by Newton and Schulz's iteration: float `(rows, columns)` to the same."""
+    """Bring all singular values of a matrix near 1 by Newton-Schulz iteration: float `(rows, columns)` to the same."""
     rows, columns = matrix.shape
     x = ops.transpose(matrix) if rows > columns else matrix  # the smaller side's square is cheaper
     x = x / _norm(x)

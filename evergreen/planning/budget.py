@@ -1,4 +1,4 @@
-"""Limits in watt-hours, grams and money, for a run and for a calendar month of a scenario, held before anything is trained."""
+"""Limits in watt-hours, grams and money for a run and a scenario's calendar month, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from evergreen.workspace import Workspace
 
 
 class OverBudget(EvergreenError):
-    """A run was not started, since it would pass a limit."""
+    """A run was not started because it would exceed a limit."""
 
 
 def is_limited(scenario: Scenario) -> bool:
-    """Whether the scenario names any limit."""
+    """Whether the scenario sets any limit."""
     return any(value is not None for limits in (scenario.budget.run, scenario.budget.month) for _, value in limits)
 
 
-def hold(scenario: Scenario, workspace: Workspace, estimate: Estimate, *, now: datetime, spent: Cost | None = None) -> None:
-    """See that the estimated run stays within its own budget, and within what is left of the month's.
+def check_budget(
+    scenario: Scenario, workspace: Workspace, estimate: Estimate, *, now: datetime, spent: Cost | None = None
+) -> None:
+    """Check that the estimated run stays within its own budget and within what is left of the month's.
 
     Args:
-        spent: what the run itself has taken already; the ledger has it too.
+        spent: what the run itself has spent so far; the ledger includes it too.
 
     Raises:
-        OverBudget: it would not, or what it takes can't be known; in numbers, for the first limit that it would pass.
+        OverBudget: it would not, or its cost can't be known; the message gives the numbers for the first limit exceeded.
     """
     for what, ahead, limit, unit in _limited(scenario.budget.run, estimate.cost, estimate.currency):
         already = getattr(spent, what) if spent else 0.0
@@ -43,15 +45,16 @@ def hold(scenario: Scenario, workspace: Workspace, estimate: Estimate, *, now: d
 
 
 def training_limit_wh(scenario: Scenario) -> float | None:
-    """The energy at which training stops with its best weights: the tightest of `train.max_wh` and the run's budget, which carbon is
-    part of by the grid's intensity. Money is held before the start alone."""
+    """The energy at which training stops with its best weights: the lowest of `train.max_wh` and the run's limits of energy
+    and carbon, the latter converted by the grid's intensity. Money is only checked before the start."""
     run = scenario.budget.run
     by_carbon = None if run.gco2e is None else run.gco2e / intensity(scenario.country).gco2e_per_kwh * 1000
     return min((limit for limit in (scenario.train.max_wh, run.wh, by_carbon) if limit is not None), default=None)
 
 
 def left_of_month_wh(scenario: Scenario, workspace: Workspace) -> float | None:
-    """What the month's limits of energy and carbon leave, in Wh, 0 or more; None without such limits. What nobody could measure isn't counted."""
+    """What remains of the month's limits of energy and carbon, in Wh, 0 or more; None without such limits. Unmeasured
+    consumption isn't counted."""
     month, grid = scenario.budget.month, intensity(scenario.country)
     spent = of_month(read(workspace, scenario.name), datetime.now(UTC))
     left = []
@@ -63,7 +66,7 @@ def left_of_month_wh(scenario: Scenario, workspace: Workspace) -> float | None:
 
 
 def _limited(limits: Limits, cost: Cost, currency: str | None) -> Iterator[tuple[str, float | None, float, str]]:
-    """Of each limit that is given: the attribute of a cost that it is of, what is ahead, the limit, and its unit."""
+    """For each limit that is set: the attribute of `Cost` that it limits, that attribute's value, the limit and its unit."""
     for what, limit, unit in (
         ("energy_wh", limits.wh, "Wh"),
         ("carbon_gco2e", limits.gco2e, "gCO2e"),
@@ -74,7 +77,7 @@ def _limited(limits: Limits, cost: Cost, currency: str | None) -> Iterator[tuple
 
 
 def _spent(entries: list[Entry], what: str) -> tuple[float, str]:
-    """The sum, and what must be said of it."""
+    """The sum of the known values, and a clause about the unknown ones (empty if there are none)."""
     values = [getattr(entry.cost, what) for entry in entries]
     unknown = sum(value is None for value in values)
     return sum(

@@ -1,9 +1,10 @@
-"""What a run will take, before it starts: from what earlier runs of the scenario took on this machine, or from a short trial.
+"""Estimates a run's cost before it starts, from earlier runs of the scenario on this machine or from a short trial.
 
-What a stage takes is a part for starting, and a part in proportion to its work (items; for training items times epochs), for one kind of work on one
-machine: the same network on pixels of the same size. Its earlier entries in the ledger give both, by least squares of parts that are not
-negative (Lawson and Hanson 1974), where they did different amounts of work; else all is taken to be in proportion. Where no entry is of the kind, a
-trial trains the real network for some seconds on random pixels. Stages that never ran are not counted, and named.
+A stage's cost is a start-up part plus a part proportional to its work (items; for training, items times epochs), for one kind
+of work on one machine (`evergreen.kinds.base.learner`: the same network on items of the same size). If the stage's earlier
+entries in the ledger did different amounts of work, both parts are fitted to them by non-negative least squares (Lawson and
+Hanson 1974); otherwise the whole cost is taken to be proportional. If there is no entry of that kind, a trial trains the real
+network for some seconds on random pixels. Stages that never ran are not counted, but listed.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from evergreen import figures
 from evergreen.data.dataset import batches, parts
 from evergreen.energy.ledger import Cost, Entry, device, read
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 TRAINING = "train"
-FEW = 3  # earlier runs; of fewer, their spread says too little
-SPREAD_OF_FEW = (
-    0.3  # the share by which a run then may differ from them, by judgement (bench/README.md says how far off they were)
-)
-SPREAD_OF_TRIAL = 0.5  # a trial of seconds: the machine's pace changes
+FEW = 3  # earlier runs needed to compute their spread
+# With fewer, the fraction by which a run may differ from them, by judgement (bench/README.md has the measured errors).
+SPREAD_OF_FEW = 0.3
+SPREAD_OF_TRIAL = 0.5  # a trial takes only seconds, and the machine's speed varies
 LEAST_SPREAD = 0.1
-LATEST = 10  # runs that count: a machine changes
-SPREAD_OF_OTHERS = 1.0  # what other scenarios, or other machines, took: half or twice as long is likely
-# Seconds to start a stage, and for each item, on two cores (bench/README.md), where a first run is estimated and no run of any scenario tells.
+LATEST = 10  # runs that count, since a machine changes
+SPREAD_OF_OTHERS = 1.0  # for estimates from other scenarios or machines: half or twice as long is likely
+# Start-up seconds of a stage, and seconds per item, on two cores (bench/README.md). Used to estimate a first run of a scenario
+# if no other scenario has run the stage on this machine.
 USUAL_SECONDS = {
     "collect": (1.0, 0.0005),
     "validate": (4.0, 0.00005),
@@ -46,12 +48,12 @@ USUAL_SECONDS = {
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one stage.
+    """The expected cost of one stage.
 
     Attributes:
-        seconds, energy_wh, energy_uncertainty_wh: that it will take; energy None where it is unknown.
-        spread: share by which it may differ from that.
-        basis: where it is from, as a clause.
+        seconds, energy_wh, energy_uncertainty_wh: the expected amounts; energy is None if unknown.
+        spread: fraction by which the actual amounts may differ.
+        basis: what the estimate is based on, as a clause.
     """
 
     seconds: float
@@ -63,16 +65,16 @@ class Expected:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take if every stage has to run.
+    """What a run will cost if every stage has to run.
 
     Attributes:
-        cost: the expected one; its energy's uncertainty covers the measurement alone.
-        spread: share by which the run may differ from it, either way.
+        cost: the expected cost; its energy's uncertainty covers only the measurement.
+        spread: fraction by which the actual cost may differ, either way.
         stages: expected seconds and watt-hours by stage.
-        basis: where it is from, in a sentence.
+        basis: what the estimate is based on, in a sentence.
         missing: stages that never ran here and are not counted.
         currency: of the money; None without prices.
-        perhaps: of a second training, if the gate refuses the first; `most` covers it.
+        perhaps: the cost of a second training, in case the gate refuses the first; included in `most`.
     """
 
     cost: Cost
@@ -95,8 +97,8 @@ class Estimate:
         without = f"; without {', '.join(self.missing)}, which never ran here" if self.missing else ""
         return f"estimated: {', '.join(parts)} ({self.basis}{without})."
 
-    def told(self) -> dict[str, Any]:
-        """For a summary in JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """The estimate as JSON values, for a summary."""
         return {
             **asdict(self.cost),
             "seconds_least": self.least.seconds,
@@ -120,11 +122,11 @@ class Estimate:
         return _times(self.cost, max(0.0, 1 - self.spread))
 
     def after(self, stages: dict[str, tuple[float, float | None]], spent: Cost, perhaps: Cost | None) -> Estimate:
-        """The same with what the run has done already.
+        """This estimate plus what the run has done already.
 
         Args:
-            stages: seconds and watt-hours that each of its stages took.
-            spent: by them together.
+            stages: seconds and watt-hours of each stage that has run.
+            spent: the total cost of these stages.
             perhaps: as the attribute.
         """
         total = spent + self.cost
@@ -138,7 +140,7 @@ class Estimate:
 
 
 class NothingKnown(EvergreenError):
-    """Nothing tells what a run will take."""
+    """There is nothing to base an estimate on."""
 
 
 Trial = Callable[[Scenario, float], Expected]
@@ -146,8 +148,8 @@ Count = Callable[[Scenario, Workspace], tuple[int, str]]
 
 
 def no_trial(scenario: Scenario, work: float) -> Expected:
-    """For those who have no time for one."""
-    raise NothingKnown(f"no run of {scenario.name} with these settings has told what training takes on this machine")
+    """A `Trial` for callers that have no time for one."""
+    raise NothingKnown(f"no run of {scenario.name} with these settings says what training takes on this machine")
 
 
 def estimate(
@@ -156,14 +158,15 @@ def estimate(
     """Estimate a run.
 
     Args:
-        trial: what training will take where no earlier run tells it, given the scenario and the items times epochs.
-        first: the stage from which on all run.
-        count: counts the items of the source, and says how, where nothing was collected yet; without it such a run is not estimated.
+        trial: estimates training if there is no earlier run to go by, given the scenario and the items times epochs.
+        first: the first stage that runs; all later ones run too.
+        count: counts the items of the source if nothing was collected yet, and describes how; without it, such a run can't be
+            estimated.
 
     Raises:
-        NothingKnown: no data were collected yet, so that nobody knows how many items there will be; or `trial` says so.
+        NothingKnown: no data were collected yet, so the number of items is unknown; or `trial` raises it.
     """
-    here, counted = device(), ""
+    here, counted, learner = device(), "", kind_of(scenario).learner
     if count is not None and not _collected(scenario, workspace):
         all_items, counted = count(scenario, workspace)
         items = _split(scenario, all_items)
@@ -174,9 +177,9 @@ def estimate(
         "collect": (items["all"], "items"),
         "validate": (items["all"], "items"),
         "version": (1, ""),
-        "preprocess": (items["all"], pixels_kind(scenario)),
-        TRAINING: (items["train"] * scenario.train.epochs, training_kind(scenario)),
-        "evaluate": (items["test"], network_kind(scenario)),
+        "preprocess": (items["all"], learner.preparation_work(scenario)),
+        TRAINING: (items["train"] * scenario.train.epochs, learner.training_work(scenario)),
+        "evaluate": (items["test"], learner.prediction_work(scenario)),
         "register": (1, ""),
         "promote": (1, ""),
     }
@@ -214,16 +217,16 @@ def estimate(
 
 
 def expected(entries: list[Entry], work: float) -> Expected | None:
-    """From the latest entries, all of one stage and kind; None without any."""
+    """Estimate from the latest entries, all of one stage and kind of work; None if there are none."""
     latest = entries[-LATEST:]
     if not latest:
         return None
     done = np.array([entry.work for entry in latest], float)
     seconds = np.array([entry.cost.seconds for entry in latest])
-    told = _line(done, seconds)
+    line = _line(done, seconds)
     spread = SPREAD_OF_FEW
     if len(latest) >= FEW:
-        off = seconds / np.maximum([told(one) for one in done], 1e-9) - 1
+        off = seconds / np.maximum([line(one) for one in done], 1e-9) - 1
         spread = max(LEAST_SPREAD, float(2 * np.sqrt(np.square(off).sum() / (len(off) - 1))))
     energies, doubts = (
         [value for value in values if value is not None]
@@ -233,11 +236,11 @@ def expected(entries: list[Entry], work: float) -> Expected | None:
     if len(energies) == len(doubts) == len(latest):
         energy_wh, uncertainty_wh = (_line(done, np.array(values))(work) for values in (energies, doubts))
     times = f"the last {len(latest)} like it on this machine" if len(latest) > 1 else "the last one like it on this machine"
-    return Expected(told(work), energy_wh, uncertainty_wh, spread, times)
+    return Expected(line(work), energy_wh, uncertainty_wh, spread, times)
 
 
 def _line(work: np.ndarray, spent: np.ndarray) -> Callable[[float], float]:
-    """What is spent on an amount of work, by what was."""
+    """A function from an amount of work to what it takes, fitted to what was spent on earlier amounts."""
     from scipy.optimize import nnls
 
     if len(np.unique(work)) == 1:
@@ -249,7 +252,7 @@ def _line(work: np.ndarray, spent: np.ndarray) -> Callable[[float], float]:
 
 
 def item_counts(scenario: Scenario, workspace: Workspace) -> dict[str, int]:
-    """How many items the data set holds (`all`), and how many are learned from (`train`) and tested on (`test`).
+    """The number of items in the data set (`all`) and in the splits `train` and `test`.
 
     Raises:
         NothingKnown: nothing was collected yet.
@@ -266,11 +269,11 @@ def item_counts(scenario: Scenario, workspace: Workspace) -> dict[str, int]:
         )
     counts, summary = _split(scenario, items), Path(workspace.splits(scenario.name) / "summary.json")
     try:
-        told = json.loads(summary.read_text())
-        last = {split: round(items * told["splits"][split] / told["items"]) for split in ("train", "test")}
+        counted = json.loads(summary.read_text())
+        last = {split: round(items * counted["splits"][split] / counted["items"]) for split in ("train", "test")}
     except (OSError, ValueError, KeyError, ZeroDivisionError):
         return counts
-    return counts | last  # as they were split the last time
+    return counts | last  # in the proportions of the last split
 
 
 def _collected(scenario: Scenario, workspace: Workspace) -> bool:
@@ -278,10 +281,10 @@ def _collected(scenario: Scenario, workspace: Workspace) -> bool:
 
 
 def _split(scenario: Scenario, items: int) -> dict[str, int]:
-    """How many of so many items each split will hold, by the scenario."""
+    """How many of so many items each split will get, according to the scenario."""
     settings = scenario.preprocess
-    shares = {"train": 1 - settings.val_share - settings.test_share, "test": settings.test_share}
-    return {"all": items, **{split: round(share * items) for split, share in shares.items()}}
+    fractions = {"train": 1 - settings.val_share - settings.test_share, "test": settings.test_share}
+    return {"all": items, **{split: round(fraction * items) for split, fraction in fractions.items()}}
 
 
 def _of_all_scenarios(workspace: Workspace, here: str) -> list[Entry]:
@@ -290,8 +293,8 @@ def _of_all_scenarios(workspace: Workspace, here: str) -> list[Entry]:
 
 
 def _by_others(stage: str, work: float, others: list[Entry], training: Expected | None) -> Expected:
-    """What a stage takes, by the runs of other scenarios on this machine, else by what it took on another machine at the power that the
-    training draws here."""
+    """Estimate a stage from other scenarios' runs on this machine. Without any, use its seconds on another machine and the
+    power that training draws here."""
     alike = expected([entry for entry in others if entry.stage == stage], work)
     if alike is not None:
         return replace(alike, spread=SPREAD_OF_OTHERS)
@@ -299,33 +302,9 @@ def _by_others(stage: str, work: float, others: list[Entry], training: Expected 
     seconds = start + each * work
     if training is None or training.energy_wh is None or training.energy_uncertainty_wh is None or not training.seconds:
         return Expected(seconds, None, None, SPREAD_OF_OTHERS, "what it took on another machine")
-    share = seconds / training.seconds
-    energy_wh, uncertainty_wh = training.energy_wh * share, training.energy_uncertainty_wh * share
+    fraction = seconds / training.seconds
+    energy_wh, uncertainty_wh = training.energy_wh * fraction, training.energy_uncertainty_wh * fraction
     return Expected(seconds, energy_wh, uncertainty_wh, SPREAD_OF_OTHERS, "what it took on another machine")
-
-
-def pixels_kind(scenario: Scenario) -> str:
-    """The images' size, which the cost of preparing one depends on, as the ledger names it."""
-    pixels = scenario.preprocess
-    return f"{pixels.height}×{pixels.width}×{pixels.channels}"
-
-
-def network_kind(scenario: Scenario) -> str:
-    """What decides how much work the network has with an item."""
-    train = scenario.train
-    ways = ", both ways" if train.mirror else ""
-    return (
-        f"{train.model} of {train.filters} filters on {pixels_kind(scenario)}, {len(scenario.validation.labels)} labels{ways}"
-    )
-
-
-def training_kind(scenario: Scenario) -> str:
-    """What decides how much work learning from an item is."""
-    train = scenario.train
-    return (
-        f"{network_kind(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, shift {train.shift}, "
-        f"erase {train.erase}"
-    )
 
 
 def _times(cost: Cost, factor: float) -> Cost:

@@ -1,15 +1,15 @@
-"""When to do work that can wait: a forecast of the grid's intensity from its past alone, and the start, or the intervals, that
-emit least before a deadline. When in doubt: now, and why in words.
+"""When to do work that can wait: forecasts the grid's intensity from its past alone, and finds the start, or the intervals,
+with the lowest emissions before a deadline. If in doubt, the work starts now, and the reason is given.
 
-The forecast is a Gaussian process (kriging; Rasmussen and Williams 2006, chapter 2): what lies ahead is a weighted sum of the last
-eight weeks, each weight following from how strongly two moments go together, the farther apart the less, and more again a day and a
-week apart. That is said once, in `_together`, in numbers that belong to grids and not to one grid; nothing is fitted, so the forecast
-is of use from its second week on. Ridge regressions over the same past, fitted anew each day, saved less: in Germany's 2020 69 % of what
-perfect foresight saves, where this saves 77 %.
+The forecast is a Gaussian process (kriging; Rasmussen and Williams 2006, chapter 2): a weighted sum of the last eight weeks,
+with weights that follow from the covariance between two moments, which decreases with their distance and is higher again a day
+and a week apart. The covariance (`_together`) has fixed numbers that suit grids in general; nothing is fitted, so the forecast
+is useful from the second week on. Ridge regressions over the same history, refitted each day, saved less: for Germany in 2020,
+69 % of what perfect foresight saves, against 77 %.
 
-Nobody knows the wind of the day after tomorrow. So a plan is not a promise: ask again every half hour with what has come in since, and
-start when the answer is "now" (`Plan.starts_now`). Work that can pause asks with what is left of it. In 2020 that was worth 4 to 9 points
-more of what perfect foresight saves than deciding once; `bench/carbon.py` shows both.
+The wind of the day after tomorrow is unknown, so a plan is provisional: plan again every half hour with the latest data, and
+start when `Plan.starts_now` is true. For work that can pause, plan with its remaining duration. In 2020 that was worth 4 to 9
+points more of what perfect foresight saves than deciding once; `bench/carbon.py` shows both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from evergreen.planning.intensity.series import HALF_HOUR, IntensitySeries, in_u
 
 STEP = HALF_HOUR  # of forecasts and plans; many grids settle by it
 DAY_STEPS = 48
-HISTORY = timedelta(
-    days=56
-)  # with 28 days the forecast saved 1 to 2 % less of what is possible; with 56, 1 % more than with 42
-LEAST_HISTORY = timedelta(days=7)  # with less, a weekend was never seen whole
-LEAST_KNOWN_SHARE = 0.5  # of the last week
-LEAST_SAVING = 0.001  # below it, nobody could tell the difference: now
+# With 28 days the forecast saved 1 to 2 % less of what is possible; with 56, 1 % more than with 42.
+HISTORY = timedelta(days=56)
+LEAST_HISTORY = timedelta(days=7)  # with less, no complete weekend is included
+LEAST_KNOWN_FRACTION = 0.5  # of the last week
+LEAST_SAVING = 0.001  # below it, the difference is negligible: start now
 OLDEST = timedelta(hours=24)  # services lag by up to some hours; after a day they have failed
-LONGEST_LOOK = timedelta(days=14)  # beyond it the forecast is the mean, and waiting a matter of luck
+LONGEST_LOOK = timedelta(days=14)  # beyond it the forecast is the mean, and waiting is a gamble
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,10 @@ class Plan:
     """When to work.
 
     Attributes:
-        intervals: start and end of each, in UTC, in order and apart; together as long as the work. One where it can't pause.
-        reason: in a sentence for people.
-        saving_percent: forecast, of the emissions of starting now; None where there is no forecast.
+        intervals: start and end of each, in UTC, in order and disjoint, together as long as the work; only one if the work
+            can't pause.
+        reason: a sentence for people.
+        saving_percent: the forecast saving relative to starting now; None without a forecast.
         starts_now: whether the first interval starts at once.
     """
 
@@ -61,16 +61,16 @@ class Plan:
 def plan(
     history: IntensitySeries | None, *, now: datetime, duration: timedelta, deadline: datetime, interruptible: bool = False
 ) -> Plan:
-    """The start, or the intervals, that emit least by the forecast, and end by the deadline.
+    """Plan the start, or the intervals, with the lowest forecast emissions, ending by the deadline.
 
-    Work that no longer fits before the deadline starts now, as does all work where the past isn't known well enough to tell. Between
-    equals the earliest wins.
+    Work that no longer fits before the deadline starts now, as does any work if too little of the past is known for a forecast.
+    Among equal choices the earliest wins.
 
     Args:
-        history: of the grid, None where nobody tells it; what came after `now` is not looked at.
+        history: the grid's intensity, None if unknown; values after `now` are ignored.
         now, deadline: with a time zone.
         duration: of the work, above zero.
-        interruptible: whether it can pause, at no cost, after each half hour.
+        interruptible: whether the work can pause, at no cost, after each half hour.
 
     Raises:
         WrongUse: the deadline is past, the duration isn't above zero, or a time has no zone.
@@ -94,7 +94,7 @@ def plan(
     if steps <= needed:
         return at_once(f"by the deadline in {_words(deadline - now)} there is no later start to choose")
     if history is None:
-        return at_once("nobody tells the grid's intensity")
+        return at_once("the grid's intensity is not known")
     if doubt := _doubt(history, now):
         return at_once(doubt)
     ahead = forecast(history, now=now, steps=steps)
@@ -112,11 +112,11 @@ def plan(
 def plan_with(
     provider: Provider, *, now: datetime, duration: timedelta, deadline: datetime, interruptible: bool = False
 ) -> Plan:
-    """`plan` by what a provider tells of the last eight weeks. Where it can't, or is set up wrongly, the work starts now, and the
-    reason says what was wrong: a training must not fail because a service does.
+    """`plan` with the last eight weeks from a provider. If the provider fails or is set up wrongly, the work starts now, and
+    the reason gives the error: a training must not fail because a service does.
 
     Raises:
-        WrongUse: as `plan`; nothing that the provider has to say.
+        WrongUse: as `plan`; never because of the provider.
     """
     history, trouble = None, ""
     try:
@@ -130,9 +130,9 @@ def plan_with(
 
 
 def forecast(history: IntensitySeries, *, now: datetime, steps: int) -> np.ndarray:
-    """The intensity of the half hours from `now` on, from those that have ended by then.
+    """Forecast the intensity of the half hours from `now` on, from those that have ended by then.
 
-    Unknown steps of the past are replaced by what the known ones let expect, which gives the same as leaving them out.
+    Unknown past steps are replaced by their expectation given the known ones, which has the same result as leaving them out.
 
     Returns:
         float64 `(steps,)`, gCO2e/kWh, 0 or more. The first is of the half hour in which `now` lies.
@@ -149,8 +149,8 @@ def forecast(history: IntensitySeries, *, now: datetime, steps: int) -> np.ndarr
             "too little is known of the grid's past to forecast", expected="a day at least", received=f"{span / 2:g} hours",
             fix="Start without a forecast.",
         )  # fmt: skip
-    late = int((in_utc(now, "now") - past.end) // STEP + len(values) - 1 - known[-1])  # half hours that aren't known yet
-    days = int(span // DAY_STEPS)  # whole ones, in the past and ahead: the weights are worked out once for many questions
+    late = int((in_utc(now, "now") - past.end) // STEP + len(values) - 1 - known[-1])  # past half hours that aren't known yet
+    days = int(span // DAY_STEPS)  # whole days, past and ahead, so that many forecasts can use the same cached weights
     values = values[: known[-1] + 1][-days * DAY_STEPS :]
     mean = float(np.nanmean(values))
     weights = _weights(days, -(-(late + steps) // DAY_STEPS))[:, late : late + steps]
@@ -159,9 +159,9 @@ def forecast(history: IntensitySeries, *, now: datetime, steps: int) -> np.ndarr
 
 
 def choose(ahead: np.ndarray, needed: int, *, interruptible: bool) -> np.ndarray:
-    """The steps in which to work: `needed` of those ahead, in order; a stretch where the work can't pause.
+    """Choose the steps in which to work: `needed` of those ahead, in order; consecutive if the work can't pause.
 
-    From now on without a pause where nothing else saves `LEAST_SAVING` of that: between equals, sooner.
+    If no choice saves more than the fraction `LEAST_SAVING`, the work starts now and does not pause.
 
     Args:
         ahead: forecast `(steps,)`, gCO2e/kWh, `needed` steps or more.
@@ -172,24 +172,24 @@ def choose(ahead: np.ndarray, needed: int, *, interruptible: bool) -> np.ndarray
 
 
 def cheapest_start(ahead: np.ndarray, needed: int) -> int:
-    """Where the stretch of `needed` steps with the lowest mean begins; of equals the first."""
+    """The first of the `needed` consecutive steps with the lowest mean; the earliest in case of ties."""
     sums = np.concatenate([[0.0], np.cumsum(ahead)])
     return int(np.argmin(sums[needed:] - sums[:-needed]))
 
 
 def cheapest_steps(ahead: np.ndarray, needed: int) -> np.ndarray:
-    """The `needed` lowest steps, in order of time; of equals the first."""
+    """The `needed` lowest steps, in order of time; the earliest in case of ties."""
     return np.sort(np.argsort(ahead, kind="stable")[:needed])
 
 
 def _together(days: np.ndarray) -> np.ndarray:
-    """How strongly the intensities of two moments go together that lie so many days apart: the covariance, in no unit, since only
-    ratios matter for a forecast.
+    """The covariance of the intensities of two moments that are so many days apart; unitless, since only ratios matter for a
+    forecast.
 
-    Weather that lasts some days, and hours; the day's course, which fades over weeks as the season moves on; the week's, which
-    stays; and a level that nothing is known of beforehand. The numbers are round ones out of some thirty trials on the year 2020 in
-    France, Germany and Great Britain. Little hangs on them: halving or doubling any one moves what is saved in the latter two by 2
-    points of what perfect foresight saves at most.
+    The terms: weather lasting days and hours; the daily course, which fades over weeks as the season changes; the weekly
+    course, which persists; and an unknown level. The numbers are round ones, out of some thirty trials on the year 2020 in
+    France, Germany and Great Britain. The result hardly depends on them: halving or doubling any one changes the saving in the
+    latter two countries by at most 2 points of what perfect foresight saves.
     """
     weather = 0.5 * np.exp(-days / 2) + 0.2 * np.exp(-days / 0.4)
     day = 0.3 * np.exp(-2 * (np.sin(np.pi * days) / 0.8) ** 2 - days / 40)
@@ -197,12 +197,12 @@ def _together(days: np.ndarray) -> np.ndarray:
     return 10.0 + weather + day + week
 
 
-NOISE = 0.002  # variance of a single step for itself, on `_together`'s scale
+NOISE = 0.002  # variance of the independent noise of each step, on `_together`'s scale
 
 
 @functools.lru_cache(maxsize=2)
 def _covariance(days: int) -> np.ndarray:
-    """Of the half hours of so many days with each other, float64 `(steps, steps)`."""
+    """The covariance matrix of the half hours of so many days, float64 `(steps, steps)`."""
     from scipy.linalg import toeplitz
 
     covariance: np.ndarray = toeplitz(_together(np.arange(days * DAY_STEPS) / DAY_STEPS))
@@ -212,7 +212,8 @@ def _covariance(days: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _weights(days: int, days_ahead: int) -> np.ndarray:
-    """Of each known half hour in the forecast of each one ahead, float64 `(steps, steps ahead)`: Rasmussen and Williams (2.25)."""
+    """The weight of each known half hour in the forecast of each one ahead, float64 `(steps, steps ahead)`; equation (2.25) of
+    Rasmussen and Williams."""
     from scipy.linalg import cho_factor, cho_solve
 
     known = np.arange(days * DAY_STEPS) / DAY_STEPS
@@ -228,9 +229,10 @@ def _precision(days: int) -> np.ndarray:
 
 
 def _completed(values: np.ndarray, days: int) -> np.ndarray:
-    """With each unknown value replaced by its expectation given the known ones, which leaves every forecast as it is without it.
+    """The values with each unknown one replaced by its expectation given the known ones; the forecasts are the same as if the
+    unknown values were left out.
 
-    By blocks of the inverse covariance: only as large a system is solved as there are unknown values.
+    Uses blocks of the inverse covariance, so that the system to solve is only as large as the number of unknown values.
     """
     unknown = np.isnan(values)
     if not unknown.any():
@@ -243,7 +245,7 @@ def _completed(values: np.ndarray, days: int) -> np.ndarray:
 
 
 def _doubt(history: IntensitySeries, now: datetime) -> str:
-    """Why its past is no ground for a forecast; empty where it is."""
+    """Why the history does not suffice for a forecast; empty if it does."""
     past = history.known_by(now)
     known = np.flatnonzero(np.isfinite(past.intensity_gco2e_per_kwh))
     if not len(known):
@@ -254,12 +256,12 @@ def _doubt(history: IntensitySeries, now: datetime) -> str:
     if now - first < LEAST_HISTORY:
         return f"only {_words(now - first)} of the grid's past are known, and {_words(LEAST_HISTORY)} are needed"
     week = past.between(now - LEAST_HISTORY, now).intensity_gco2e_per_kwh
-    share = np.isfinite(week).mean()
-    return "" if share >= LEAST_KNOWN_SHARE else f"only {share:.0%} of the last week's intensities are known"
+    known = np.isfinite(week).mean()
+    return "" if known >= LEAST_KNOWN_FRACTION else f"only {known:.0%} of the last week's intensities are known"
 
 
 def _intervals(chosen: np.ndarray, now: datetime, duration: timedelta) -> tuple[tuple[datetime, datetime], ...]:
-    """The chosen steps, joined where they touch; the last is cut so that all are as long as the work."""
+    """The chosen steps with adjacent ones joined; the last interval is cut so that the total is as long as the work."""
     runs = np.split(chosen, np.flatnonzero(np.diff(chosen) > 1) + 1)
     intervals = [(now + int(run[0]) * STEP, now + int(run[-1] + 1) * STEP) for run in runs]
     start, end = intervals[-1]

@@ -1,6 +1,6 @@
-"""When a training that has a reason starts: at the cleanest hour before the scenario's deadline, and at once when in doubt.
+"""When a retraining starts: at the hour of lowest emissions before the scenario's deadline; at once if in doubt.
 
-`when` plans it anew each time it is asked; `saved` tells afterwards what the wait was worth. Nothing here waits.
+`when` plans anew at each call; `saved_gco2e` computes afterwards what the wait has saved. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class Start:
     """When to start.
 
     Attributes:
-        now: whether at once.
-        ask_again_at: else, when to plan anew: half-way to the planned hour, as a forecast gets better the nearer it is, and at that hour.
-        reason: in a sentence for people.
+        now: whether to start at once.
+        ask_again_at: if not, when to plan again: half-way to the planned hour, since forecasts improve as it approaches, and at
+            that hour.
+        reason: a sentence for people.
     """
 
     now: bool
@@ -34,11 +35,11 @@ class Start:
 
 
 def provider(scenario: Scenario, workspace: Workspace) -> Provider | None:
-    """Who tells the grid's intensity by the hour; None where the scenario names nobody."""
+    """The scenario's source of the grid's intensity over time; None if it names none."""
     settings, cache = scenario.start, workspace.private / "intensity"
     match settings.source:
         case "csv":
-            assert settings.file is not None and settings.zone is not None  # the scenario sees to it
+            assert settings.file is not None and settings.zone is not None  # ensured by the scenario's validation
             return CsvFile(workspace.root / settings.file, settings.zone, settings.timezone)
         case "electricity-maps":
             assert settings.zone is not None
@@ -51,11 +52,11 @@ def provider(scenario: Scenario, workspace: Workspace) -> Provider | None:
 def when(
     scenario: Scenario, source: Provider | None, *, seconds: float | None, reason_found_at: datetime, now: datetime
 ) -> Start:
-    """Whether a training that takes so many seconds starts now.
+    """Decide whether a training that takes so many seconds starts now.
 
     Args:
-        seconds: estimated; None where nothing tells.
-        reason_found_at: when it was wanted; the deadline is `start.within_hours` later.
+        seconds: the estimated duration; None if unknown.
+        reason_found_at: when the reason to train was found; the deadline is `start.within_hours` later.
     """
 
     def at_once(reason: str) -> Start:
@@ -80,10 +81,11 @@ def when(
 def saved_gco2e(
     source: Provider | None, *, energy_wh: float | None, seconds: float, reason_found_at: datetime, started_at: datetime
 ) -> float | None:
-    """What the wait has saved, in gCO2e (below 0: it cost some), by what the grid really emitted: energy, times the mean intensity of as
-    many seconds after the reason was found, less that of those in which it ran. None where it can't be told.
+    """The emissions that the wait has saved, in gCO2e (negative if it has added some), by the grid's actual intensity.
 
-    Location-based averages: what a kWh of the grid emitted, not what one kWh more would have.
+    It is the energy times the difference of two means: the intensity over the same duration from when the reason was found,
+    less the intensity while the training ran. None if unknown. Intensities are location-based averages: what a kWh of the grid
+    emitted, not what one kWh more would have.
     """
     if source is None or energy_wh is None:
         return None
@@ -98,4 +100,4 @@ def saved_gco2e(
     if not len(then) or not len(now):
         return None
     saved = float(then.mean() - now.mean()) * energy_wh / 1000
-    return saved if saved == saved else None  # not a number where the hours were not told
+    return saved if saved == saved else None  # NaN if the intensity of those hours is missing

@@ -1,6 +1,6 @@
-"""Decodes a data set's images once, in child processes on all cores, each straight into its place in one file.
+"""Decodes the images of a data set once, in child processes on all cores, each of which writes to its part of one file.
 
-Threads would fight over the interpreter's lock: OpenCV decodes a small image in less time than Python takes around it.
+Threads would contend for the GIL: OpenCV decodes a small image in less time than the Python code around it takes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from evergreen.processes import Crashed, ProcessPool
 if TYPE_CHECKING:
     import numpy as np
 
-CHUNK_BYTES = 16 * 2**20  # of pixels at a time
+CHUNK_BYTES = 16 * 2**20  # pixels that are decoded at a time
 DESCRIPTOR_CHUNK_ITEMS = 512
-ALONE_BYTES = 8 * 2**20  # encoded: with fewer, starting processes takes longer than it saves
+ALONE_BYTES = 8 * 2**20  # encoded images; with fewer, starting processes takes longer than it saves
 
 Shape = tuple[int, int, int]
-# Encoded images, the shape of each, their ids and the range of deep ones, to pixels uint8 `(images, *shape)`.
+# Maps encoded images, the shape of each, their ids and the range of deep ones to pixels uint8 `(images, *shape)`.
 Decoder = Callable[[Sequence[bytes], Shape, Sequence[str], PixelRange | None], "np.ndarray"]
 
 
 @dataclass(frozen=True)
 class _RowGroup:
-    """Of a part; `first` is the number of its first item in the data set."""
+    """A row group of a part; `first` is the index of its first item in the data set."""
 
     part: Path
     number: int
@@ -50,16 +50,17 @@ def decode_all(
     """Decode the items of these batch folders, in the order of their arrival.
 
     Args:
-        decode: a function of a module, so that child processes can import it. It raises `EvergreenError` for an image that it can't
-            decode.
+        decode: a module-level function, so that child processes can import it. It raises `EvergreenError` for images that it
+            can't decode.
         shape: height, width and channels.
-        pixels: this file gets uint8 `(items, *shape)`, with no header.
-        descriptors: this file gets int8 `(items, LOOKS)` (`evergreen.preparation.splits.looks_of`), where they are asked for.
-        processes: default, one for each core that this process may use.
-        pixel_range: as `evergreen.media.images.prepare`.
+        pixels: the file to which uint8 `(items, *shape)` is written, without a header.
+        descriptors: the file to which int8 `(items, DESCRIPTOR_LENGTH)` is written
+            (`evergreen.preparation.splits.descriptors_of`); None to compute none.
+        processes: by default one for each core that this process may use.
+        pixel_range: as in `evergreen.media.images.prepare`.
 
     Raises:
-        EvergreenError: an image of the data set cannot be decoded; it could be when it was collected.
+        EvergreenError: an image of the data set cannot be decoded, although it could when it was collected.
     """
     paths = parts(folders)
     for path in (pixels, descriptors):
@@ -93,10 +94,10 @@ def _row_groups(paths: Sequence[Path]) -> Iterator[_RowGroup]:
 def _decode_group(
     decode: Decoder, shape: Shape, pixels: Path, descriptors: Path | None, pixel_range: PixelRange | None, group: _RowGroup
 ) -> None:
-    """Decode a row group into its place in the files."""
+    """Decode a row group, and write to its part of the files."""
     import pyarrow.parquet as pq
 
-    from evergreen.preparation.splits import LOOKS, looks_of
+    from evergreen.preparation.splits import DESCRIPTOR_LENGTH, descriptors_of
 
     item_bytes = shape[0] * shape[1] * shape[2]
     at_once = max(1, CHUNK_BYTES // item_bytes)
@@ -109,8 +110,8 @@ def _decode_group(
         if descriptors is None:
             continue
         for at in range(0, len(images), DESCRIPTOR_CHUNK_ITEMS):
-            described = looks_of(images[at : at + DESCRIPTOR_CHUNK_ITEMS])
-            _write_at(descriptors, (group.first + start + at) * LOOKS, described)
+            described = descriptors_of(images[at : at + DESCRIPTOR_CHUNK_ITEMS])
+            _write_at(descriptors, (group.first + start + at) * DESCRIPTOR_LENGTH, described)
 
 
 def _write_at(path: Path, offset: int, array: np.ndarray) -> None:

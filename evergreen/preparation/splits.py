@@ -1,13 +1,14 @@
-"""Which split each item belongs to: by group and by looks, once and for all.
+"""Assigns each item to a split, by group and by similarity, permanently.
 
-The splits are a function of the data set alone, batch after batch in the order of their arrival. An item of an earlier batch is
-never moved by a later one, so a test set stays comparable for years. Items of one cluster share a split; a cluster is what
-groups and look-alikes link together.
+The splits are a function of the data set alone, computed batch by batch in the order of arrival. A later batch never moves an
+item of an earlier one, so a test set stays comparable for years. A cluster consists of the items that groups and look-alikes
+link together; they share a split.
 
-Look-alikes are found from the pixels alone. Each image becomes 320 numbers that say which way its edges run in each cell of an
-8×8 grid, taken relative to the edges around: so neither exposure nor colour matters. Centred and whitened over the data set,
-what all its images share (a background, the shape of a digit) weighs little, and what sets one object apart weighs much. There,
-unrelated images stand nearly at right angles whatever the data set, and one threshold on the cosine suits them all.
+Look-alikes are found from the pixels alone. The descriptor of an image has 320 numbers: the orientation of edges in each cell
+of an 8×8 grid, relative to the edges around, so that neither exposure nor colour matters. The descriptors are centred and
+whitened over the data set, so that what all its images share (a background, the shape of a digit) has little weight, and what
+distinguishes objects has much. In this space unrelated images are nearly orthogonal in any data set, and one threshold on the
+cosine suits them all.
 """
 
 from __future__ import annotations
@@ -20,124 +21,103 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen.errors import WrongUse
+from evergreen.kinds.base.split import BETWEEN, GROUP_IN, NONE, SPLITS, TEST, TRAIN, VAL, Assignment
 from evergreen.scenario.settings import Group
 
 if TYPE_CHECKING:
     import numpy as np
 
-SPLITS = ("train", "val", "test")
-TRAIN, VAL, TEST = range(3)
-NONE = -1
-
-# Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one. Withdrawn items
-# are dealt like all others, so that nobody else's split changes, and taken out afterwards.
-REASONS = ("looks-like-train", "looks-like-val", "looks-like-test", "group-in-train", "group-in-val", "group-in-test",
-           "links-two-splits", "withdrawn")  # fmt: skip
-GROUP_IN, BETWEEN, WITHDRAWN = 3, 6, 7
-
-SIDE = 32  # pixels at which looks are compared
-CELLS = 8  # a side
-LOOKS = 5 * CELLS * CELLS
-LOOKS_SCALE = 42  # whole numbers a unit: looks lie within ±3
+SIDE = 32  # pixels of the images from which descriptors are computed
+CELLS = 8  # per side
+DESCRIPTOR_LENGTH = 5 * CELLS * CELLS
+LOOKS_SCALE = 42  # int8 steps per unit: descriptors are within ±3
 DIMENSIONS = 128  # of the whitened space
-SHRINKAGE = 0.1  # of the spread of its directions towards their mean
-FITTED_ITEMS = 65_536  # the space is fitted to at most so many
-SIMILAR = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95)  # cosines: the lowest is taken that leaves the clusters sensible
-LARGEST_SHARE = 0.1  # of a batch in one cluster of look-alikes; if it is more, they look alike by nature
-LARGEST_ITEMS = 20  # which may always be in one cluster
+SHRINKAGE = 0.1  # fraction of the directions' mean variance that is added to each variance
+FITTED_ITEMS = 65_536  # the space is fitted to at most this many
+SIMILAR = (0.70, 0.75, 0.80, 0.85, 0.90, 0.95)  # cosines: the lowest one with sensible clusters is the threshold
+LARGEST_SHARE = 0.1  # largest fraction of a batch in one sensible cluster; with more, images look alike by nature
+LARGEST_ITEMS = 20  # this many may always be in one cluster
 BLOCK_ITEMS = 2048
 KEPT_LINKS = 2_000_000
 LINK = [("one", "i4"), ("other", "i4"), ("cosine", "f4")]
 
 
 @dataclass(frozen=True)
-class LooksFile:
-    """A file of looks, which slices like the array int8 `(items, LOOKS)`, but is read only as it is asked for."""
+class DescriptorFile:
+    """A file of descriptors, which can be sliced like the array int8 `(items, DESCRIPTOR_LENGTH)` but reads only the requested
+    rows."""
 
     path: Path
 
     def __len__(self) -> int:
-        return self.path.stat().st_size // LOOKS
+        return self.path.stat().st_size // DESCRIPTOR_LENGTH
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         import numpy as np
 
         start, stop, _ = rows.indices(len(self))
-        return np.fromfile(self.path, np.int8, (stop - start) * LOOKS, offset=start * LOOKS).reshape(-1, LOOKS)
+        return np.fromfile(self.path, np.int8, (stop - start) * DESCRIPTOR_LENGTH, offset=start * DESCRIPTOR_LENGTH).reshape(
+            -1, DESCRIPTOR_LENGTH
+        )
 
 
 @dataclass(frozen=True)
 class Items:
-    """What the splits depend on, in the order of arrival.
+    """The data on which the splits depend, in the order of arrival.
 
     Attributes:
         keys: uint64 `(items,)`: the first 8 bytes of each id.
         labels: int `(items,)`, from 0.
-        groups: int `(items,)`; -1 where there is none.
-        given: int8 `(items,)`: the place in `SPLITS` of the split that the source gives; -1 where it gives none.
-        looks: int8 `(items, LOOKS)` from `looks_of`, or a file of them; None where look-alikes don't matter.
-        ends: how many items there were after each batch.
+        groups: int `(items,)`; -1 for no group.
+        given: int8 `(items,)`: the index in `SPLITS` of the split that the source gives; -1 if it gives none.
+        descriptors: int8 `(items, DESCRIPTOR_LENGTH)` from `descriptors_of`, or a file of them; None if look-alikes don't
+            matter.
+        ends: the number of items after each batch.
     """
 
     keys: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
     given: np.ndarray
-    looks: np.ndarray | LooksFile | None
+    descriptors: np.ndarray | DescriptorFile | None
     ends: Sequence[int]
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """The splits.
+def assign(items: Items, *, val_share: float, test_share: float, seed: int, former: Assignment | None = None) -> Assignment:
+    """Assign a split to each item, or the reason why it has none.
 
-    Attributes:
-        split: int8 `(items,)`: the place in `SPLITS`; -1 where the item is left out.
-        cluster: int32 `(items,)`: the place of its cluster's first item.
-        left_out: int8 `(items,)`: the place in `REASONS`; -1 where the item has a split.
-        similar: for each batch, the cosine from which items were taken for look-alikes; None where none were looked for.
-    """
-
-    split: np.ndarray
-    cluster: np.ndarray
-    left_out: np.ndarray
-    similar: list[float | None]
-
-
-def assign(items: Items, *, val_share: float, test_share: float, seed: int, dealt: Assignment | None = None) -> Assignment:
-    """Give each item its split, or the reason why it has none.
-
-    New items join the split of the older cluster that they are linked to; those that would link two splits are left out. A new
-    cluster keeps the split that the source gives it: test before val before train, and what disagrees is left out. A split that
-    the source never gives is dealt out of its train items. All others are dealt out near the wanted shares of each label, the
-    largest clusters first, otherwise in an order that only ids and `seed` decide.
+    New items join the split of the older cluster to which they are linked; items that would link two splits are left out. A new
+    cluster keeps the split that the source gives it (if it gives several, test before val before train), and items that
+    disagree are left out. A split that the source never gives is taken from its train items. All others are allocated close to
+    the requested fractions of each label, the largest clusters first, and otherwise in an order that depends only on ids and
+    `seed`.
 
     Args:
-        dealt: of the first items (those of whole batches), what was dealt to them when others, which are gone, were among them. Items of a
-            cluster share any number there.
+        former: the earlier assignment of the first items (those of whole batches), from before other items were removed for
+            good. Its cluster numbers can be arbitrary, but are the same for all items of a cluster.
     """
     import numpy as np
 
     count = len(items.keys)
     split, left_out = np.full(count, NONE, np.int8), np.full(count, NONE, np.int8)
     cluster = np.arange(count, dtype=np.int32)
-    side = np.full(count, NONE, np.int8)  # the split of the cluster whose first item stands here
+    side = np.full(count, NONE, np.int8)  # the split of the cluster whose first item has this index
     have = np.zeros((len(SPLITS), int(items.labels.max(initial=0)) + 1))
     similar: list[float | None] = []
     space, fitted_items, start = None, 0, 0
-    if dealt is not None:
-        start = len(dealt.split)
-        split[:start], left_out[:start] = dealt.split, dealt.left_out
-        _, first, members = np.unique(dealt.cluster, return_index=True, return_inverse=True)
+    if former is not None:
+        start = len(former.split)
+        split[:start], left_out[:start] = former.split, former.left_out
+        _, first, members = np.unique(former.cluster, return_index=True, return_inverse=True)
         cluster[:start] = first[members]
         np.maximum.at(side, cluster[:start], split[:start])
         _count(have, split[:start], items.labels[:start])
         similar = [None for end in items.ends if end <= start]
     for end in items.ends[len(similar) :]:
-        if items.looks is not None and end > start:
+        if items.descriptors is not None and end > start:
             if space is None or end >= 2 * fitted_items:
-                space, fitted_items = Space.fit(items.looks, end), end
-            points = space.place(items.looks, end)
+                space, fitted_items = Space.fit(items.descriptors, end), end
+            points = space.project(items.descriptors, end)
             links, threshold = look_alikes(points, start)
         else:
             points, links, threshold = None, np.empty((0, 2), np.int64), None
@@ -145,7 +125,7 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int, deal
         of_looks, _ = _components(links, cluster, end)
         component, roots = _components(np.concatenate([links, _group_links(items.groups[:end], start)]), cluster, end)
 
-        # Where each component goes: with the older clusters in it, or with what the source gives its items.
+        # The split of each component: that of the older clusters in it, or the one that the source gives its items.
         lowest, highest = np.full(len(roots), len(SPLITS), np.int8), np.full(len(roots), NONE, np.int8)
         older = np.unique(cluster[:start])
         np.minimum.at(lowest, component[older], side[older])
@@ -158,11 +138,11 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int, deal
         keeps = is_new & (given_to_component > TRAIN)
         goes[keeps] = given_to_component[keeps]
 
-        # The rest is dealt out.
+        # The other components are allocated.
         dealt_of_train = {s for s in (VAL, TEST) if not (items.given[:end] == s).any()} | {TRAIN}
         mine = component[start:]
         cluster[start:end] = roots[mine]
-        shares = {VAL: val_share, TEST: test_share}
+        fractions = {VAL: val_share, TEST: test_share}
         kept = goes[mine] != NONE
         agrees = kept & (
             (given == NONE) | (given == goes[mine]) | ((given == TRAIN) & np.isin(goes[mine], list(dealt_of_train)))
@@ -174,12 +154,12 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int, deal
             ({TRAIN, VAL, TEST}, is_new & (given_to_component == NONE)),
         ):
             members = start + np.flatnonzero(pool[mine])
-            order, wanted = _mixed(items.keys, seed), {s: shares.get(s, 1.0) for s in allowed}
-            deal(members, cluster, items.labels, points, order, have, wanted, split)
+            order, target = _mixed(items.keys, seed), {s: fractions.get(s, 1.0) for s in allowed}
+            allocate(members, cluster, items.labels, points, order, have, target, split)
         goes[is_new & ~keeps] = split[roots[is_new & ~keeps]]
         side[roots[is_new]] = goes[is_new]
 
-        # Why the others are left out.
+        # The reasons why the others are left out.
         out = np.flatnonzero(split[start:end] == NONE)
         sides = np.where(np.arange(end) < start, side[cluster[:end]], items.given[:end])
         look = np.zeros((len(SPLITS) + 1, int(of_looks.max(initial=0)) + 1), bool)
@@ -194,34 +174,35 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int, deal
     return Assignment(split, cluster, left_out, similar)
 
 
-def deal(
+def allocate(
     members: np.ndarray, cluster: np.ndarray, labels: np.ndarray, points: np.ndarray | None, order: np.ndarray,
-    have: np.ndarray, shares: dict[int, float], split: np.ndarray,
+    have: np.ndarray, fractions: dict[int, float], split: np.ndarray,
 ) -> None:  # fmt: skip
-    """Deal whole clusters to splits, near the wanted shares of each label, so that each split has some of each label if it can.
+    """Allocate whole clusters to splits, close to the requested fractions of each label, so that each split has items of each
+    label if possible.
 
-    The largest clusters go first. Of those of one size, the ones that look most like the rest of their label do, so that where a
-    label has a handful of clusters, what is held out is what train has least of (the idea of DataSAIL, Joeres et al., Nature
-    Communications 2025: draw the line where the data differ most); where it has many, every split gets some of each kind.
-    Single items come last, in an order that only ids and the seed decide.
+    The largest clusters come first; among those of equal size, the ones most similar to the rest of their label. Thus, if a
+    label has a handful of clusters, those least like train are held out (the idea of DataSAIL, Joeres et al., Nature
+    Communications 2025: draw the boundary where the data differ most); if it has many, every split gets some of each kind.
+    Single items come last, in an order that depends only on ids and the seed.
 
     Args:
-        members: int `(n,)`: the items to deal.
-        cluster, labels, order: of all items; `order` uint64 decides among what is alike.
-        points: of all items, from `Space.place`; None where looks don't matter.
-        have: float `(splits, labels)`: items that the splits have so far; counted on.
-        shares: the wanted share of each split that may be dealt to; train gets what the others leave.
-        split: of all items; written to.
+        members: int `(n,)`: the items to allocate.
+        cluster, labels, order: of all items; `order` (uint64) breaks ties.
+        points: of all items, from `Space.project`; None if descriptors don't matter.
+        have: float `(splits, labels)`: the number of items in the splits so far; updated in place.
+        fractions: the requested fraction of each split to which items may be allocated; train gets the rest.
+        split: of all items; updated in place.
     """
     import numpy as np
 
     if not len(members):
         return
-    wanted = np.zeros_like(have)
-    total = np.bincount(labels[members], minlength=have.shape[1]) + have[list(shares)].sum(0)
-    for s in shares:
-        wanted[s] = total * (shares[s] if s != TRAIN else 1 - sum(shares[other] for other in shares if other != TRAIN))
-    preferred = [s for s in (TRAIN, TEST, VAL) if s in shares]
+    target = np.zeros_like(have)
+    total = np.bincount(labels[members], minlength=have.shape[1]) + have[list(fractions)].sum(0)
+    for s in fractions:
+        target[s] = total * (fractions[s] if s != TRAIN else 1 - sum(fractions[other] for other in fractions if other != TRAIN))
+    preferred = [s for s in (TRAIN, TEST, VAL) if s in fractions]
 
     roots, first, of_root, sizes = np.unique(cluster[members], return_index=True, return_inverse=True, return_counts=True)
     by_root = np.argsort(of_root, kind="stable")
@@ -236,7 +217,7 @@ def deal(
         label = labels[within[0]]
         empty = [s for s in preferred if have[s, label] == 0]
         candidates = empty if unplaced[label] <= len(empty) else preferred
-        goes = max(candidates, key=lambda s: float(counts @ (wanted[s] - have[s])))
+        goes = max(candidates, key=lambda s: float(counts @ (target[s] - have[s])))
         split[within] = goes
         have[goes] += counts
         unplaced[label] -= 1
@@ -246,8 +227,8 @@ def deal(
     for label in np.unique(labels[single]).tolist():
         left = single[labels[single] == label]
         for s in [s for s in preferred if s != TRAIN] + [TRAIN]:
-            need = len(left) if s == TRAIN else max(int(round(wanted[s, label] - have[s, label])), int(have[s, label] == 0))
-            spare = len(left) - int(s != TRAIN and have[TRAIN, label] == 0)  # a label is learned before it is tested
+            need = len(left) if s == TRAIN else max(int(round(target[s, label] - have[s, label])), int(have[s, label] == 0))
+            spare = len(left) - int(s != TRAIN and have[TRAIN, label] == 0)  # train gets an item of a label before val and test
             here, left = np.split(left, [max(0, min(need, spare))])
             split[here] = s
             have[s, label] += len(here)
@@ -256,8 +237,9 @@ def deal(
 def _like_their_label(
     clusters: Iterable[np.ndarray], members: np.ndarray, labels: np.ndarray, points: np.ndarray | None
 ) -> np.ndarray:
-    """For each cluster the mean cosine of its items with the other members that have its first item's label, float `(clusters,)`;
-    0 where there are none, or no points. To two decimals: what differs by less is alike, on any processor."""
+    """For each cluster the mean cosine between its items and the other members with its first item's label, float
+    `(clusters,)`; 0 if there are none, or no points. Rounded to two decimals, so that the order is the same on any
+    processor."""
     import numpy as np
 
     if points is None:
@@ -276,26 +258,24 @@ def _like_their_label(
     return np.round(np.array(found), 2)
 
 
-def groups_of(rule: Group | None, root: Path, names: Sequence[str], column: Sequence[str | None]) -> list[str | None]:
-    """The group of each item by the scenario's rule, or the source's own where there is none.
+def groups_of(rule: Group, root: Path, names: Sequence[str], column: Sequence[str | None]) -> list[str | None]:
+    """The group of each item by a rule; the group given by the source if a pattern does not match.
 
     Args:
-        root: the checkout, which the CSV's path is relative to.
+        root: the checkout, to which the CSV's path is relative.
         names: the items' paths in their source.
         column: the groups that the source gives.
 
     Raises:
-        WrongUse: the rule fits no item, or the CSV is missing, lacks columns, contradicts itself or leaves out items.
+        WrongUse: the pattern matches no item, or the CSV is missing, lacks columns, contradicts itself or leaves out items.
     """
-    if rule is None:
-        return list(column)
     if rule.pattern is not None:
         pattern = re.compile(rule.pattern)
         found = [pattern.search(name) for name in names]
         if names and not any(found):
             raise WrongUse(
                 "preprocess.group.pattern is found in no item's path", expected=f"paths like {names[0]!r}",
-                received=rule.pattern, fix="Mend the pattern in the scenario.",
+                received=rule.pattern, fix="Correct the pattern in the scenario.",
             )  # fmt: skip
         return [match[1] if match else given for match, given in zip(found, column, strict=True)]
     assert rule.csv is not None
@@ -331,35 +311,36 @@ def _group_table(path: Path) -> dict[str, str]:
             return table
     except FileNotFoundError:
         raise WrongUse(
-            f"there is no file {path}", expected="a CSV with the columns name and group", fix="Mend preprocess.group.csv."
+            f"there is no file {path}", expected="a CSV with the columns name and group", fix="Correct preprocess.group.csv."
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise WrongUse(f"{path} cannot be read: {error}", fix="Save it as CSV, in UTF-8.") from None
 
 
-def looks_of(images: np.ndarray) -> np.ndarray:
-    """How images look, whatever their exposure and colour.
+def descriptors_of(images: np.ndarray) -> np.ndarray:
+    """Compute descriptors of images that do not depend on exposure and colour.
 
-    From the grey image at 32×32 pixels, in each of 8×8 cells: the mean gradient's length, the mean gradient (2 numbers) and the
-    mean structure (2 numbers: the gradient at twice its angle, as orientation without sign), over the gradients' mean length in
-    the 3×3 cells around; then signed square roots, as in RootSIFT (Arandjelović and Zisserman 2012).
+    They are computed from the grey image at 32×32 pixels, for each of 8×8 cells: the mean length of the gradient, the mean
+    gradient (2 numbers) and the mean structure (2 numbers: the gradient at twice its angle, for orientation without sign),
+    divided by the mean gradient length in the surrounding 3×3 cells; then signed square roots, as in RootSIFT (Arandjelović and
+    Zisserman 2012).
 
     Args:
         images: uint8 `(n, height, width, channels)`.
 
     Returns:
-        int8 `(n, LOOKS)`; all zeros for images without any edge.
+        int8 `(n, DESCRIPTOR_LENGTH)`; all zeros for images without edges.
     """
     import cv2
     import numpy as np
 
     grey = np.empty((len(images), SIDE, SIDE), np.float32)
     shrinks = min(images.shape[1:3]) >= SIDE
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         flat = image[:, :, 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if flat.shape != (SIDE, SIDE):
             flat = cv2.resize(flat, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        grey[place] = flat
+        grey[index] = flat
     padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), "edge")
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
@@ -374,14 +355,14 @@ def looks_of(images: np.ndarray) -> np.ndarray:
     )
     edged = np.pad(cells[..., 0], ((0, 0), (1, 1), (1, 1)), "reflect")
     around = np.mean([edged[:, y : y + CELLS, x : x + CELLS] for y in range(3) for x in range(3)], axis=0)
-    cells /= around[..., None] + 2  # grey levels: below it is noise
-    looks = np.sign(cells) * np.sqrt(np.abs(cells))
-    scaled: np.ndarray = np.rint(LOOKS_SCALE * looks).astype(np.int8)
-    return scaled.reshape(len(images), LOOKS)
+    cells /= around[..., None] + 2  # grey levels: gradients below that are noise
+    descriptors = np.sign(cells) * np.sqrt(np.abs(cells))
+    scaled: np.ndarray = np.rint(LOOKS_SCALE * descriptors).astype(np.int8)
+    return scaled.reshape(len(images), DESCRIPTOR_LENGTH)
 
 
 def _in_cells(values: np.ndarray) -> np.ndarray:
-    """Means over the cells: float32 `(n, SIDE, SIDE)` to `(n, CELLS, CELLS)`."""
+    """Average over the cells: float32 `(n, SIDE, SIDE)` to `(n, CELLS, CELLS)`."""
     size = SIDE // CELLS
     means: np.ndarray = values.reshape(len(values), CELLS, size, CELLS, size).mean((2, 4))
     return means
@@ -389,41 +370,42 @@ def _in_cells(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Space:
-    """Where the looks of one data set are compared: centred, turned to their main directions, and each direction's spread made
-    even (whitened: the cosine becomes Mahalanobis')."""
+    """The space in which the descriptors of a data set are compared: centred, projected on their principal components and
+    whitened, so that the cosine is Mahalanobis'."""
 
     centre: np.ndarray
     directions: np.ndarray
 
     @classmethod
-    def fit(cls, looks: np.ndarray | LooksFile, end: int) -> Space:
+    def fit(cls, descriptors: np.ndarray | DescriptorFile, end: int) -> Space:
         """
         Args:
-            looks: int8 `(n, LOOKS)`, n at least 1.
-            end: how many of them the space is fitted to.
+            descriptors: int8 `(n, DESCRIPTOR_LENGTH)`, n at least 1.
+            end: the number of descriptors, from the first, to which the space is fitted.
         """
         import numpy as np
 
         chosen = np.linspace(0, end - 1, min(end, FITTED_ITEMS)).astype(int)
-        total, squares = np.zeros(LOOKS), np.zeros((LOOKS, LOOKS))
-        for start, block in _blocks(looks, end):
+        total, squares = np.zeros(DESCRIPTOR_LENGTH), np.zeros((DESCRIPTOR_LENGTH, DESCRIPTOR_LENGTH))
+        for start, block in _blocks(descriptors, end):
             block = block[chosen[(chosen >= start) & (chosen < start + len(block))] - start]
             total += block.sum(0, dtype=np.float64)
             squares += block.T @ block
         centre = total / len(chosen)
         spread, directions = np.linalg.eigh(squares / len(chosen) - np.outer(centre, centre))
-        # Directions that few items span would be noise made loud.
+        # With few items, further directions would be amplified noise.
         dimensions = min(DIMENSIONS, max(len(chosen) // 16, min(32, len(chosen) // 4), 1))
         spread, directions = np.maximum(spread[::-1][:dimensions], 0), directions[:, ::-1][:, :dimensions]
         spread = spread + SHRINKAGE * spread.mean() + 1e-6
         return cls(centre.astype(np.float32), (directions / np.sqrt(spread)).astype(np.float32))
 
-    def place(self, looks: np.ndarray | LooksFile, end: int) -> np.ndarray:
-        """The first `end` of int8 `(n, LOOKS)` as float16 `(end, dimensions)` of length 1, or 0 for looks without any edge."""
+    def project(self, descriptors: np.ndarray | DescriptorFile, end: int) -> np.ndarray:
+        """Project the first `end` of int8 `(n, DESCRIPTOR_LENGTH)` to float16 `(end, dimensions)`, vectors of length 1, or 0
+        for images without edges."""
         import numpy as np
 
         placed = np.empty((end, self.directions.shape[1]), np.float16)
-        for start, block in _blocks(looks, end):
+        for start, block in _blocks(descriptors, end):
             points = (block - self.centre) @ self.directions
             points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
             points[~block.any(axis=1)] = 0
@@ -432,16 +414,16 @@ class Space:
 
 
 def look_alikes(points: np.ndarray, start: int) -> tuple[np.ndarray, float]:
-    """Link the items from `start` on with all that look like them.
+    """Link the items from index `start` on with all items that look like them.
 
-    Only the strongest links that hold the clusters together are kept (a maximum spanning forest: it has the same clusters at
-    every threshold), so memory grows with the number of items, not of pairs.
+    Only the strongest links that connect the clusters are kept (a maximum spanning forest, which has the same clusters at every
+    threshold), so memory use grows with the number of items, not of pairs.
 
     Args:
-        points: float16 `(n, dimensions)` from `Space.place`.
+        points: float16 `(n, dimensions)` from `Space.project`.
 
     Returns:
-        int `(links, 2)`: places of items; and the cosine from which they were taken for look-alikes.
+        int `(links, 2)`: indices of items; and the cosine that was used as the threshold.
     """
     import numpy as np
 
@@ -452,12 +434,12 @@ def look_alikes(points: np.ndarray, start: int) -> tuple[np.ndarray, float]:
         columns = points[upper : upper + BLOCK_ITEMS].astype(np.float32).T
         for lower in range(0, upper + columns.shape[1], BLOCK_ITEMS):
             cosine = points[lower : lower + BLOCK_ITEMS].astype(np.float32) @ columns
-            places = np.flatnonzero(cosine.ravel() >= SIMILAR[rung])
-            found = np.empty(len(places), LINK)
-            found["one"], found["other"] = np.divmod(places, columns.shape[1])
+            indices = np.flatnonzero(cosine.ravel() >= SIMILAR[rung])
+            found = np.empty(len(indices), LINK)
+            found["one"], found["other"] = np.divmod(indices, columns.shape[1])
             found["one"] += lower
             found["other"] += upper
-            found["cosine"] = cosine.ravel()[places]
+            found["cosine"] = cosine.ravel()[indices]
             waiting.append(found[found["one"] < found["other"]])
         last = upper + BLOCK_ITEMS >= count
         if last or sum(map(len, waiting)) > KEPT_LINKS:
@@ -474,7 +456,7 @@ def _forest(links: np.ndarray, count: int) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    # SciPy takes 0 for "no link", so weights stay above it.
+    # SciPy treats 0 as "no link", so weights are positive.
     weights = coo_array((2 - links["cosine"].astype(np.float64), (links["one"], links["other"])), shape=(count, count))
     tree = minimum_spanning_tree(weights.tocsr()).tocoo()
     forest = np.empty(tree.nnz, links.dtype)
@@ -483,7 +465,7 @@ def _forest(links: np.ndarray, count: int) -> np.ndarray:
 
 
 def _largest_cluster(links: np.ndarray, count: int, start: int) -> int:
-    """New items in the cluster that has most of them."""
+    """The largest number of new items in one cluster."""
     import numpy as np
 
     pairs = np.column_stack([links["one"], links["other"]])
@@ -492,10 +474,10 @@ def _largest_cluster(links: np.ndarray, count: int, start: int) -> int:
 
 
 def _components(links: np.ndarray, cluster: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """What hangs together by `links` (int `(n, 2)`) and by older clusters, among the first `end` items.
+    """The connected components of the first `end` items, by `links` (int `(n, 2)`) and by older clusters.
 
     Returns:
-        The component of each item, int `(end,)`, and the place of each component's first item.
+        The component of each item, int `(end,)`, and the index of each component's first item.
     """
     import numpy as np
     from scipy.sparse import coo_array
@@ -510,12 +492,12 @@ def _components(links: np.ndarray, cluster: np.ndarray, end: int) -> tuple[np.nd
 
 
 def _group_links(groups: np.ndarray, start: int) -> np.ndarray:
-    """Link each item from `start` on with the first of its group, as int `(n, 2)`."""
+    """Link each item from index `start` on with the first item of its group, as int `(n, 2)`."""
     import numpy as np
 
     _, first, of_group = np.unique(groups, return_index=True, return_inverse=True)
-    places = start + np.flatnonzero(groups[start:] != NONE)
-    return np.column_stack([first[of_group[places]], places])
+    indices = start + np.flatnonzero(groups[start:] != NONE)
+    return np.column_stack([first[of_group[indices]], indices])
 
 
 def _count(have: np.ndarray, split: np.ndarray, labels: np.ndarray) -> None:
@@ -526,7 +508,7 @@ def _count(have: np.ndarray, split: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _mixed(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Another order for each seed (the finalizer of SplitMix64: Steele, Lea and Flood 2014)."""
+    """Hash the keys, for a different order with each seed (the finalizer of SplitMix64: Steele, Lea and Flood 2014)."""
     import numpy as np
 
     mixed = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
@@ -535,9 +517,9 @@ def _mixed(keys: np.ndarray, seed: int) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _blocks(looks: np.ndarray | LooksFile, end: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The first `end` looks as float32 in units, some at a time, each with the place where they start."""
+def _blocks(descriptors: np.ndarray | DescriptorFile, end: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first `end` descriptors in blocks, as float32 in their original unit, each with the index of its first row."""
     import numpy as np
 
     for start in range(0, end, BLOCK_ITEMS):
-        yield start, looks[start : min(start + BLOCK_ITEMS, end)].astype(np.float32) / LOOKS_SCALE
+        yield start, descriptors[start : min(start + BLOCK_ITEMS, end)].astype(np.float32) / LOOKS_SCALE

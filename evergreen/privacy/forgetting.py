@@ -1,12 +1,11 @@
-"""What it takes to forget items for good: which they are, what holds them, and taking them out of each place.
+"""Steps of deleting items for good: find the items and everything that contains them, then remove them from each location.
 
-Every step may be done again, and does nothing then: whoever is killed half-way, and does the same again, ends as if nothing had happened.
+Every step is idempotent: after a kill, repeating the steps completes the deletion.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.data.dataset import (
     CORRECTIONS,
-    DEALT,
     FORGOTTEN,
+    FORMER_SPLITS,
     WITHDRAWALS,
     Records,
     batches,
@@ -30,8 +29,9 @@ from evergreen.data.dataset import (
     records,
     without,
 )
-from evergreen.data.sources.archive import ArchiveSource
+from evergreen.data.sources.archive import ArchiveSource, archive_kind
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
+from evergreen.kinds.base.contract import Contract
 from evergreen.registry.models import connect, model_name, unreachable
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
 from evergreen.workspace import Workspace, replace_file
@@ -39,36 +39,36 @@ from evergreen.workspace import Workspace, replace_file
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MARK = "forgotten_items"  # a tag of the model versions that had them
+MARK = "forgotten_items"  # tag of the model versions whose data included forgotten items
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which items are meant: any of these ids, source paths (shell patterns such as `cat/*.png`) or groups."""
+    """The items to forget: those with any of these ids, source paths (shell patterns such as `cat/*.png`) or groups."""
 
     ids: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
     def means(self, id: str | None, source: str, group: str | None) -> bool:
-        """Whether an item with this id, source and group is one of them."""
+        """Whether an item with this id, source and group is to be forgotten."""
         return id in self.ids or group in self.groups or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be taken out. It is kept in the checkout until all is done.
+    """What is to be removed. The plan is stored in the checkout until it is completed.
 
     Attributes:
-        scenario: its name.
-        ids: of the items.
-        labels: items of the data set by label.
-        quarantined: items that are in quarantine.
-        examples: paths in the source of some of them.
-        batches: names of the batch folders that hold them.
-        objects: of DVC's cache and remotes that hold them.
+        scenario: the scenario's name.
+        ids: ids of the items.
+        labels: number of items in the data set by label.
+        quarantined: number of items in quarantine.
+        examples: source paths of some of the items.
+        batches: names of the batch folders that contain items.
+        objects: ids of the objects in DVC's cache and remotes that contain items.
         shared_with: other scenarios that have the very same parts.
-        models: versions that had them in their data.
+        models: versions whose data included items.
     """
 
     scenario: str
@@ -82,28 +82,28 @@ class Plan:
     models: tuple[int, ...]
 
     def save(self, workspace: Workspace) -> None:
-        """Write the plan, so that a run that was killed goes on with it."""
+        """Write the plan, so that the deletion can be resumed after a kill."""
         replace_file(journal(workspace, self.scenario), json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, workspace: Workspace, name: str) -> Plan | None:
-        """The plan that was not carried out to its end, if there is one."""
+        """The plan that is not completed yet, or None."""
         try:
-            told: dict[str, Any] = json.loads(journal(workspace, name).read_text())
+            stored: dict[str, Any] = json.loads(journal(workspace, name).read_text())
         except (OSError, ValueError):
             return None
-        whole: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+        whole: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
         return cls(**whole)
 
 
 def journal(workspace: Workspace, name: str) -> Path:
-    """The file that holds the plan of a scenario until it is carried out."""
+    """The file that contains a scenario's plan until it is completed."""
     return workspace.private / "forget" / f"{name}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An item that is meant: of the data set (`batch` is its folder's name) or in quarantine (`batch` is None)."""
+    """An item to forget, in the data set (`batch` is its folder's name) or in quarantine (`batch` is None)."""
 
     id: str
     source: str
@@ -112,7 +112,7 @@ class Match:
 
 
 def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
-    """The items that are meant. Of one that is, every trace is: also its records in quarantine under other names.
+    """Find the items to forget, including their records in quarantine under other names.
 
     Raises:
         WrongUse: there are none.
@@ -124,7 +124,7 @@ def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
         for rows in iter_parts([folder], ["id", "source", "group", "label"], labels):
             for row in rows.to_pylist():
                 if asked.means(row["id"], row["source"], row["group"]):
-                    found.append(Match(row["id"], row["source"], row["label"], folder.name))
+                    found.append(Match(row["id"], row["source"], str(row["label"]), folder.name))
     ids = {one.id for one in found}
     for record in read_quarantine(workspace, name):
         if record["id"] and (record["id"] in ids or asked.means(record["id"], record["source"], None)):
@@ -132,18 +132,19 @@ def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
     if not found:
         raise WrongUse(
             f"scenario {name} has no such item, neither in its data set nor in quarantine",
-            received=asdict(asked), fix="An id is the sha256 of the image file, a source the item's path in its source (quote patterns).",
+            received=asdict(asked), fix="An id is a sha256 (of an image, that of its file), a source the item's path in its source (quote patterns).",
         )  # fmt: skip
     return found
 
 
 def dealt_file(workspace: Workspace, name: str) -> Path:
-    """Where the splits of the items that stay are kept until they are in the data set."""
+    """The file that contains the splits of the remaining items until they are in the data set."""
     return journal(workspace, name).with_suffix(".parquet")
 
 
 def keep_splits(workspace: Workspace, plan: Plan) -> None:
-    """Keep the splits of the items that stay, as `outputs/NAME/splits` has them: dealt anew without the others, they could change theirs."""
+    """Store the splits of the remaining items, as in `outputs/NAME/splits`: if splits were assigned again without the forgotten
+    items, they could change."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -157,8 +158,8 @@ def keep_splits(workspace: Workspace, plan: Plan) -> None:
 
 
 def rewrite_data(workspace: Workspace, plan: Plan) -> None:
-    """Take the items out of `data/NAME`: first their digests are written down, so that they are not collected again, then the parts and
-    records are written anew without them."""
+    """Remove the items from `data/NAME`: record their digests, so that they are not collected again, and then rewrite the parts
+    and records without them."""
     ids, folders = set(plan.ids), batches(workspace, plan.scenario)
     digests = {id_digest(bytes.fromhex(id)).hex() for id in ids}
     affected = [folder for folder in folders if folder.name in plan.batches] or folders[-1:]
@@ -182,18 +183,22 @@ def rewrite_data(workspace: Workspace, plan: Plan) -> None:
             _filter_lines(folder / name, ids)
     kept = dealt_file(workspace, plan.scenario)
     if kept.exists() and folders:
-        replace_file(folders[-1] / DEALT, kept.read_bytes())
+        replace_file(folders[-1] / FORMER_SPLITS, kept.read_bytes())
     for folder in folders[:-1]:
-        (folder / DEALT).unlink(missing_ok=True)
-    if folders and _names_any(folders[-1] / DEALT, ids):  # of an earlier time
-        (folders[-1] / DEALT).unlink()
+        (folder / FORMER_SPLITS).unlink(missing_ok=True)
+    if folders and _names_any(folders[-1] / FORMER_SPLITS, ids):  # from an earlier deletion
+        (folders[-1] / FORMER_SPLITS).unlink()
 
 
-def clean_files(workspace: Workspace, plan: Plan, inbox: Path) -> list[str]:
-    """Take the items out of everything in the checkout that was made of the data set, and out of quarantine and inbox.
+def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contract[Any]) -> list[str]:
+    """Remove the items from everything in the checkout that was made from the data set, from quarantine and from the inbox.
+
+    Args:
+        contract: finds the items in a file of the inbox.
 
     Returns:
-        What is left to the user: archives in the inbox that hold them and were not taken in yet.
+        The files that the user has to handle: those in the inbox that contain items to forget among others, and were not taken
+        in yet.
     """
     name, ids = plan.scenario, set(plan.ids)
     outputs, private = workspace.outputs(name), workspace.private
@@ -211,24 +216,26 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path) -> list[str]:
     _filter_lines(quarantine / "records.jsonl", ids)
     for id in ids:
         (quarantine / "items" / id[:2] / id).unlink(missing_ok=True)
-    return list(_clean_inbox(inbox, ids))
+    return list(_clean_inbox(inbox, ids, contract.ids_in))
 
 
-def _clean_inbox(folder: Path, ids: set[str]) -> Iterator[str]:
+def _clean_inbox(folder: Path, ids: set[str], ids_in: Callable[[bytes], set[str]]) -> Iterator[str]:
     taken = folder / "taken"
     for file in _files(folder):
-        if _names_any(file, ids) or _sha256(file) in ids:
+        archive = _is_archive(file)
+        held = set() if archive else ids_in(file.read_bytes())
+        if _names_any(file, ids) or held and held <= ids:
             file.unlink()
-        elif _archive_has(file, ids):
-            if taken in file.parents:  # what else it held is in the data set
+        elif held & ids or archive and _archive_has(file, ids, ids_in):
+            if taken in file.parents:  # its other items are in the data set
                 file.unlink()
             else:
                 yield str(file)
 
 
 def clean_models(workspace: Workspace, plan: Plan, log: Callable[[str], None]) -> None:
-    """Take the items out of what MLflow keeps of the scenario's runs (predictions, records), and the references for drift out of the
-    versions that had them; mark these versions.
+    """Remove the items from the artifacts of the scenario's runs in MLflow (predictions, records). From the versions whose data
+    included items, also remove the reference for drift, and tag them.
 
     Raises:
         Unreachable: MLflow does not answer.
@@ -249,7 +256,7 @@ def clean_models(workspace: Workspace, plan: Plan, log: Callable[[str], None]) -
 
 
 def models_with(workspace: Workspace, name: str, batch_names: set[str]) -> tuple[int, ...]:
-    """The model versions whose data held any of these batches; those of which nobody can tell count as such.
+    """The model versions whose data included any of these batches, and those of which that is unknown.
 
     Raises:
         Unreachable: MLflow does not answer.
@@ -288,7 +295,7 @@ def _runs(client: MlflowClient, name: str) -> list[Any]:
 
 
 def _location(client: MlflowClient, version: Any) -> str:
-    """Where a version's files are."""
+    """The URI of a version's files."""
     address = str(version.source)
     if address.startswith("models:/m-"):
         return str(client.get_logged_model(address.removeprefix("models:/")).artifact_location)
@@ -306,7 +313,7 @@ def _artifacts(uri: str) -> Any:
 
 
 def _clean_artifacts(uri: str, ids: set[str], log: Callable[[str], None]) -> None:
-    """Tables are written anew without the items, other files that name them are deleted; networks hold no names."""
+    """Rewrite tables without the items, and delete other files that contain their ids; network files contain no ids."""
     import tempfile
 
     repository = _artifacts(uri)
@@ -342,7 +349,7 @@ def _rows_without(file: Path, ids: set[str]) -> bytes:
 
 
 def _names_any(file: Path, ids: set[str]) -> bool:
-    """Whether a table has, or a text contains, any of these ids."""
+    """Whether a table or a text file contains any of these ids; False if it cannot be read."""
     from evergreen.data.versions import holds
 
     try:
@@ -352,7 +359,7 @@ def _names_any(file: Path, ids: set[str]) -> bool:
 
 
 def _filter_lines(path: Path, ids: set[str]) -> None:
-    """Write a file of JSON lines anew without the lines of these ids; one that is empty then is deleted."""
+    """Rewrite a file of JSON lines without the lines of these ids; if none is left, delete the file."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
@@ -363,18 +370,21 @@ def _filter_lines(path: Path, ids: set[str]) -> None:
         replace_file(path, b"".join(left))
 
 
-def _archive_has(file: Path, ids: set[str]) -> bool:
+def _is_archive(file: Path) -> bool:
+    try:
+        archive_kind(file)
+    except WrongUse:
+        return False
+    return True
+
+
+def _archive_has(file: Path, ids: set[str], ids_in: Callable[[bytes], set[str]]) -> bool:
     try:
         entries = ArchiveSource(file).stream()
-        return any(entry.data is not None and hashlib.sha256(entry.data).hexdigest() in ids for entry in entries)
+        return any(entry.data is not None and ids_in(entry.data) & ids for entry in entries)
     except (WrongUse, DataRefused, EvergreenError, OSError):
         return False
 
 
 def _files(folder: Path) -> Iterable[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

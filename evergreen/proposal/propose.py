@@ -1,48 +1,36 @@
-"""`evergreen new`: looks at a folder or archive of labelled images and proposes a scenario for it, with reasons."""
+"""`evergreen new`: finds the kind of scenario that fits a source, and writes a scenario from that kind's proposal."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
 import re
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from evergreen.data.folder_names import is_hidden, is_leftover
-from evergreen.data.skipped import READ, Skipped
-from evergreen.data.sources.base import SourceEntry
-from evergreen.data.sources.opening import open_source
-from evergreen.errors import WrongUse
-from evergreen.media.depth import Sample, extremes
-from evergreen.media.images import BadImage, Header, PixelRange, decode, read_header
-from evergreen.names import alike, readable_name, tidy
-from evergreen.proposal.layout import Layout, understand
-from evergreen.scenario.settings import Collect, Scenario
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.base.kind import Kind
+from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
+from evergreen.names import readable_name
+from evergreen.scenario.kinds import installed_kinds, load_kind
+from evergreen.scenario.settings import NAME_PATTERN
 from evergreen.workspace import Workspace
-
-SIDES = (8, 16, 24, 32, 48, 64, 96, 128)  # to choose from where the images' own sizes vary
-LONGEST_SIDE = SIDES[-1]  # a larger input costs its square in time and energy; people raise it where details are fine
-UNBALANCED = 3.0  # times the smallest class
-NOT_HIDDEN = r"(?!(?:.*/)?\.)"  # no file and no folder whose name begins with a dot
-GREY_TOLERANCE = 8  # steps of 255 between the colours: JPEG files of grey things are not quite grey
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A scenario that fits some images.
+    """A scenario that fits a source.
 
     Attributes:
-        name: the scenario's.
+        name: of the scenario.
         yaml: the text of its file.
         reasons: sentences that say what was chosen and why.
-        counts: images of each label.
-        tree: what was understood of the folders, a line a level.
+        counts: the number of items of each label; empty if items have no labels.
+        tree: lines that show how the source was understood.
     """
 
     name: str
@@ -52,124 +40,101 @@ class Proposal:
     tree: list[str]
 
 
-@dataclass
-class _Seen:
-    """What a source holds: images that can be used, how many files are named like them and can't, what else there is, and the encoding
-    that was assumed for names."""
-
-    images: list[_Looked] = field(default_factory=list)
-    unusable: int = 0
-    skipped: Skipped = field(default_factory=Skipped)
-    values: Sample = field(default_factory=Sample)
-    encoding: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    name: str
-    header: Header
-    grey: bool | None  # of those whose pixels were looked at
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        return tuple(self.name.split("/")[:-1])
-
-    @property
-    def stem(self) -> str:
-        return os.path.splitext(self.name)[0]
-
-    @property
-    def extension(self) -> str:
-        return os.path.splitext(self.name)[1].lower()
-
-
 def propose(
-    name: str, images: Path, workspace: Workspace, *, labels_at: int | None = None, follow_links: bool = False,
-    ask: Callable[[Layout], int] | None = None,
-) -> Proposal:  # fmt: skip
-    """Look at every image's header, and at the pixels of some, and propose a scenario.
+    name: str,
+    source: Path,
+    workspace: Workspace,
+    kinds: Sequence[str],
+    *,
+    labels_at: int | None,
+    follow_links: bool,
+    ask: Ask | None,
+) -> Proposal:
+    """Propose a scenario of the first kind that fits a source; if other kinds fit too, the reasons say so.
 
     Args:
-        images: a folder, or a .tar, .tar.gz or .zip, with a folder for each class.
-        labels_at: the level of the class folders, from 1 below the source; None: it is found out.
-        follow_links: whether links that lead out of a folder are followed.
-        ask: gives the level of the class folders, where more than one could be.
+        source: a folder, or a .tar, .tar.gz or .zip.
+        kinds: the kinds to try, in this order; at least one.
+        labels_at: the level of the folders that name the labels, counted from 1 below the source; None to detect it.
+        follow_links: whether to follow links that lead out of the folder.
+        ask: called with a kind's question if the source can be understood in several ways; None to take the likeliest one.
 
     Raises:
-        WrongUse: the name is taken or no name; or the images are missing, none, or not in two class folders or more.
-        DataRefused: the archive is damaged or a trap.
+        WrongUse: the name is taken or not valid, or the source is missing or fits none of the kinds.
+        DataRefused: the archive is damaged or malicious.
     """
     _refuse_name(name, workspace)
-    seen = _look(images, follow_links)
-    if not seen.images:
-        skipped = " ".join(seen.skipped.sentences()[:3])
-        raise WrongUse(
-            f"there are no images in {images}", expected="a folder for each class, with images in it",
-            fix=f"{skipped} Check the path; JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF are understood.",
-        )  # fmt: skip
-    reasons: list[str] = []
-    layout = _layout(images, _without_masks(seen, reasons), labels_at, ask)
-    endings = _endings(image.extension for image in seen.images)
-    pattern = rf"{NOT_HIDDEN}{layout.pattern}(?:.*/)?[^/]+{endings}"
-    labelled = [(tidy(match["label"]), image) for image in seen.images if (match := _match(pattern, image.name))]
-    counts = dict(sorted(Counter(label for label, _ in labelled).items()))
-    if len(counts) < 2:
-        raise WrongUse(
-            f"the images of {images} are all in one class", expected="two class folders or more", received=list(counts),
-            fix="Put the images of each class into a folder of its own, named for the class.",
-        )  # fmt: skip
-    listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
-    reasons.insert(0, f"{len(counts)} classes and {len(labelled):,} images, from the folders' names: {listing}.")
-    reasons += layout.reasons + _about_labels(counts)
-    if seen.encoding:
-        reasons.append(
-            f"The names are not in UTF-8; {seen.encoding} was assumed, by what letters that gives: if labels look wrong, change "
-            "collect.encoding."
+    kind, sections, others = _first_that_fits([_installed(one) for one in kinds], source, labels_at, follow_links, ask)
+    reasons = list(sections.reasons)
+    if others:
+        reasons.insert(
+            0,
+            f"The source fits several kinds of scenario: {kind.name} is taken, and {', '.join(others)} would do. Choose with --kind.",
         )
-    if left := len(seen.images) - len(labelled) - sum(layout.left_out.values()):
-        reasons.append(f"{left:,} images lie outside the class folders and are skipped.")
-    if seen.unusable:
-        reasons.append(
-            f"{seen.unusable:,} files named as images are none that can be used; collecting puts them into quarantine."
-        )
-    reasons += seen.skipped.sentences()
-    chosen = [image for _, image in labelled]
-    largest, usual = (
-        max(image.header.width * image.header.height for image in chosen),
-        Collect.model_fields["max_pixels"].default,
-    )
-    if largest > usual:
-        reasons.append(f"Some images have up to {largest:,} pixels: those of more than {usual:,} go to quarantine, undecoded.")
-    collect = {"path": _path(images, workspace), "pattern": pattern}
+    collect = {"path": _path(source, workspace), **sections.collect, **({"follow_links": True} if follow_links else {})}
     document: dict[str, Any] = {
         "name": name,
-        "description": f"Proposed by evergreen new from {readable_name(images.name)}",
-        "kind": "classify",
+        "description": f"Proposed by evergreen new from {readable_name(source.name)}",
+        "kind": kind.name,
         "country": "DEU",
         "seed": 7,
-        "collect": collect
-        | ({"encoding": seen.encoding} if seen.encoding else {})
-        | ({"follow_links": True} if follow_links else {}),
-        "validate": {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)},
-        "preprocess": _input(chosen, reasons) | _range(chosen, seen.values, reasons),
-    }  # fmt: skip
-    document["train"] = _training(counts, document["preprocess"], reasons)
-    promote = {"slice_pattern": layout.slice_pattern} if layout.slice_pattern else {}
-    if document["train"].get("class_weights") == "balanced":
-        promote["metric"] = "f1_macro"
-        reasons.append(
-            "Models are compared by macro F1, which counts every class alike: by accuracy the largest class alone decides."
-        )
-    if promote:
-        document["promote"] = promote
-    document["retraining"] = {"cron": _schedule(name, reasons)}
-    Scenario.model_validate(document)
-    kinds = ", ".join(f"{count:,} {ending}" for ending, count in Counter(image.extension for image in chosen).most_common())
-    return Proposal(name, _yaml(document, reasons), reasons, counts, layout.tree(f"{kinds or 'no'} images"))
+        "collect": collect,
+        **sections.others,
+        "retraining": {"cron": _schedule(name, reasons)},
+    }
+    kind.scenario_type.model_validate(document)
+    return Proposal(name, _yaml(document, reasons), reasons, dict(sections.counts), list(sections.tree))
+
+
+def _installed(name: str) -> Kind:
+    """
+    Raises:
+        WrongUse: there is no such kind.
+    """
+    if name not in installed_kinds():
+        raise WrongUse(
+            "there is no such kind of scenario", expected=f"one of {', '.join(installed_kinds())}", received=name,
+            fix="Choose one of these, or leave --kind out.",
+        )  # fmt: skip
+    kind: Kind = load_kind(name)
+    return kind
+
+
+def _first_that_fits(
+    kinds: Sequence[Kind], source: Path, labels_at: int | None, follow_links: bool, ask: Ask | None
+) -> tuple[Kind, Sections, list[str]]:
+    """The first kind that fits the source, its proposal, and the names of later kinds that fit too.
+
+    Raises:
+        WrongUse: the source fits none of the kinds.
+    """
+    refusals: list[SourceDoesNotFit] = []
+    for number, kind in enumerate(kinds):
+        try:
+            sections = kind.contract.propose(source, labels_at=labels_at, follow_links=follow_links, ask=ask)
+        except SourceDoesNotFit as refusal:
+            refusals.append(refusal)
+        else:
+            return kind, sections, _others_that_fit(kinds[number + 1 :], source, labels_at, follow_links)
+    if len(refusals) == 1:
+        raise refusals[0]
+    names = [kind.name for kind in kinds]
+    reasons = " ".join(f"For {name}: {refusal}" for name, refusal in zip(names, refusals, strict=True))
+    raise WrongUse(f"no kind of scenario fits {source}", expected=f"items of one of {', '.join(names)}", fix=reasons)
+
+
+def _others_that_fit(kinds: Sequence[Kind], source: Path, labels_at: int | None, follow_links: bool) -> list[str]:
+    """The names of the kinds that fit the source; the user is asked no questions."""
+    found = []
+    for kind in kinds:
+        with contextlib.suppress(EvergreenError):  # the reason does not matter, since another kind is used
+            kind.contract.propose(source, labels_at=labels_at, follow_links=follow_links, ask=None)
+            found.append(kind.name)
+    return found
 
 
 def _refuse_name(name: str, workspace: Workspace) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise WrongUse(
             "that is no name for a scenario", expected="small letters, digits and hyphens, at most 63", received=name,
             fix="Give a plain name, for example: evergreen new leaves --images PATH",
@@ -180,77 +145,15 @@ def _refuse_name(name: str, workspace: Workspace) -> None:
         )
 
 
-def _look(images: Path, follow_links: bool) -> _Seen:
-    """Every entry of a source once: its images, and what else there is."""
-    seen = _Seen()
-    others: list[SourceEntry] = []
-    of_folder: Counter[str] = Counter()
-    for entry in open_source(images, follow_links=follow_links).stream():
-        seen.encoding = seen.encoding or entry.encoding
-        folder = entry.name.rpartition("/")[0]
-        if entry.data is None or entry.problem or is_hidden(entry.name) or is_leftover(entry.name):
-            seen.skipped.skip(entry)
-            continue
-        try:
-            header = read_header(entry.data)
-            if header.frames > 1:
-                raise BadImage("animated", "")
-            number = of_folder[folder]
-            small = header.width * header.height <= Collect.model_fields["max_pixels"].default
-            limits = extremes(entry.data) if header.deep and small and seen.values.has_room_for(entry.data) else None
-            if limits:
-                seen.values.add(entry.data, limits)
-            look_closer = number < 16 or number % 64 == 0
-            grey = _is_grey(entry.data, limits) if small and look_closer and (limits or not header.deep) else None
-        except BadImage:
-            others.append(replace(entry, data=None))
-            continue
-        of_folder[folder] += 1
-        seen.skipped.take(entry.name)
-        seen.images.append(_Looked(entry.name, header, grey))
-    extensions = {image.extension for image in seen.images}
-    for entry in others:
-        ending = os.path.splitext(entry.name)[1].lower()
-        if ending in extensions:
-            seen.unusable += 1
-        else:
-            seen.skipped.skip(entry, f"{ending} files that hold no image" if ending in READ else None)
-    return seen
-
-
-def _match(pattern: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(pattern, name, re.DOTALL)
-
-
-def _layout(images: Path, looked: list[_Looked], labels_at: int | None, ask: Callable[[Layout], int] | None) -> Layout:
-    paths = Counter(image.folders for image in looked)
-    if len(paths) == 1 and (only := next(iter(paths))):
-        raise WrongUse(
-            f"the images of {images} are all in one folder", expected="a folder for each class, two or more",
-            received="/".join(only), fix="Put the images of each class into a folder of its own, named for the class.",
-        )  # fmt: skip
-    return understand(paths, labels_at, ask)
-
-
-def _about_labels(counts: dict[str, int]) -> list[str]:
-    """Labels that a person may have meant to be one."""
-    near: defaultdict[str, list[str]] = defaultdict(list)
-    for label in counts:
-        near[alike(label)].append(label)
-    found = []
-    for labels in near.values():
-        if len(labels) > 1:
-            most = max(labels, key=lambda label: counts[label])
-            others = ", ".join(f"{json.dumps(label, ensure_ascii=False)}: {most}" for label in labels if label != most)
-            found.append(
-                f"The labels {' and '.join(json.dumps(label, ensure_ascii=False) for label in labels)} differ in case, spacing or width "
-                f"only, and are kept apart. If they are one, add to collect: rename: {{{others}}} and take the others out of validate.labels."
-            )
-    return found
+def _path(source: Path, workspace: Workspace) -> str:
+    path = Path(os.path.abspath(source))
+    if readable_name(str(path)) != str(path):
+        raise WrongUse(f"the path {readable_name(str(path))} is not UTF-8", fix="Rename it; a scenario is a text file.")
+    return str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path)
 
 
 def _schedule(name: str, reasons: list[str]) -> str:
-    """Once a week, at a minute and an hour of the night that differ between scenarios."""
+    """A cron schedule: once a week, at an hour of the night and a minute that differ between scenarios."""
     spread = zlib.crc32(name.encode())
     hour, minute = 1 + spread % 5, spread // 5 % 60
     reasons.append(
@@ -260,131 +163,24 @@ def _schedule(name: str, reasons: list[str]) -> str:
     return f"{minute} {hour} * * SUN"
 
 
-def _is_grey(data: bytes, limits: tuple[float, float] | None) -> bool:
-    """Whether (nearly) every pixel has the same red, green and blue. `limits` are a deep image's `extremes`."""
-    import numpy as np
-
-    shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
-    pixels = decode(data, 3, pixel_range=shown).astype(np.int16)
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return bool((spread <= GREY_TOLERANCE).mean() > 0.99)
-
-
-def _without_masks(seen: _Seen, reasons: list[str]) -> list[_Looked]:
-    """Leave out drawings that stand beside photographs of the same name: masks, not images to learn from."""
-    looked = seen.images
-    extensions_of: defaultdict[str, set[str]] = defaultdict(set)
-    for image in looked:
-        extensions_of[image.stem].add(image.extension)
-    photographs = {".jpg", ".jpeg"}
-    paired = [extensions for extensions in extensions_of.values() if extensions & photographs and extensions - photographs]
-    if len(paired) < 0.9 * len(extensions_of):
-        return looked
-    seen.images = [image for image in looked if image.extension in photographs]
-    left = sorted({image.extension for image in looked} - photographs)
-    reasons.append(
-        f"{len(looked) - len(seen.images):,} {' and '.join(left)} files stand beside photographs of the same name: taken for masks, and "
-        "skipped."
-    )
-    return seen.images
-
-
-def _endings(extensions: Iterable[str]) -> str:
-    different = sorted(set(extensions))
-    if "" in different:
-        return ""
-    return rf"\.(?i:{'|'.join(re.escape(extension[1:]) for extension in different)})"
-
-
-def _path(images: Path, workspace: Workspace) -> str:
-    path = Path(os.path.abspath(images))
-    if readable_name(str(path)) != str(path):
-        raise WrongUse(f"the path {readable_name(str(path))} is not UTF-8", fix="Rename it; a scenario is a text file.")
-    return str(path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path)
-
-
-def _fewest(counts: dict[str, int], reasons: list[str]) -> int:
-    smallest = min(counts, key=lambda label: counts[label])
-    if counts[smallest] < 10:
-        reasons.append(f"{smallest} has {counts[smallest]} images only: results for it will say little until there are more.")
-    return max(1, min(10, counts[smallest] // 2))
-
-
-def _input(chosen: list[_Looked], reasons: list[str]) -> dict[str, int]:
-    """Height, width and channels of the model's input."""
-    sizes = Counter((image.header.width, image.header.height) for image in chosen)
-    (width, height), same = sizes.most_common(1)[0]
-    if same >= 0.9 * len(chosen):
-        own = f"{width}×{height}"
-        shrink = min(1.0, LONGEST_SIDE / max(width, height))
-        input_width, input_height = (max(4, round(side * shrink)) for side in (width, height))
-        why = f"the images are {own}" if same == len(chosen) else f"{same / len(chosen):.0%} of the images are {own}"
-    else:
-        middle = median(min(image.header.width, image.header.height) for image in chosen)
-        input_width = input_height = max(side for side in SIDES if side <= max(middle, SIDES[0]))
-        shrink = input_width / middle
-        shorter = [min(image.header.width, image.header.height) for image in chosen]
-        why = f"sizes vary, with shorter sides from {min(shorter)} to {max(shorter)} pixels, in the middle {middle:g}"
-    if shrink < 1:
-        why += "; a larger input costs its square in time: raise preprocess.height and width where details are fine"
-    reasons.append(f"Input {input_width}×{input_height}: {why}.")
-    looks = [image.grey for image in chosen if image.grey is not None]
-    grey = sum(looks) >= 0.99 * len(looks) if looks else all(image.header.channels == 1 for image in chosen)
-    reasons.append(f"{'Grey' if grey else 'Colour'}: {sum(looks):,} of the {len(looks):,} images looked at are grey.")
-    return {"height": input_height, "width": input_width, "channels": 1 if grey else 3}
-
-
-def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[str, Any]:
-    """`preprocess.range`, where images have more than 8 bits a value."""
-    found = values.range()
-    deep = sum(image.header.deep for image in chosen)
-    if found is None or not deep:
-        return {}
-    rest = len(chosen) - deep
-    reasons.append(
-        f"{deep:,} images have more than 8 bits a value: of them values from {found.low:.10g} (black) to {found.high:.10g} (white) are read, as suits a "
-        f"sample of {len(values):,}" + (f"; the other {rest:,} have 8 bits and stay as they are." if rest else ".")
-    )
-    low, high = (int(value) if value.is_integer() else value for value in found)
-    return {"range": {"low": low, "high": high}}
-
-
-def _training(counts: dict[str, int], size: dict[str, int], reasons: list[str]) -> dict[str, Any]:
-    items = sum(counts.values())
-    ratio = max(counts.values()) / min(counts.values())
-    settings: dict[str, Any] = {"model": "residual"}
-    settings["epochs"] = 80 if items < 2_000 else 30 if items < 5_000 else 20
-    settings["batch_size"] = 32 if items < 5_000 else 256
-    settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
-    reasons.append(
-        f"{settings['epochs']} epochs in batches of {settings['batch_size']}, at a learning rate that suits those: "
-        f"usual for {items:,} images."
-    )
-    if ratio >= UNBALANCED:
-        settings["class_weights"] = "balanced"
-        reasons.append(f"Class weights are balanced: the largest class has {ratio:.1f} times the images of the smallest.")
-    else:
-        reasons.append(f"No class weights: the largest class has only {ratio:.1f} times the images of the smallest.")
-    settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
-    settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
-    reasons.append(
-        f"Training shifts images by up to {settings['shift']} pixels"
-        + (" and mirrors them: change train.flip to none where left and right differ, as in writing." if size["channels"] == 3
-           else ", and does not mirror them: set train.flip where left and right mean the same.")
-    )  # fmt: skip
-    return settings
-
-
 def _yaml(document: dict[str, Any], reasons: list[str]) -> str:
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedSeq
 
-    labels = CommentedSeq(document["validate"]["labels"])
-    labels.fa.set_flow_style()
-    document = {**document, "validate": {**document["validate"], "labels": labels}}
     yaml = YAML()
     yaml.width = 120
     text = io.StringIO()
-    yaml.dump(document, text)
+    yaml.dump(_lists_in_a_line(document), text)
     comments = "".join(f"# {' '.join(reason.split())}\n" for reason in reasons)
     return comments + text.getvalue()
+
+
+def _lists_in_a_line(value: Any) -> Any:
+    from ruamel.yaml.comments import CommentedSeq
+
+    if isinstance(value, dict):
+        return {key: _lists_in_a_line(one) for key, one in value.items()}
+    if isinstance(value, list):
+        sequence = CommentedSeq(value)
+        sequence.fa.set_flow_style()
+        return sequence
+    return value

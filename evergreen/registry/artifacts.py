@@ -1,6 +1,8 @@
-"""Where the files that MLflow's addresses name are, in an environment with this project. `evergreen.registry.store` explains the addresses.
+"""Artifact repositories that resolve MLflow's artifact URIs to files, in an environment with this project.
+`evergreen.registry.store` explains the URIs.
 
-MLflow finds both classes by the entry points in pyproject.toml, which it loads after its own, and only MLflow imports this file.
+MLflow finds them by the entry points in pyproject.toml, which it loads after its own. This module is imported only where MLflow
+is in use.
 """
 
 from __future__ import annotations
@@ -18,17 +20,24 @@ from evergreen.registry.store import artifacts
 from evergreen.workspace import Workspace
 
 SQLITE = "sqlite:///"
+_checkout: Workspace | None = None
+
+
+def set_checkout(workspace: Workspace) -> None:
+    """Set the checkout that this process works on."""
+    global _checkout
+    _checkout = workspace
 
 
 def served_or_beside(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
-    """MLflow's own repository for `mlflow-artifacts:/…` over HTTP; where the store is a SQLite file, which MLflow's own refuses, the folder
-    beside it."""
+    """The repository for `mlflow-artifacts:/…`: MLflow's own over HTTP, or, for a store in a SQLite file, which MLflow's own
+    rejects, the folder beside that file."""
     kind = BesideTheStore if _is_sqlite(tracking_uri or mlflow.get_tracking_uri()) else MlflowArtifactsRepository
     return kind(artifact_uri, tracking_uri=tracking_uri, registry_uri=registry_uri)
 
 
 class _Relocatable(LocalArtifactRepository):
-    """Files below a folder that is found anew each time: MLflow keeps the object, and the checkout may have moved."""
+    """Files below a folder that is looked up on each access, since MLflow caches the object and the checkout may have moved."""
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
         relative = PurePosixPath(unquote(urlparse(artifact_uri).path).lstrip("/"))
@@ -47,7 +56,7 @@ class _Relocatable(LocalArtifactRepository):
 
 
 class BesideTheStore(_Relocatable):
-    """`mlflow-artifacts:/1/…` without a server: the folder `artifacts` beside the SQLite file."""
+    """`mlflow-artifacts:/1/…` without a server: files in the folder `artifacts` beside the SQLite file."""
 
     def _folder(self) -> Path:
         now = mlflow.get_tracking_uri()
@@ -57,11 +66,11 @@ class BesideTheStore(_Relocatable):
 
 
 class RelocatableArtifacts(_Relocatable):
-    """`evergreen:///artifacts/1/…`, as a server that was started by an earlier version still hands them out: `mlruns/artifacts/1/…` of
-    the checkout that asks."""
+    """`evergreen:///artifacts/1/…`, which a server started by an earlier version still returns: files in
+    `mlruns/artifacts/1/…` of the requesting checkout."""
 
     def _folder(self) -> Path:
-        return Workspace.find().mlruns
+        return (_checkout or Workspace.find()).mlruns
 
 
 def _is_sqlite(uri: str) -> bool:

@@ -1,124 +1,94 @@
-"""The model card: what a registered model is, how good, on what data, at what cost (after Mitchell et al. 2019, arXiv 1810.03993)."""
+"""The model card: what a registered model is, its quality, data and costs (after Mitchell et al. 2019, arXiv 1810.03993)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
+from evergreen.evaluation.gate import Slice
+from evergreen.kinds.base.judge import Breakdown
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.metric import Metric
 from evergreen.names import markdown
 from evergreen.registry.models import connect, model_name
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 log = logging.getLogger("evergreen")
 
-CARD = "model_card.md"  # of a model version's run in MLflow
-AGAINST = "## Against"
+CARD = "model_card.md"  # an artifact of a model version's run in MLflow
 
 
-def model_card(
-    scenario: Scenario,
-    *,
-    metrics: dict[str, float | None],
-    by_label: Sequence[dict[str, Any]],
-    splits: dict[str, Any],
-    data_version: str,
-    git_commit: str | None,
-    training: dict[str, Any],
-    costs: Sequence[tuple[str, str, str, str, str]],
-    gap: str | None = None,
-) -> str:
-    """The card as Markdown.
+@dataclass(frozen=True)
+class ModelCard:
+    """The content of a version's card.
+
+    Attributes:
+        metrics: on the test split (`tasks.evaluate.Evaluation`).
+        breakdown: quality on subsets of the items.
+        gap: the difference between the quality on val and on test, in words; None if it may be due to chance.
+        splits: number of items by split.
+        left_out: number of items in no split.
+        data_version: the hash of the scenario's items.
+        git_commit: of the checkout; None if it is not a repository.
+        training: the model's `settings.json`.
+        costs: of each stage, and of 1,000 predictions.
+    """
+
+    metrics: Mapping[str, float | None]
+    breakdown: Breakdown
+    gap: str | None
+    splits: Mapping[str, int]
+    left_out: int
+    data_version: str
+    git_commit: str | None
+    training: Mapping[str, Any]
+    costs: Sequence[CardCost]
+
+    def markdown(self, scenario: Scenario) -> str:
+        """The card as Markdown."""
+        template = _templates().get_template("card.md.j2")
+        return template.render(card=self, scenario=scenario, kind=kind_of(scenario), start=trained_from(self.training))
+
+
+@dataclass(frozen=True)
+class CardCost:
+    """The cost of a stage or of 1,000 predictions, as text.
+
+    Attributes:
+        what: the stage's name, or the predictions.
+        sci: carbon including the machine's manufacture.
+    """
+
+    what: str
+    time: str
+    energy: str
+    carbon: str
+    sci: str
+
+
+def comparison(champion: int | None, reason: str, slices: Sequence[Slice], metric: Metric) -> str:
+    """A section of the card, added after the gate's comparison: both models by slice.
 
     Args:
-        metrics: as `tasks.evaluate.Evaluation`.
-        by_label: quality by label, as there.
-        splits: the summary that `preprocess` wrote.
-        training: `settings.json` of the model.
-        costs: stage (or 1,000 predictions), time, energy, carbon, and carbon with the machine's making (SCI), as text.
-        gap: that it did otherwise on val than on test, in words; None where that may be chance.
+        champion: the version that the model was compared with; None if there was none.
+        reason: the reason for the gate's decision, in a sentence.
+        metric: the metric of the slices (`Comparison.figures`).
     """
-    height, width, channels = training["shape"]
-    lines = [
-        f"# evergreen-{scenario.name}",
-        "",
-        markdown(scenario.description) or "A classifier of images.",
-        "",
-        f"- Takes one encoded image (it is brought to {width}×{height}, {'grey' if channels == 1 else 'colour'}); gives one of "
-        f"{len(training['labels'])} labels with its probability: {', '.join(map(markdown, training['labels']))}.",
-        f"- Data version `{data_version}`, git commit `{git_commit or 'none'}`, seed {training['seed']}, best epoch "
-        f"{training['best_epoch']}, {training['precision']}, trained from {trained_from(training)}.",
-        f"- {splits['splits']['train']:,} training, {splits['splits']['val']:,} validation and {splits['splits']['test']:,} test items; "
-        f"{sum(splits['left_out'].values()):,} left out because they look like test items, or link the splits.",
-        "",
-        "## Quality on the test split",
-        "",
-        "| metric | value |",
-        "|---|---|",
-        *(f"| {name} | {_number(value)} |" for name, value in metrics.items()),
-        "",
-        *([f"**{gap}**", ""] if gap else []),
-        "| label | items | precision (95 %) | recall (95 %) | F1 |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {markdown(row['label'])} | {row['items']:,} | {_range(row, 'precision')} | {_range(row, 'recall')} | {_number(row['f1'])} |"
-            for row in by_label
-        ),
-        "",
-        "## What it took",
-        "",
-        "| what | time | energy | carbon | with the machine's making (SCI) |",
-        "|---|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in costs),
-        "",
-        "Single predictions, one image at a time. The SCI needs the section `machine` of the scenario.",
-        "",
-        "## Before you use it",
-        "",
-        "It was measured on items like those it was trained on: from the same source, not looking alike across the splits. On other "
-        "cameras, light or places it may do worse. A probability is what the network says; the calibration error above tells how far "
-        "it is to be trusted.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def comparison(champion: int | None, reason: str, slices: Sequence[dict[str, Any]]) -> str:
-    """A section of the card, added when the gate has compared: both models by label and by slice.
-
-    Args:
-        champion: the version that the model was held against; None where there was none.
-        reason: the gate's, in a sentence.
-        slices: of `evergreen.evaluation.gate.Slice`.
-    """
-    at = f"{datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC"
-    if champion is None:
-        return f"{AGAINST} no champion, on {at}\n\nAsked whether it may be the first one, the gate said: {reason}.\n"
-    rows = [
-        f"| {row['column']} {markdown(str(row['value']))} | {row['items']:,} | {_range(row, 'champion')} | {_range(row, 'challenger')} | {row['gained']:,} | "
-        f"{row['lost']:,} | {'too few' if row['p_value_worse'] is None else figures.short(row['p_value_worse'])} |"
-        for row in slices
-    ]
-    return "\n".join(
-        [
-            f"{AGAINST} version {champion}, the champion on {at}",
-            "",
-            f"It was {markdown(reason)}.",
-            "",
-            "| items | number | champion's accuracy (95 %) | this model's | gained | lost | p that it is no worse |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    template = _templates().get_template("card_comparison.md.j2")
+    return template.render(champion=champion, reason=reason, slices=slices, metric=metric, now=datetime.now(UTC))
 
 
 def complete_card(workspace: Workspace, name: str, version: int, section: str) -> None:
-    """Add a comparison (`comparison`) at the end of a version's model card; what the card says already stays as it is. The gate's decision
-    stands without it."""
+    """Append a comparison (`comparison`) to a version's model card. If that fails, the gate's decision stands without it."""
     mlflow = connect(workspace)
     try:
         client = mlflow.MlflowClient()
@@ -126,20 +96,25 @@ def complete_card(workspace: Workspace, name: str, version: int, section: str) -
         card = f"{mlflow.artifacts.load_text(f'runs:/{run_id}/{CARD}')}\n{section}"
         client.log_text(run_id, card, CARD)
         client.update_model_version(model_name(name), str(version), description=card)
-    except Exception as error:  # noqa: BLE001 (the decision holds, also where it cannot be recorded)
+    except Exception as error:  # noqa: BLE001 (the decision stands even if it cannot be recorded)
         log.warning("The comparison could not be written into the model card of version %s (%s).", version, error)
 
 
-def trained_from(training: dict[str, Any]) -> str:
-    """What a training began with, by the model's `settings.json`."""
+def trained_from(training: Mapping[str, Any]) -> str:
+    """What a training started from, according to the model's `settings.json`."""
     return f"version {training['start']['version']}" if "start" in training else "scratch"
 
 
-def _number(value: Any) -> str:
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701 (Markdown: text from the data goes through the filter `markdown`)
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"markdown": markdown, "number": _number, "short": figures.short, "thousands": "{:,}".format}
+    return environment
+
+
+def _number(value: float | None) -> str:
     return "unknown" if value is None else figures.short(value, 4) if isinstance(value, float) else f"{value:,}"
-
-
-def _range(row: dict[str, Any], name: str) -> str:
-    if row[name] is None:
-        return "–"
-    return f"{row[name]:.1%} ({row[f'{name}_low']:.1%} to {row[f'{name}_high']:.1%})"

@@ -1,7 +1,7 @@
-"""MLflow as Evergreen uses it: one registered model a scenario, `evergreen-NAME`, whose aliases say what is in use.
+"""MLflow as Evergreen uses it: one registered model per scenario, `evergreen-NAME`, with aliases for the version in use.
 
-`@champion` is in use, `@previous` was before it, `@challenger` was registered last. An alias is moved in one step, and only after
-everything about its new version is stored.
+`@champion` is the version in use, `@previous` the one before it, and `@challenger` the one registered last. An alias is moved
+atomically, and only after everything about its new version is stored.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen import progress
+from evergreen.environment import changed
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
 from evergreen.registry.store import ARTIFACT_ROOT, database, readdress
 from evergreen.workspace import Workspace
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 ALIASES = ("champion", "challenger", "previous")
-NOTE = (
-    "champion-"  # and the moment: MLflow's aliases have no history, so each version's tags say when it came into use, and how
-)
-REFUSED = "refused-"  # and the moment: the gate kept the version from becoming the champion
-# What `look_up` asks a local store, in MLflow's tables. A test compares it with MLflow's own client.
+# Prefixes of tags, followed by the moment. MLflow's aliases have no history, so tags record when and how a version became the
+# champion, and when the gate refused it.
+NOTE = "champion-"
+REFUSED = "refused-"
+# The query of `look_up` on a local store, in MLflow's tables. A test compares its result with that of MLflow's own client.
 VERSION_AND_ALIASES = """
 SELECT '' AS alias, version, run_id, creation_time
 FROM model_versions JOIN model_version_tags USING (workspace, name, version)
@@ -47,22 +48,18 @@ WHERE workspace = 'default' AND name = :name AND key = 'fingerprint' AND value =
 UNION ALL
 SELECT alias, version, NULL, NULL FROM registered_model_aliases WHERE workspace = 'default' AND name = :name
 """
-ANSWER_SECONDS = 10  # that a server may take; MLflow's client is asked then, which has more patience
-PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}  # MLflow's own, with a server that is away, is minutes
+ANSWER_SECONDS = 10  # timeout for a server; after it, MLflow's client is used, which has longer timeouts and retries
 MOMENT = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """A champion that was put back.
+    """The result of a rollback to the previous champion.
 
     Attributes:
-        scenario: its name.
+        scenario: the scenario's name.
         champion: the version in use now.
-        previous: the one that was.
+        previous: the version in use before.
     """
 
     scenario: str
@@ -78,13 +75,14 @@ class Rollback:
 
 @dataclass(frozen=True)
 class Held:
-    """What the store holds now.
+    """The current state of a scenario's model in the store.
 
     Attributes:
-        version: that has the fingerprint asked for; None where none has.
+        version: the version with the requested fingerprint; None if there is none.
         run_id: of that version.
-        created_at_ms: when it was made (Unix time). With the fingerprint it names this very version: by whatever address the store is
-            reached, wherever the checkout was moved to, and also where another store, or a new one, has another model under the same number.
+        created_at_ms: when that version was created (Unix time). Together with the fingerprint it identifies the version,
+            regardless of the store's address and the checkout's path, and even if another or a new store has a different model
+            under the same number.
         aliases: version by alias.
     """
 
@@ -95,19 +93,19 @@ class Held:
 
     @classmethod
     def of(cls, versions: Iterable[tuple[int, str, int]], aliases: dict[str, int]) -> Held:
-        """The last made of several versions with one fingerprint: `(version, run_id, created_at_ms)` each."""
+        """The latest of several versions with one fingerprint, `(version, run_id, created_at_ms)` each."""
         version, run_id, created_at_ms = max(versions, default=(None, None, 0))
         return cls(version, run_id, created_at_ms, aliases)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """That the gate kept a version from becoming the champion.
+    """A refusal by the gate to make a version the champion.
 
     Attributes:
         at: when, UTC.
         reason: in a sentence.
-        champion: that it was compared with; None where there was none.
+        champion: the version that it was compared with; None if there was none.
         settings: a digest of the scenario's settings (`evergreen.registry.origin.settings_digest`).
     """
 
@@ -118,43 +116,42 @@ class Refusal:
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """The user's or `evergreen up`'s MLflow where there is one, else the checkout's own store."""
+    """The address of the user's or `evergreen up`'s MLflow if there is one, else of the checkout's own store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(workspace)}"
 
 
 def registry_uri(workspace: Workspace) -> str:
-    """Where models are registered: where runs are tracked, unless the user has named another place."""
+    """The address of the model registry: the tracking store, unless the user has configured another one."""
     return os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(workspace)
 
 
 def connect(workspace: Workspace) -> Any:
-    """The module `mlflow`, set to `tracking_uri`."""
-    os.environ["EVERGREEN_ROOT"] = str(workspace.root)
-    for setting, patience in PATIENCE.items():
-        os.environ.setdefault(setting, patience)
+    """Import `mlflow` and set it to `tracking_uri`; returns the module. The environment is left unchanged."""
     uri = tracking_uri(workspace)
-    if uri == f"sqlite:///{database(workspace)}":
-        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = ARTIFACT_ROOT
+    own = uri == f"sqlite:///{database(workspace)}"
+    if own:
         readdress(database(workspace))
-    else:
-        os.environ.pop("_MLFLOW_SERVER_ARTIFACT_ROOT", None)
     if "mlflow" not in sys.modules:
         with progress.task("Starting MLflow"):
             import mlflow
     import mlflow
     from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
 
-    from evergreen.registry.artifacts import served_or_beside
+    from evergreen.registry import artifacts
 
-    # As the entry point does, which an environment that an earlier version was installed in lacks.
+    # The same as the entry point, which is missing if the environment has metadata of an earlier version.
     repositories: dict[str, Any] = get_registered_artifact_repositories()
-    repositories["mlflow-artifacts"] = served_or_beside
-    named = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(named["MLFLOW_REGISTRY_URI"] or uri)
-    for name, value in named.items():  # MLflow writes them, and the next question would take them for the user's
-        if value is None:
-            os.environ.pop(name, None)
+    repositories["mlflow-artifacts"] = artifacts.served_or_beside
+    artifacts.set_checkout(workspace)
+    # MLflow sets the first two, and the next call would take them for the user's. It reads the third when it opens a store,
+    # which it caches, and offers no other way to pass it; if it stays set, MLflow takes the process for a server.
+    with changed(
+        MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=registry_uri(workspace), _MLFLOW_SERVER_ARTIFACT_ROOT=ARTIFACT_ROOT
+    ):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(registry_uri(workspace))
+        if own:
+            mlflow.MlflowClient()
     return mlflow
 
 
@@ -164,8 +161,9 @@ def model_name(name: str) -> str:
 
 
 def look_up(workspace: Workspace, name: str, fingerprint: str) -> Held:
-    """What the store holds now of a scenario's model: the version with a fingerprint, and all aliases. Asked at every run that changes nothing,
-    and so without importing MLflow (3 s) where the store is a SQLite file or a server that asks for no credentials.
+    """The current state of a scenario's model in the store: the version with a fingerprint, and all aliases. It is needed in
+    every run that changes nothing, and therefore avoids importing MLflow (3 s) if the store is a SQLite file or a server that
+    requires no credentials.
 
     Raises:
         Unreachable: the store does not answer.
@@ -195,8 +193,12 @@ def _from_file(path: Path, model: str, fingerprint: str) -> Held:
 
 
 def _from_server(url: str, model: str, fingerprint: str) -> Held:
-    """Raises OSError, ValueError, KeyError or an HTTPException where there is no answer, or none that is understood; perhaps it wants
-    credentials, and MLflow's client knows where they are."""
+    """Look up the state by the server's REST API.
+
+    Raises:
+        OSError, ValueError, KeyError, http.client.HTTPException: no answer, or an unexpected one. The server may require
+            credentials, which MLflow's client can find.
+    """
 
     def ask(method: str, **question: str) -> dict[str, Any]:
         address = f"{url}/api/2.0/mlflow/{method}?{urllib.parse.urlencode(question)}"
@@ -219,33 +221,34 @@ def _filter(model: str, fingerprint: str) -> str:
     return f"name = '{model}' AND tags.fingerprint = '{fingerprint}'"
 
 
-def find_version(workspace: Workspace, name: str, wanted: str) -> int:
-    """The version that an alias or a number means.
+def find_version(workspace: Workspace, name: str, requested: str) -> int:
+    """The version that an alias or a number refers to.
 
     Raises:
-        WrongUse: there is none; the error lists what there is.
+        WrongUse: there is none; the error lists the versions and aliases that exist.
+        Unreachable: MLflow does not answer.
     """
     from mlflow.exceptions import MlflowException
 
     client: MlflowClient = connect(workspace).MlflowClient()
     try:
-        if wanted.isdigit():
-            return int(client.get_model_version(model_name(name), wanted).version)
-        return int(client.get_model_version_by_alias(model_name(name), wanted).version)
+        if requested.isdigit():
+            return int(client.get_model_version(model_name(name), requested).version)
+        return int(client.get_model_version_by_alias(model_name(name), requested).version)
     except MlflowException as error:
         _raise_where_away(workspace, error)
         if not _versions(client, name):
-            from evergreen.scenario.settings import Scenario
+            from evergreen.scenario.loading import load_scenario
 
-            Scenario.load(workspace.scenarios, name)  # which says so where there is no such scenario
+            load_scenario(workspace.scenarios, name)  # raises an error if there is no such scenario
         raise WrongUse(
-            f"{model_name(name)} has no version {wanted}", expected=_there_are(client, name), received=wanted,
-            fix=_how_to_get(client, name, wanted),
+            f"{model_name(name)} has no version {requested}", expected=_there_are(client, name), received=requested,
+            fix=_how_to_get(client, name, requested),
         ) from None  # fmt: skip
 
 
 def aliases(workspace: Workspace, name: str) -> dict[str, int]:
-    """Version by alias; empty where there is no such model."""
+    """Version by alias; empty if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     client: MlflowClient = connect(workspace).MlflowClient()
@@ -258,17 +261,17 @@ def aliases(workspace: Workspace, name: str) -> dict[str, int]:
 
 
 def _raise_where_away(workspace: Workspace, error: MlflowException) -> None:
-    """Unless MLflow has just said that there is no such thing.
+    """Raise an error unless MLflow has reported that something does not exist.
 
     Raises:
-        Unreachable: it did not answer, or something else than that.
+        Unreachable: MLflow did not answer, or reported any other error.
     """
     if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         raise unreachable(workspace, error) from None
 
 
 def unreachable(workspace: Workspace, error: Exception) -> Unreachable:
-    """What MLflow failed at, as an error of ours."""
+    """Convert an error of MLflow's to an `Unreachable`."""
     uri = urllib.parse.urlsplit(tracking_uri(workspace))
     where = uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()  # without a password
     return Unreachable(
@@ -278,32 +281,33 @@ def unreachable(workspace: Workspace, error: Exception) -> Unreachable:
 
 
 def set_alias(workspace: Workspace, name: str, alias: str, version: int) -> None:
-    """Let an alias (`champion`, `challenger` …) name this version."""
+    """Point an alias (`champion`, `challenger`, …) at this version."""
     connect(workspace).MlflowClient().set_registered_model_alias(model_name(name), alias, str(version))
 
 
 def moving_aliases(workspace: Workspace, name: str) -> contextlib.AbstractContextManager[None]:
-    """Hold this while aliases are looked at and moved: nobody else moves them in between."""
+    """A lock to hold while aliases are read and moved, so that no other process moves them in between."""
     return workspace.lock(f"promote-{name}")
 
 
-def crown(workspace: Workspace, name: str, version: int) -> int | None:
-    """Make a version the champion, and the champion until now `@previous`; returns the latter. Called with `moving_aliases` held.
+def set_champion(workspace: Workspace, name: str, version: int) -> int | None:
+    """Make a version the champion, and the current champion `@previous`; returns the latter. The caller holds
+    `moving_aliases`.
 
-    Killed in between, both aliases name the old champion: what was in use is in use.
+    After a kill in between, both aliases name the old champion, which stays in use.
     """
-    reigning = aliases(workspace, name).get("champion")
-    if reigning == version:
-        return reigning
-    if reigning is not None:
-        set_alias(workspace, name, "previous", reigning)
+    current = aliases(workspace, name).get("champion")
+    if current == version:
+        return current
+    if current is not None:
+        set_alias(workspace, name, "previous", current)
     set_alias(workspace, name, "champion", version)
-    _note(workspace, name, version, "promoted", reigning)
-    return reigning
+    _note(workspace, name, version, "promoted", current)
+    return current
 
 
 def rollback(workspace: Workspace, name: str) -> Rollback:
-    """Give the previous champion its place back.
+    """Make the previous champion the champion again.
 
     Raises:
         WrongUse: there is none.
@@ -326,12 +330,13 @@ def rollback(workspace: Workspace, name: str) -> Rollback:
 
 
 def champion_notes(tags: dict[str, str]) -> list[tuple[datetime, str, int | None]]:
-    """When a version came into use (UTC), how (`promoted` or `rolled back to`), and in whose place; from its tags, oldest first."""
-    return [(at, str(told["how"]), told["instead_of"]) for at, told in _records(tags, NOTE, "how", "instead_of")]
+    """When a version became the champion (UTC), how (`promoted` or `rolled back to`), and which version it replaced; from its
+    tags, oldest first."""
+    return [(at, str(record["how"]), record["instead_of"]) for at, record in _records(tags, NOTE, "how", "instead_of")]
 
 
 def rolled_back_at(workspace: Workspace, name: str, version: int) -> datetime | None:
-    """When a person put this version back into use (UTC); None where it came into use otherwise."""
+    """When this version was put back into use by a rollback (UTC); None if it last came into use otherwise."""
     records = champion_notes(connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags)
     return records[-1][0] if records and records[-1][1] == "rolled back to" else None
 
@@ -342,47 +347,47 @@ def refuse(workspace: Workspace, name: str, version: int, reason: str, champion:
 
 
 def last_refusal(workspace: Workspace, name: str, version: int) -> Refusal | None:
-    """The gate's last refusal of a version; None where there is none."""
+    """The gate's last refusal of a version; None if there is none."""
     tags = connect(workspace).MlflowClient().get_model_version(model_name(name), str(version)).tags
     found = _records(tags, REFUSED, "reason", "champion", "settings")
     return Refusal(found[-1][0], **found[-1][1]) if found else None
 
 
 def _records(tags: dict[str, str], prefix: str, *keys: str) -> list[tuple[datetime, dict[str, Any]]]:
-    """What `_record` wrote, oldest first; only the given keys, and no record that lacks one."""
+    """The records that `_record` wrote, oldest first, with only the given keys; records that lack one are left out."""
     records = []
     for key, value in tags.items():
         if key.startswith(prefix):
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                told = json.loads(value)
+                record = json.loads(value)
                 moment = datetime.strptime(key.removeprefix(prefix), MOMENT).replace(tzinfo=UTC)
-                records.append((moment, {wanted: told[wanted] for wanted in keys}))
+                records.append((moment, {key: record[key] for key in keys}))
     return sorted(records, key=lambda record: record[0])
 
 
 def _note(workspace: Workspace, name: str, version: int, how: str, instead_of: int | None) -> None:
-    """Record a new champion on its version. The alias has moved by now, whatever becomes of the record."""
+    """Record on a version that it has become the champion. The alias has already moved, even if recording fails."""
     _record(workspace, name, version, NOTE, {"how": how, "instead_of": instead_of})
 
 
-def _record(workspace: Workspace, name: str, version: int, prefix: str, told: dict[str, Any]) -> None:
-    """Tag a version with what has happened to it now. It has happened, also where it cannot be recorded."""
+def _record(workspace: Workspace, name: str, version: int, prefix: str, record: dict[str, Any]) -> None:
+    """Tag a version with a record, under the current time. A failure is only logged, since the event has already happened."""
     key = f"{prefix}{datetime.now(UTC).strftime(MOMENT)}"
     try:
-        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, json.dumps(told))
-    except Exception as error:  # noqa: BLE001 (it has happened, also where it cannot be recorded)
-        log.warning("What became of version %s could not be recorded in MLflow: %s (%s).", version, told, error)
+        connect(workspace).MlflowClient().set_model_version_tag(model_name(name), str(version), key, json.dumps(record))
+    except Exception as error:  # noqa: BLE001 (the event has happened even if it cannot be recorded)
+        log.warning("What became of version %s could not be recorded in MLflow: %s (%s).", version, record, error)
 
 
-def download(workspace: Workspace, name: str, wanted: str) -> Path:
-    """The folder of a registered model (as MLflow lays it out). Where a server has the files, they are fetched once a process into a temporary
-    folder; without a server this is where they are kept, and nothing is copied.
+def download(workspace: Workspace, name: str, requested: str) -> Path:
+    """The folder of a registered model, in MLflow's layout. Files on a server are downloaded once per process to a temporary
+    folder; without a server, this is the folder in which they are stored, and nothing is copied.
 
     Raises:
         WrongUse: there is no such version.
         EvergreenError: its files can't be read.
     """
-    version = find_version(workspace, name, wanted)
+    version = find_version(workspace, name, requested)
     mlflow = connect(workspace)
     try:
         address = mlflow.MlflowClient().get_model_version_download_uri(model_name(name), str(version))
@@ -394,11 +399,11 @@ def download(workspace: Workspace, name: str, wanted: str) -> Path:
         ) from None
 
 
-_fetched_here: dict[tuple[str, str], tuple[Path, tempfile.TemporaryDirectory[str]]] = {}  # removed when the process ends
+_fetched_here: dict[tuple[str, str], tuple[Path, tempfile.TemporaryDirectory[str]]] = {}  # deleted when the process ends
 
 
 def _fetched(mlflow: Any, address: str, store: str) -> Path:
-    """The files at an address of MLflow's, on this machine."""
+    """The local path of the files at an artifact URI, downloaded if necessary."""
     if not store.startswith(("http://", "https://")):
         return Path(mlflow.artifacts.download_artifacts(address))
     if (address, store) not in _fetched_here:
@@ -408,13 +413,13 @@ def _fetched(mlflow: Any, address: str, store: str) -> Path:
 
 
 def download_run_file(workspace: Workspace, name: str, version: int, path: str) -> bytes:
-    """A file that was logged with the run that made a version.
+    """The content of a file that was logged with the run that made a version.
 
     Args:
-        path: below the run's artifacts.
+        path: relative to the run's artifacts.
 
     Raises:
-        EvergreenError: there is none, or it can't be read.
+        EvergreenError: the file doesn't exist or can't be read.
     """
     mlflow = connect(workspace)
     try:
@@ -433,12 +438,13 @@ def _versions(client: MlflowClient, name: str) -> list[int]:
     return sorted(int(version.version) for version in client.search_model_versions(f"name='{model_name(name)}'"))
 
 
-def _how_to_get(client: MlflowClient, name: str, wanted: str) -> str:
-    """What to do where a version is asked for that isn't there."""
+def _how_to_get(client: MlflowClient, name: str, requested: str) -> str:
+    """What to do if a requested version doesn't exist."""
     versions = _versions(client, name)
     if not versions:
         return f"Train one with: evergreen run {name}"
-    if wanted == "champion":  # versions, and none in use: the gate has refused the first one, or a person has removed the alias
+    # There are versions, but none is in use: the gate has refused the first one, or someone has removed the alias.
+    if requested == "champion":
         return f"Train a better one, or use one as it is: evergreen promote {name} --version {versions[-1]} --force"
     return "Name one of these."
 

@@ -1,5 +1,5 @@
-"""What a registered model came from, beside it in its artifacts, so that it travels with the version: whatever new items are compared
-with, at any later time and on any machine."""
+"""The origin of a registered model, stored in its artifacts. It travels with the version, so that new items can be compared
+with it at any later time and on any machine."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ from evergreen.scenario.settings import Scenario
 from evergreen.workspace import replace_file
 
 ORIGIN = "origin.json"
-REFERENCE = "reference.npz"  # `evergreen.monitoring.drift.Observations` of its held-out items
+REFERENCE = "reference.npz"  # `evergreen.monitoring.drift.Observations` of the model's held-out items
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model version comes from, and how good it was then.
+    """The origin of a model version, and its quality at registration.
 
     Attributes:
-        data_version: that it was trained on.
-        batches: names of the scenario's batch folders in it.
+        data_version: the version of the data that it was trained on.
+        batches: names of the scenario's batch folders in that version.
         registered_at: ISO 8601 in UTC.
-        right, items: of the test split of then.
+        quality: on the test split at that time, as tallied by the kind's judge (`Judge.tally`), such as `right` and `items`.
     """
 
     data_version: str
     batches: tuple[str, ...]
     registered_at: str
-    right: int
-    items: int
+    quality: dict[str, float]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, by one rename."""
-        replace_file(path, json.dumps(asdict(self), indent=1).encode())
+        """Write it as JSON, atomically."""
+        content = {key: value for key, value in asdict(self).items() if key != "quality"} | self.quality
+        replace_file(path, json.dumps(content, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Origin | None:
-        """What `save` wrote; None where there is none, as with versions that were registered before there was such a file."""
+        """Read what `save` wrote; None if there is no valid file, as in versions registered before this file existed."""
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**told | {"batches": tuple(told["batches"])})
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = {key: content.pop(key) for key in ("data_version", "batches", "registered_at")}
+            return cls(**known | {"batches": tuple(known["batches"])}, quality=content)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """The last retraining that ended, promoted or not: what it had is not new to the next one as long as the champion is the same, or a
-    person has put the one before back.
+class LastRetraining:
+    """The last completed retraining, whether or not its model was promoted. Its batches are not new to the next retraining as
+    long as the champion is the same, or has been rolled back to the previous one.
 
     Attributes:
-        champion: the version in use when it ended; None where there was none.
-        batches: names of the batch folders that it had.
+        champion: the version in use when it ended; None if there was none.
+        batches: names of the batch folders that it used.
         ended_at: ISO 8601 in UTC.
-        settings: `settings_digest` of then; empty where it was not recorded.
+        settings: `settings_digest` at that time; empty if it was not recorded.
     """
 
     champion: int | None
@@ -64,22 +65,20 @@ class Attempt:
     settings: str = ""
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, by one rename."""
+        """Write it as JSON, atomically."""
         replace_file(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
-    def load(cls, path: Path) -> Attempt | None:
-        """What `save` wrote, or None."""
+    def load(cls, path: Path) -> LastRetraining | None:
+        """Read what `save` wrote; None if there is no valid file."""
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**told | {"batches": tuple(told["batches"])})
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**record | {"batches": tuple(record["batches"])})
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
 def settings_digest(scenario: Scenario) -> str:
-    """A name for all settings that a model, and the gate's decision on it, depend on."""
-    told = scenario.model_dump(
-        mode="json", by_alias=True, include={"kind": True, "seed": True, "validation": {"labels"}, "preprocess": True, "train": True, "promote": True}
-    )  # fmt: skip
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    """A digest of all settings on which a model, and the gate's decision about it, depend: 16 hex digits."""
+    settings = scenario.model_dump(mode="json", by_alias=True, include=scenario.deciding)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,8 @@
-"""What was recorded of a model version stays: what is measured later is added beside it, never put in its place.
+"""Records of model versions. They are never replaced: later measurements are added beside them.
 
-The record is the MLflow run that made the version: its metrics, `summary.json`, the Data Docs of that day and the model card. Later runs of the
-same version (an evaluation done again, a run after a changed setting) leave theirs in the folder `later/MOMENT` of the same run.
+The record is the MLflow run that made the version: its metrics, `summary.json`, the Data Docs at that time and the model card.
+Later runs with the same version (a repeated evaluation, a run after a changed setting) write theirs to the folder
+`later/MOMENT` of the same MLflow run.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen.kinds.base.kind import Kind
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SUMMARY, DATA_DOCS, LATER = "summary.json", "data-docs", "later"
 
 
-QUALITY = ("test_accuracy", "test_f1_macro", "val_accuracy", "val_loss")
-
-
-def charted(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics, and those of quality once more as `quality/NAME`: MLflow's charts are in sections by the part before a slash, in alphabetical
-    order, and names without one come last."""
-    return {**metrics, **{f"quality/{name}": metrics[name] for name in QUALITY if name in metrics}}
+def charted(metrics: Mapping[str, float], kind: Kind) -> dict[str, float]:
+    """Metrics, with the kind's quality metrics repeated as `quality/NAME`. MLflow groups charts into sections by the part of
+    the name before a slash, in alphabetical order, and shows names without a slash last."""
+    quality = [*(f"test_{metric.key}" for metric in kind.judge.metrics), f"val_{kind.learner.metric.key}", "val_loss"]
+    return {**metrics, **{f"quality/{name}": metrics[name] for name in quality if name in metrics}}
 
 
 def record_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float | None]) -> None:
-    """Log those that the run has no value of yet, all of them in one transaction; None is no value."""
+    """Log the metrics of which the run has no value yet, in one transaction; None values are not logged."""
     from mlflow.entities import Metric
 
     there, now = client.get_run(run_id).data.metrics, int(1000 * time.time())
@@ -39,11 +40,11 @@ def record_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, floa
 
 
 def record_summary(mlflow: Any, run_id: str, summary: dict[str, Any], data_docs: Path) -> dict[str, Any]:
-    """Keep a summary and the Data Docs with a version's run.
+    """Store a summary and the Data Docs with a version's run.
 
     Returns:
-        The summary that is on record: this one where the run had none, else the one that it had. A run that was killed midway has none,
-        as the summary is written last.
+        The summary on record: the earlier one if the run has one, else this one. A run that was killed midway has none, as the
+        summary is written last.
     """
     client: MlflowClient = mlflow.MlflowClient()
     recorded = any(file.path == SUMMARY for file in client.list_artifacts(run_id))

@@ -1,10 +1,11 @@
 """The checkout's own MLflow store: a SQLite file, and the files logged with runs and models beside it.
 
-MLflow keeps absolute addresses. Here they are `mlflow-artifacts:/1/…`, MLflow's own address for files that its server serves: with a server, any
-MLflow client fetches them over HTTP; without one, `evergreen.registry.artifacts` takes them from the folder `artifacts` beside the SQLite file. So
-the addresses hold in a moved or copied checkout too.
+MLflow stores absolute URIs. Here they are `mlflow-artifacts:/1/…`, MLflow's own scheme for files that its server serves: with a
+server, any MLflow client downloads them over HTTP; without one, `evergreen.registry.artifacts` finds them in the folder
+`artifacts` beside the SQLite file. The URIs therefore remain valid in a moved or copied checkout.
 
-Checkouts made before had `evergreen:/artifacts/1/…`, which only an environment with this project could read. `readdress` replaces them once.
+Earlier versions used `evergreen:/artifacts/1/…`, which only an environment with this project could read. `readdress` replaces
+such URIs once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evergreen.workspace import Workspace
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
 BEFORE = "evergreen:/artifacts/"
-ADDRESSES = (  # every column of MLflow's store that holds such an address
+ADDRESSES = (  # every column of MLflow's store that contains such URIs
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -31,7 +32,7 @@ def database(workspace: Workspace) -> Path:
 
 
 def artifacts(store: Path) -> Path:
-    """The folder of the files that a store's addresses name.
+    """The folder of the files to which a store's URIs refer.
 
     Args:
         store: the SQLite file.
@@ -40,9 +41,10 @@ def artifacts(store: Path) -> Path:
 
 
 def readdress(store: Path) -> None:
-    """Replace addresses of earlier versions by today's, in one transaction: a kill leaves all of them old or all of them new.
+    """Replace the URIs of earlier versions by current ones, in one transaction: after a kill, all are old or all are new.
 
-    The files stay where they are. A store that has none of them, or that isn't there yet, is left alone; that takes a millisecond.
+    The files are not moved. A store without such URIs, or one that doesn't exist yet, is left unchanged; checking that takes a
+    millisecond.
     """
     if not store.exists():
         return
@@ -53,7 +55,7 @@ def readdress(store: Path) -> None:
         with connection:
             for table, column in ADDRESSES:
                 connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ?",  # noqa: S608 (names of ours)
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} LIKE ?",  # noqa: S608 (our own constants)
                     (ARTIFACT_ROOT, len(BEFORE) + 1, f"{BEFORE}%"),
                 )
     finally:
@@ -61,7 +63,7 @@ def readdress(store: Path) -> None:
 
 
 def _has_addresses_of_before(connection: sqlite3.Connection) -> bool:
-    """MLflow's first experiment is made with the store, and so has the addresses of that time."""
+    """Whether a store has URIs of earlier versions, judged by the first experiment, which MLflow creates with the store."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone() is None:
         return False
     return (

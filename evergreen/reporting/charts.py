@@ -1,7 +1,7 @@
-"""Charts as SVG that stands inside a page: drawn by matplotlib, coloured by the page's own style.
+"""Charts as inline SVG: drawn by matplotlib, coloured by the page's style.
 
-One drawing serves light and dark: matplotlib draws in stand-in colours, which become the page's CSS variables. Text stays text (it can be
-searched, read aloud, and takes the page's font), and the same figures give the same bytes.
+One drawing serves light and dark mode: matplotlib draws in placeholder colours, which are replaced by the page's CSS variables.
+Text stays text (searchable, readable by screen readers, in the page's font), and the same figures give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evergreen import figures
+from evergreen.kinds.base.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that nobody would draw with, and what they mean on the page.
+# Placeholder colours that no drawing uses, and the CSS variables that replace them.
 INK, SOFT, LINE, BACK, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
 VARIABLES = {
     INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", BACK: "var(--back)", FIRST: "var(--first)", SECOND: "var(--second)",
@@ -31,11 +32,11 @@ Interval = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A version: accuracy in percent, the energy of 1,000 predictions, and their intervals."""
+    """A version's headline metric (fractions in percent), its energy for 1,000 predictions, and their intervals."""
 
     version: int
-    accuracy: float
-    accuracy_interval: Interval
+    quality: float
+    quality_interval: Interval
     energy: float
     energy_interval: Interval
 
@@ -50,20 +51,21 @@ def over_versions(
     name: str,
     most: float | None = None,
 ) -> str:
-    """A point a version, with its interval, over an axis from 0; the champion's is ringed. What is unknown has no point.
+    """A chart with a point and its interval for each version, on an axis from 0; the champion's point is ringed, and unknown
+    values have none.
 
     Args:
-        title, unit: what is drawn, and the text beside the axis.
+        title, unit: what is drawn, and the label of the axis.
         series: values and intervals (low, high) by name; two at most.
-        name: of the chart, unlike any other's on the page.
-        most: where the axis ends, such as 100 per cent; None where the values decide.
+        name: of the chart, unique on the page.
+        most: the upper end of the axis, such as 100 per cent; None to fit the values.
     """
     figure, axes = _empty(unit)
     for number, (text, (values, intervals)) in enumerate(series.items()):
         colour, aside = (FIRST, SECOND)[number], 0.0 if len(series) == 1 else (-0.07, 0.07)[number]
         known = [
-            (place + aside, value, low, high)
-            for place, (value, (low, high)) in enumerate(zip(values, intervals, strict=True))
+            (position + aside, value, low, high)
+            for position, (value, (low, high)) in enumerate(zip(values, intervals, strict=True))
             if value is not None
         ]
         if not known:
@@ -88,50 +90,56 @@ def over_versions(
                 )
     step = max(1, -(-len(versions) // 12))
     ticks = range(0, len(versions), step)
-    axes.set_xticks(ticks, [str(versions[place]) for place in ticks])
+    axes.set_xticks(ticks, [str(versions[position]) for position in ticks])
     axes.set_xlim(-0.6, len(versions) - 0.4)
     axes.set_xlabel("model version", color=SOFT)
     axes.margins(y=0.12)
     axes.set_ylim(0, most)
     if len(series) > 1 and axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderpad=0)
-    told = "; ".join(
+    described = "; ".join(
         f"{text}: " + ", ".join(f"version {v} {figures.number(y, digits=3)}" for v, y in zip(versions, ys, strict=True))
         for text, (ys, _) in series.items()
     )
-    return _svg(figure, name, title, f"{unit}. {told}.")
+    return _svg(figure, name, title, f"{unit}. {described}.")
 
 
-def front(title: str, points: Sequence[FrontPoint], best: Sequence[int], *, unit: str, champion: int | None, name: str) -> str:
-    """Accuracy against the energy of a prediction, a point a version with its intervals. Filled points are on the front.
+def front(
+    title: str, points: Sequence[FrontPoint], best: Sequence[int], *, metric: Metric, unit: str, champion: int | None, name: str
+) -> str:
+    """A chart of the headline metric against the energy of a prediction, with a point and its intervals for each version.
+    Filled points are on the Pareto front.
 
     Args:
         best: the versions on the front.
+        metric: the headline metric.
     """
-    figure, axes = _empty("accuracy, %")
+    figure, axes = _empty(f"{metric.title}, {metric.unit}")
     for point in points:
         on_front = point.version in best
         colour = FIRST if on_front else SOFT
-        low, high = point.accuracy_interval
+        low, high = point.quality_interval
         if low is not None and high is not None:
             axes.plot([point.energy, point.energy], [low, high], color=colour, linewidth=1, zorder=1, clip_on=False)
         least, most = point.energy_interval
         if least is not None and most is not None:
-            axes.plot([least, most], [point.accuracy, point.accuracy], color=colour, linewidth=1, zorder=1, clip_on=False)
-        axes.plot([point.energy], [point.accuracy], "o", markersize=6, zorder=2, color=colour,
+            axes.plot([least, most], [point.quality, point.quality], color=colour, linewidth=1, zorder=1, clip_on=False)
+        axes.plot([point.energy], [point.quality], "o", markersize=6, zorder=2, color=colour,
                   markerfacecolor=FIRST if on_front else BACK, clip_on=False)  # fmt: skip
         if point.version == champion:
-            axes.plot([point.energy], [point.accuracy], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
+            axes.plot([point.energy], [point.quality], marker="o", markersize=12, markerfacecolor="none", markeredgecolor=INK,
                       zorder=3, clip_on=False)  # fmt: skip
         axes.annotate(
-            str(point.version), (point.energy, point.accuracy), (8, -14), textcoords="offset points", color=INK, fontsize=9
+            str(point.version), (point.energy, point.quality), (8, -14), textcoords="offset points", color=INK, fontsize=9
         )
-    axes.set_ylim(0, 100)
+    axes.set_ylim(bottom=0, top=100 if metric.unit == "%" else None)
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel(f"{unit} per 1,000 predictions", color=SOFT)
-    listed = ", ".join(f"version {p.version} {p.accuracy:.1f} % for {figures.number(p.energy)} {unit}" for p in points)
+    listed = ", ".join(
+        f"version {p.version} {p.quality:.1f} {metric.unit} for {figures.number(p.energy)} {unit}" for p in points
+    )
     return _svg(figure, name, title, f"On the front: {', '.join(map(str, best))}. {listed}.")
 
 
@@ -161,7 +169,7 @@ def _svg(figure: Figure, name: str, title: str, description: str) -> str:
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r' id="[\w.]+_\d+"', "", drawn)  # names for groups that nothing refers to, the same in every chart
+    drawn = re.sub(r' id="[\w.]+_\d+"', "", drawn)  # ids of groups that are never referenced, the same in every chart
     drawn = re.sub(r"<!--.*?-->\s*", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r"\n\s*", "\n", drawn)
     for colour, variable in VARIABLES.items():

@@ -1,7 +1,7 @@
-"""Data Docs on one page that reads well with no network.
+"""Data Docs on a single page that works offline.
 
-Great Expectations renders its validation result; its own page around that loads styles, fonts and scripts from content-delivery
-networks, so the page around it is ours.
+Great Expectations renders its validation result. Its own page template loads styles, fonts and scripts from content-delivery
+networks, so this module has its own.
 """
 
 from __future__ import annotations
@@ -79,20 +79,20 @@ PAGE = """<!DOCTYPE html>
 def render(
     result: ExpectationSuiteValidationResult, *, title: str, sentence: str, failures: Iterable[str], facts: dict[str, str]
 ) -> str:
-    """The page of one validation result, as HTML that fetches nothing.
+    """The page of one validation result, as self-contained HTML.
 
     Args:
-        result: of a suite; its expectations' descriptions and values are taken for text, never for markup.
-        title, sentence: the headline, and what stands below it.
-        failures: each expectation that failed, in words.
-        facts: figures by their names, shown large.
+        result: of a suite; its expectations' descriptions and values are treated as text, never as markup.
+        title, sentence: the headline, and the sentence below it.
+        failures: a description of each expectation that failed.
+        facts: figures by name, shown large.
     """
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
     from jinja2 import ChoiceLoader, DictLoader
 
     document = ValidationResultsPageRenderer().render(_as_text(result))
-    # The first two sections tell of the run and the suite: the headline says it shorter.
+    # The first two sections describe the run and the suite, which the headline sums up.
     document.sections = [section for section in document.sections if section.section_name not in ("Overview", "Run Info")]
     view = DefaultJinjaPageView()
     view.env.loader = ChoiceLoader([DictLoader({"evergreen.j2": PAGE}), *filter(None, [view.env.loader])])
@@ -105,8 +105,8 @@ def render(
 
 
 def _as_text(result: ExpectationSuiteValidationResult) -> ExpectationSuiteValidationResult:
-    """A copy whose words cannot act as markup (a label is a folder's name: anything) and whose numbers are Python's own
-    (the renderer knows no others)."""
+    """A copy with escaped text (a label is a folder's name, which can be anything) and with Python's own number types (the
+    renderer supports no others)."""
     import copy
 
     result = copy.deepcopy(result)
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_tracebacks(value: Any) -> Any:
-    """What went wrong stays, which the renderer escapes itself; where in whose code tells people nothing."""
+    """The value without tracebacks, which are of no use on the page; error messages stay, and the renderer escapes them."""
     if isinstance(value, dict):
         return {key: "" if key == "exception_traceback" else _without_tracebacks(item) for key, item in value.items()}
     return value

@@ -1,12 +1,11 @@
-"""What the records tell of a scenario: its model versions, what each took, its data versions, and what was refused.
+"""Reads a scenario's history from its records: its model versions, what each cost, its data versions, and what was refused.
 
-Nothing is kept here. MLflow has the versions, their runs and the files logged with them; `data/` the items; `quarantine/` the refused
-ones. What a record lacks is None.
+Nothing is stored here. MLflow has the versions, their runs and the files logged with them, `data/` the items, `quarantine/` the
+refused ones. Anything missing from the records is None.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -24,9 +23,11 @@ from evergreen.energy.ledger import Cost
 from evergreen.energy.ledger import read as read_ledger
 from evergreen.energy.meter import Energy
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.evaluation.mistakes import Mistakes, read_mistakes
-from evergreen.media.depth import extremes
-from evergreen.media.images import BadImage, PixelRange, decode
+from evergreen.kinds.base.comparison import Figure
+from evergreen.kinds.base.contract import Contract
+from evergreen.kinds.base.judge import NOTHING_TO_REVIEW, Judge, Review
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.metric import Metric
 from evergreen.registry.models import champion_notes, connect, model_name
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -37,11 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
-OF_THE_MODEL = ("preprocess", "train", "evaluate")  # the stages that made it
-THUMBNAIL_SIDE = 64  # pixels, of the longer side
-THUMBNAILS = 8  # of a data version, and of the quarantine
-MAX_PIXELS = 16_000_000  # of an image that a thumbnail is made of
-READABLE = ("label-conflict", "unknown-label")  # refused for other things than their bytes
+OF_THE_MODEL = ("preprocess", "train", "evaluate")  # the stages that make a model
+THUMBNAILS = 8  # shown of each data version, and of the quarantine
+READABLE = ("label-conflict", "unknown-label")  # reasons that have nothing to do with an item's bytes
 
 
 @dataclass(frozen=True)
@@ -51,29 +50,24 @@ class Version:
     Attributes:
         version: its number.
         made_at: when it was registered, UTC.
-        data_version: that it learned from.
-        batches: names of the batch folders in that.
-        accuracy, accuracy_low, accuracy_high, f1_macro, f1_macro_low, f1_macro_high: on its test split, 0 to 1, with 95 % intervals.
-        test_items: in that split.
-        energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; where that isn't known, of the stages.
+        data_version: the version of the data that it was trained on.
+        batches: the names of the batch folders in that data version.
+        quality: the metrics of the kind's judge on its test split by key, each with the ends of its 95 % interval (`Figure`).
+        test_items: the number of items in that split.
+        energy_wh, energy_uncertainty_wh, energy_methods, seconds: of the run that made it; if unknown, of the stages.
         carbon_gco2e: of that energy.
-        money: what that energy and time cost at the scenario's price of today, in its currency.
-        energy_wh_per_1000, energy_uncertainty_wh_per_1000: of predictions.
-        promoted, reason: what the gate said in its run.
-        gap: that it did otherwise on val than on test by more than chance, in a sentence; None where it didn't, or nothing is on record.
-        saved_by_waiting_gco2e, saved_by_warm_start_wh: against a start at once, and from scratch.
+        money: the cost of that energy and time at the scenario's current price, in its currency.
+        energy_wh_per_1000, energy_uncertainty_wh_per_1000: of 1,000 predictions.
+        promoted, reason: the gate's decision in its run.
+        gap: a sentence if its results on val and test differ by more than chance; None if they don't, or nothing is on record.
+        saved_by_waiting_gco2e, saved_by_warm_start_wh: compared with starting at once, and with training from scratch.
     """
 
     version: int
     made_at: datetime
     data_version: str | None
     batches: tuple[str, ...] | None
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    f1_macro: float | None
-    f1_macro_low: float | None
-    f1_macro_high: float | None
+    quality: dict[str, Figure]
     test_items: int | None
     energy_wh: float | None
     energy_uncertainty_wh: float | None
@@ -92,7 +86,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Event:
-    """A change of champion. `at` and `instead_of` are None where no record says."""
+    """A change of champion. `at` and `instead_of` are None if not on record."""
 
     at: datetime | None
     how: str
@@ -102,7 +96,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture, as a `data:` address; None where none can be made."""
+    """A small picture, as a `data:` URL in `address`, which is None if no picture can be made."""
 
     address: str | None
     label: str
@@ -112,16 +106,17 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class DataState:
-    """A state of the scenario's data set, and what it brought.
+    """A state of the scenario's data set, and its changes from the state before.
 
     Attributes:
-        data_version: None where it is what stands in `data/` now and no model has learned from.
-        model_versions: that learned from it.
+        data_version: None if it is the current state of `data/` and no model was trained on it.
+        model_versions: the versions trained on it.
         at: when the first of these was registered.
-        items, added: by label, in all and against the state before; None where some batch is not in `data/` any more.
-        relabelled: items whose label its corrections changed.
-        withdrawn: items that it took out of use.
-        thumbnails: of a few added ones.
+        items, added: counts as by `Contract.by_label`, in all and compared with the state before; None if some batch is no
+            longer in `data/`.
+        relabelled: the number of items whose label its corrections changed.
+        withdrawn: the number of items that it took out of use.
+        thumbnails: of a few added items.
     """
 
     data_version: str | None
@@ -136,7 +131,7 @@ class DataState:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """What was refused: records by reason, and a few of them with pictures."""
+    """Refused items: the number of records by reason, and pictures of a few."""
 
     by_reason: dict[str, int]
     thumbnails: tuple[Thumbnail, ...]
@@ -144,9 +139,10 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class History:
-    """All of it. `versions`, `events` and `data` are oldest first; `unfinished` runs left no version; `spent` is what all stages of all
-    runs took on this machine (also those that made no model), None where no ledger was kept; `currency` is the scenario's; `mistakes` are
-    those of the version in use on its test split, None where there is none or its predictions are not on record."""
+    """A scenario's whole history. `versions`, `events` and `data` are oldest first; `unfinished` counts runs without a version;
+    `spent` is the cost of all stages of all runs on this machine (including those that made no model), None without a ledger;
+    `currency` is the scenario's; `review` is the kind's judge's view of the current champion's results on its test split;
+    `metrics` are the kind's, the headline metric first."""
 
     scenario: str
     champion: int | None
@@ -158,33 +154,38 @@ class History:
     unfinished: int
     spent: Cost | None
     currency: str | None
-    mistakes: Mistakes | None = None
+    metrics: tuple[Metric, ...]
+    review: Review = NOTHING_TO_REVIEW
 
     def version(self, number: int | None) -> Version | None:
-        """The version of this number; None where there is none."""
+        """The version with this number; None if there is none."""
         return next((version for version in self.versions if version.version == number), None)
 
     def front(self) -> list[int]:
-        """The versions that no other one beats: no other is as accurate and takes as little energy for a prediction, and better in one of
-        the two by more than the 95 % intervals of both versions leave open."""
-        known = [v for v in self.versions if v.accuracy is not None and v.energy_wh_per_1000 is not None]
-        return [v.version for v in known if not any(_beats(other, v) for other in known)]
+        """The Pareto front: the versions that no other one beats. A version beats another if it is at least as good, takes no
+        more energy per prediction, and is better in one of the two beyond the 95 % intervals of both."""
+        metric = self.metrics[0]
+        known = [v for v in self.versions if v.quality[metric.key][0] is not None and v.energy_wh_per_1000 is not None]
+        return [v.version for v in known if not any(_beats(other, v, metric) for other in known)]
 
 
-def _beats(one: Version, other: Version) -> bool:
-    accuracy, other_accuracy = one.accuracy or 0.0, other.accuracy or 0.0
+def _beats(one: Version, other: Version, metric: Metric) -> bool:
+    (value, low, high), (other_value, other_low, other_high) = (
+        [0.0 if end is None and number == 0 else end for number, end in enumerate(version.quality[metric.key])]
+        for version in (one, other)
+    )
     energy, other_energy = one.energy_wh_per_1000 or 0.0, other.energy_wh_per_1000 or 0.0
-    if accuracy < other_accuracy or energy > other_energy:
+    if metric.gain(other_value, value) < 0 or energy > other_energy:
         return False
-    low = accuracy if one.accuracy_low is None else one.accuracy_low
-    other_high = other_accuracy if other.accuracy_high is None else other.accuracy_high
+    worst, other_best = (low, other_high) if metric.higher_is_better else (high, other_low)
+    worst, other_best = (value if worst is None else worst), (other_value if other_best is None else other_best)
     most = energy + (one.energy_uncertainty_wh_per_1000 or 0.0)
     other_least = other_energy - (other.energy_uncertainty_wh_per_1000 or 0.0)
-    return low > other_high or most < other_least
+    return metric.gain(other_best, worst) > 0 or most < other_least
 
 
 def read_history(scenario: Scenario, workspace: Workspace) -> History:
-    """What the records tell of a scenario.
+    """Read a scenario's history from its records.
 
     Raises:
         EvergreenError: MLflow can't be reached.
@@ -210,26 +211,38 @@ def read_history(scenario: Scenario, workspace: Workspace) -> History:
         previous=aliases.get("previous"),
         versions=versions,
         events=events,
-        data=_data_states(workspace, name, versions),
-        quarantined=_quarantined(workspace, name),
+        data=_data_states(workspace, scenario, versions),
+        quarantined=_quarantined(workspace, scenario),
         unfinished=len(ended - {version.run_id for version in found}),
         spent=_known_sum([entry.cost for entry in read_ledger(workspace, name)]),
         currency=scenario.price.currency if scenario.price else None,
-        mistakes=_mistakes(
-            mlflow, workspace, name, {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0))
+        metrics=_metrics(scenario),
+        review=_review(
+            mlflow,
+            scenario,
+            workspace,
+            {int(version.version): version.run_id for version in found}.get(aliases.get("champion", 0)),
         ),
     )
 
 
-def _mistakes(mlflow: Any, workspace: Workspace, name: str, run_id: str | None) -> Mistakes | None:
-    """What the version of this run makes of its test split."""
+def _metrics(scenario: Scenario) -> tuple[Metric, ...]:
+    """The kind's metrics, the headline metric first."""
+    judge = kind_of(scenario).judge
+    headline = judge.headline(scenario)
+    return headline, *(metric for metric in judge.metrics if metric != headline)
+
+
+def _review(mlflow: Any, scenario: Scenario, workspace: Workspace, run_id: str | None) -> Review:
+    """The judge's review of this run's version on its test split."""
+    kind = kind_of(scenario)
     with tempfile.TemporaryDirectory() as scratch:
         predictions = _Fetch(mlflow, run_id, Path(scratch)).file("evaluation/predictions.parquet")
-        return read_mistakes(predictions, batches(workspace, name), _thumbnail)
+        return kind.judge.review(predictions, batches(workspace, scenario.name))
 
 
 def _known_sum(costs: Sequence[Cost]) -> Cost | None:
-    """Together; with an unknown part a figure is unknown."""
+    """The sum; a figure is unknown if any part of it is. None without costs."""
     return sum(costs[1:], start=costs[0]) if costs else None
 
 
@@ -245,19 +258,20 @@ def _runs(client: Any, experiment_id: str) -> dict[str, Run]:
 
 
 def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | None) -> Version:
+    judge = kind_of(scenario).judge
     metrics: dict[str, float] = dict(run.data.metrics) if run else {}
-    told = metrics | _numbers(dict(run.data.tags) if run else {})
+    recorded = metrics | _numbers(dict(run.data.tags) if run else {})
     with tempfile.TemporaryDirectory() as scratch:
         fetch = _Fetch(mlflow, found.run_id, Path(scratch))
         summary = fetch.json("summary.json")
         records = fetch.folder("lineage/record")
-        low, high = _f1_interval(fetch.file("evaluation/predictions.parquet"))
+        intervals = _intervals(judge, fetch.file("evaluation/predictions.parquet"))
     if summary.get("model_version") != int(found.version):
         summary = {}
     energy = _energy(summary, records, found, metrics)
     carbon = summary.get("carbon_gco2e") if _trained(summary) else None
     money = None
-    with contextlib.suppress(WrongUse):  # nothing is known of the country's grid
+    with contextlib.suppress(WrongUse):  # the intensity of the country's grid is unknown
         cost = Cost.of(scenario, energy.seconds, energy.energy_wh, energy.uncertainty_wh)
         carbon = cost.carbon_gco2e if carbon is None else carbon
         money = cost.money if energy.seconds else None
@@ -268,12 +282,13 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         made_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
         data_version=found.tags.get("data_version"),
         batches=None if of_data is None else tuple(of_data),
-        accuracy=metrics.get("test_accuracy"),
-        accuracy_low=metrics.get("test_accuracy_low"),
-        accuracy_high=metrics.get("test_accuracy_high"),
-        f1_macro=metrics.get("test_f1_macro"),
-        f1_macro_low=low,
-        f1_macro_high=high,
+        quality={
+            key: (
+                metrics.get(f"test_{key}"),
+                *intervals.get(key, (metrics.get(f"test_{key}_low"), metrics.get(f"test_{key}_high"))),
+            )
+            for key in (metric.key for metric in judge.metrics)
+        },
         test_items=None if test_items is None else int(test_items),
         energy_wh=energy.energy_wh,
         energy_uncertainty_wh=energy.uncertainty_wh,
@@ -285,14 +300,14 @@ def _version(mlflow: Any, scenario: Scenario, found: ModelVersion, run: Run | No
         energy_uncertainty_wh_per_1000=metrics.get("energy_uncertainty_wh_per_1000"),
         promoted=summary.get("promoted"),
         reason=summary.get("reason"),
-        saved_by_waiting_gco2e=told.get("carbon_gco2e_saved_by_waiting"),
-        saved_by_warm_start_wh=told.get("energy_wh_saved_by_warm_start"),
+        saved_by_waiting_gco2e=recorded.get("carbon_gco2e_saved_by_waiting"),
+        saved_by_warm_start_wh=recorded.get("energy_wh_saved_by_warm_start"),
         gap=(summary.get("validation_and_test") or {}).get("sentence"),
     )
 
 
 class _Fetch:
-    """Files that were logged with a run; what isn't there is empty."""
+    """Fetches files that were logged with a run; missing ones are None or empty."""
 
     def __init__(self, mlflow: Any, run_id: str | None, scratch: Path) -> None:
         self._mlflow, self._run_id, self._scratch = mlflow, run_id, scratch
@@ -312,7 +327,7 @@ class _Fetch:
         return _json(self.file(path))
 
     def folder(self, path: str) -> dict[str, dict[str, Any]]:
-        """The JSON objects in a folder by their files' names."""
+        """The JSON objects in a folder, by file name without suffix."""
         folder = self.file(path)
         return {file.stem: _json(file) for file in sorted(folder.glob("*.json"))} if folder and folder.is_dir() else {}
 
@@ -334,14 +349,14 @@ def _numbers(tags: dict[str, str]) -> dict[str, float]:
 
 
 def _trained(summary: dict[str, Any]) -> bool:
-    """Whether the run of this summary made the model, and did not find it made."""
+    """Whether this summary's run trained the model, rather than reusing an existing one."""
     return bool(summary.get("stages", {}).get("train", {}).get("state") == "ran")
 
 
 def _energy(
     summary: dict[str, Any], records: dict[str, dict[str, Any]], found: ModelVersion, metrics: dict[str, float]
 ) -> Energy:
-    """What making a version took: its whole run's, else its stages', else the bare figure on the version."""
+    """The energy of making a version: of its whole run, else of its stages, else the bare number in the version's tag."""
     if _trained(summary) and summary.get("energy_wh") is not None:
         uncertainty_wh = summary.get("energy_uncertainty_wh")
         return Energy(
@@ -355,22 +370,16 @@ def _energy(
     return Energy(None if bare is None else bare * 3600, None, (), metrics.get("run_seconds", 0.0))
 
 
-def _f1_interval(predictions: Path | None) -> tuple[float | None, float | None]:
-    if predictions is None:
-        return None, None
-    import pyarrow.parquet as pq
-
-    from evergreen.evaluation.metrics import f1_macro_interval
-
+def _intervals(judge: Judge[Any], predictions: Path | None) -> dict[str, tuple[float, float]]:
+    """Intervals of the metrics that were logged without one, by key."""
     try:
-        rows = pq.read_table(predictions, columns=["label", "predicted"])
+        return {} if predictions is None else judge.intervals(predictions)
     except (OSError, ValueError, KeyError):
-        return None, None
-    return f1_macro_interval(rows["label"].to_numpy(), rows["predicted"].to_numpy()) if len(rows) else (None, None)
+        return {}
 
 
 def _events(found: Sequence[ModelVersion], versions: Sequence[Version], named: dict[str, str]) -> tuple[Event, ...]:
-    """The changes of champion: as noted on the versions; those of before such notes as far as summaries and aliases tell."""
+    """The changes of champion: from the versions' tags; older ones without tags, as far as summaries and aliases show them."""
     events = [
         Event(at, how, int(version.version), instead_of)
         for version in found
@@ -386,31 +395,32 @@ def _events(found: Sequence[ModelVersion], versions: Sequence[Version], named: d
     return tuple(events)
 
 
-def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -> tuple[DataState, ...]:
-    folders = {folder.name: folder for folder in batches(workspace, name)}
-    wanted: dict[tuple[str, ...], list[Version]] = {}
+def _data_states(workspace: Workspace, scenario: Scenario, versions: Iterable[Version]) -> tuple[DataState, ...]:
+    folders = {folder.name: folder for folder in batches(workspace, scenario.name)}
+    versions_of: dict[tuple[str, ...], list[Version]] = {}
     for version in versions:
         if version.batches is not None:
-            wanted.setdefault(version.batches, []).append(version)
-    if folders and tuple(folders) not in wanted:
-        wanted[tuple(folders)] = []
+            versions_of.setdefault(version.batches, []).append(version)
+    if folders and tuple(folders) not in versions_of:
+        versions_of[tuple(folders)] = []
+    contract = kind_of(scenario).contract
     states: list[DataState] = []
     collected: dict[str, str] = {}
     labels: dict[str, str] | None = {}
     known: tuple[str, ...] = ()
-    for names, learned in wanted.items():
+    for names, learned in versions_of.items():
         fresh = [folders[batch] for batch in names if batch not in known and batch in folders]
         complete = labels is not None and all(batch in folders for batch in names) and set(known) <= set(names)
-        added: Counter[str] = Counter()
+        added: dict[str, int] = {}
         relabelled = withdrawn = 0
         if complete:
             assert labels is not None
-            rows, told = table(fresh, ["id", "label"], Records()), records([folders[batch] for batch in names])
-            new = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-            added = Counter(new.values())
+            rows, changes = table(fresh, ["id", "label"], Records()), records([folders[batch] for batch in names])
+            new = dict(zip(rows["id"].to_pylist(), map(str, rows["label"].to_pylist()), strict=True))
+            added = contract.by_label(scenario, new.values())
             collected |= new
-            before = labels | {id: label for id, label in new.items() if id not in told.withdrawn}
-            labels = {id: told.labels.get(id, label) for id, label in collected.items() if id not in told.withdrawn}
+            before = labels | {id: label for id, label in new.items() if id not in changes.withdrawn}
+            labels = {id: changes.labels.get(id, label) for id, label in collected.items() if id not in changes.withdrawn}
             relabelled = sum(before.get(id, label) != label for id, label in labels.items())
             withdrawn = len(before.keys() - labels.keys())
         else:
@@ -420,75 +430,66 @@ def _data_states(workspace: Workspace, name: str, versions: Iterable[Version]) -
                 data_version=learned[0].data_version if learned else None,
                 model_versions=tuple(version.version for version in learned),
                 at=learned[0].made_at if learned else None,
-                items=dict(sorted(Counter(labels.values()).items())) if labels is not None else None,
-                added=dict(sorted(added.items())) if complete else None,
+                items=contract.by_label(scenario, labels.values()) if labels is not None else None,
+                added=added if complete else None,
                 relabelled=relabelled if complete else None,
                 withdrawn=withdrawn if complete else None,
-                thumbnails=_new_thumbnails(fresh, records([folders[batch] for batch in names if batch in folders])),
+                thumbnails=_new_thumbnails(contract, fresh, records([folders[batch] for batch in names if batch in folders])),
             )
         )
         known = names
     return tuple(states)
 
 
-def _new_thumbnails(folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
-    """A few items of the first row group (4 MB), as many labels as can be."""
-    for batch in iter_parts(folders, ["label", "source", "image"], known):
-        labels = batch["label"].to_pylist()
+def _new_thumbnails(contract: Contract[Any], folders: Sequence[Path], known: Records) -> tuple[Thumbnail, ...]:
+    """Thumbnails of a few items of the first row group (4 MB), of as many labels as possible; none if items are not stored
+    encoded."""
+    import pyarrow as pa
+
+    for batch in iter_parts(folders, known=known):
+        labels = [str(label) for label in batch["label"].to_pylist()]
+        encoded = [field.name for field in batch.schema if pa.types.is_binary(field.type)]
+        if not encoded:
+            break
         return tuple(
-            Thumbnail(_thumbnail(batch["image"][row].as_py()), labels[row], batch["source"][row].as_py())
+            Thumbnail(
+                contract.thumbnail(b"".join(batch[name][row].as_py() for name in encoded)),
+                labels[row],
+                batch["source"][row].as_py(),
+            )
             for row in _in_turn(labels)[:THUMBNAILS]
         )
     return ()
 
 
 def _in_turn(kinds: Sequence[str]) -> list[int]:
-    """Places, so that every kind has its first before any has its second."""
+    """Indices in an order in which every kind has its first occurrence before any has its second."""
     seen: Counter[str] = Counter()
     rank = []
-    for place, kind in enumerate(kinds):
-        rank.append((seen[kind], kind, place))
+    for index, kind in enumerate(kinds):
+        rank.append((seen[kind], kind, index))
         seen[kind] += 1
-    return [place for _, _, place in sorted(rank)]
+    return [index for _, _, index in sorted(rank)]
 
 
-def _thumbnail(data: bytes) -> str | None:
-    """The image in small, as a `data:` address; None where it can't be read."""
-    import cv2
-    import numpy as np
-
-    try:
-        limits = extremes(data, MAX_PIXELS)  # of an image of more than 8 bits: shown with its own contrast
-        shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
-        pixels = decode(data, 3, MAX_PIXELS, shown)
-    except BadImage:
-        return None
-    height, width = pixels.shape[:2]
-    scale = THUMBNAIL_SIDE / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if scale < 1 else ("png", [])
-    done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, ::-1]), options)
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}" if done else None
-
-
-def _quarantined(workspace: Workspace, name: str) -> Quarantined:
-    records = read_quarantine(workspace, name)
+def _quarantined(workspace: Workspace, scenario: Scenario) -> Quarantined:
+    records = read_quarantine(workspace, scenario.name)
     records.reverse()  # the newest first
-    shown = [records[place] for place in _in_turn([record["reason"] for record in records])[:THUMBNAILS]]
+    shown = [records[index] for index in _in_turn([record["reason"] for record in records])[:THUMBNAILS]]
     thumbnails = tuple(
-        Thumbnail(_kept(workspace, name, record), record["label"] or "", record["source"], record["reason"]) for record in shown
+        Thumbnail(_kept(workspace, scenario, record), record["label"] or "", record["source"], record["reason"])
+        for record in shown
     )
     return Quarantined(dict(Counter(record["reason"] for record in records).most_common()), thumbnails)
 
 
-def _kept(workspace: Workspace, name: str, record: dict[str, Any]) -> str | None:
-    """A picture of a refused item. Only of those that could be read: others may take the decoder, and so the report, with them."""
+def _kept(workspace: Workspace, scenario: Scenario, record: dict[str, Any]) -> str | None:
+    """A picture of a refused item, only for items that could be decoded: others might crash the decoder, and so the report."""
     id = record["id"]
     if record["reason"] not in READABLE or not id or not re.fullmatch(r"[0-9a-f]{64}", id):
         return None
     try:
-        return _thumbnail((workspace.quarantine(name) / "items" / id[:2] / id).read_bytes())
+        content = (workspace.quarantine(scenario.name) / "items" / id[:2] / id).read_bytes()
+        return kind_of(scenario).contract.thumbnail(content)
     except OSError:
         return None

@@ -1,7 +1,7 @@
-"""The report: was retraining worth it? One page, made of the records that there are, that fetches nothing.
+"""The report: was retraining worth it? One self-contained page, made from the existing records.
 
-Jinja2 escapes every name (labels and files are called what strangers called them); only the charts, which hold no name, go in as they are.
-The page's own policy forbids scripts and every address but `data:`.
+Jinja2 escapes every name (labels' and files' names come from outside); only the charts, which contain none, are inserted as
+they are. The page's content security policy forbids scripts and every address except `data:`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import figures as figures_
+from evergreen.kinds.base.comparison import Figure
+from evergreen.kinds.base.metric import Metric
 from evergreen.reporting import charts
 from evergreen.reporting.history import DataState, Event, History, Version
 
@@ -21,7 +23,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one scenario."""
+    """The page's section about one scenario."""
 
     history: History
     answer: str
@@ -35,14 +37,14 @@ def render(histories: Sequence[History], *, made_at: datetime) -> str:
     """The page, as HTML.
 
     Args:
-        histories: a scenario each.
-        made_at: told at its end.
+        histories: one for each scenario.
+        made_at: the time shown at the end of the page.
     """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "percent": percent, "interval": interval, "energy": figures_.energy, "carbon": figures_.carbon, "money": figures_.money,
+        "value": value, "interval": interval, "energy": figures_.energy, "carbon": figures_.carbon, "money": figures_.money,
         "count": figures_.count, "day": day, "moment": moment, "story": story, "change": change,
     }  # fmt: skip
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
@@ -50,44 +52,51 @@ def render(histories: Sequence[History], *, made_at: datetime) -> str:
 
 
 def figures(history: History) -> dict[str, Any]:
-    """What the page says of a scenario, for programs; unknown is null."""
-    told = asdict(history) | {"answer": answer(history), "front": history.front()}
-    for state in told["data"]:
+    """The page's content for a scenario, for programs; unknown values are None."""
+    record = asdict(history) | {"answer": answer(history), "front": history.front()}
+    del record["metrics"]
+    record |= record.pop("review")["figures"]
+    for version in record["versions"]:
+        for key, (middle, low, high) in version.pop("quality").items():
+            version |= {key: middle, f"{key}_low": low, f"{key}_high": high}
+    for state in record["data"]:
         state.pop("thumbnails")
-    told["quarantined"] = history.quarantined.by_reason
-    return told
+    record["quarantined"] = history.quarantined.by_reason
+    return record
 
 
 def section(history: History) -> Section:
-    """Everything of one scenario, in words and pictures."""
+    """A scenario's section, in words and pictures."""
     return Section(history, answer(history), tuple(notes(history)), tuple(_figures(history)), *_charts(history))
 
 
 def answer(history: History) -> str:
-    """Was retraining worth it, in a sentence."""
+    """Whether retraining was worth it, in a sentence or two."""
     champion = history.version(history.champion)
     if not history.versions:
         return f"No model yet. Train one with: evergreen run {history.scenario}"
     if champion is None:
         return f"{_count(len(history.versions), 'version')} registered, and none is in use."
-    now = f"Version {champion.version} is in use, {percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high)} accurate"
+    metric = history.metrics[0]
+    now = f"Version {champion.version} is in use, {metric.title} {value(metric, champion.quality[metric.key])}"
     first, later = history.versions[0], history.versions[1:]
     if not later:
         return f"{now}. Nothing has been retrained yet."
     price = _price(later, history.currency)
     if champion.version == first.version:
         return f"{now}. {_count(len(later), 'retraining')} brought nothing better, for {price}."
-    if champion.accuracy is None or first.accuracy is None:
+    reached, began = champion.quality[metric.key][0], first.quality[metric.key][0]
+    if reached is None or began is None:
         return f"{now}. {_count(len(later), 'retraining')} took {price}; what they brought is unknown."
-    gain = champion.accuracy - first.accuracy
-    brought = f"{abs(gain) * 100:.1f} points {'more' if gain > 0 else 'less'} than version {first.version}" if gain else (
+    gain = metric.gain(began, reached)
+    brought = f"{metric.gain_text(abs(gain)).lstrip('+')} {'better' if gain > 0 else 'worse'} than version {first.version}" if gain else (
         f"as much as version {first.version}"
     )  # fmt: skip
     return f"{now}: {brought}, for {_count(len(later), 'retraining')} that took {price}."
 
 
 def notes(history: History) -> Iterable[str]:
-    """What must be said beside the answer."""
+    """Remarks that qualify the answer."""
     champion, first = history.version(history.champion), history.versions[0] if history.versions else None
     if champion and first and champion.version != first.version:
         if champion.test_items != first.test_items:
@@ -95,8 +104,8 @@ def notes(history: History) -> Iterable[str]:
                 f"Versions {first.version} and {champion.version} were measured on different test splits ({figures_.count(first.test_items)} and "
                 f"{figures_.count(champion.test_items)} items). The gate compares on the same items; this page shows what each run measured."
             )
-        lows = _known((champion.accuracy_low, first.accuracy_low))
-        highs = _known((champion.accuracy_high, first.accuracy_high))
+        ends = [version.quality[history.metrics[0].key] for version in (champion, first)]
+        lows, highs = (_known(one[number] for one in ends) for number in (1, 2))
         if len(lows) == len(highs) == 2 and max(lows) <= min(highs):
             yield f"The 95 % intervals of versions {first.version} and {champion.version} overlap: taken alone, the difference may be chance."
     if champion and champion.gap:
@@ -112,16 +121,9 @@ def notes(history: History) -> Iterable[str]:
 def _figures(history: History) -> Iterable[tuple[str, str, str]]:
     champion = history.version(history.champion)
     if champion:
-        yield (
-            "accuracy",
-            percent(champion.accuracy, champion.accuracy_low, champion.accuracy_high),
-            interval(champion.accuracy_low, champion.accuracy_high),
-        )
-        yield (
-            "macro F1",
-            percent(champion.f1_macro, champion.f1_macro_low, champion.f1_macro_high),
-            interval(champion.f1_macro_low, champion.f1_macro_high),
-        )
+        for metric in history.metrics:
+            figure = champion.quality[metric.key]
+            yield metric.title, value(metric, figure), interval(metric, figure)
         of_1000 = figures_.energy(champion.energy_wh_per_1000, champion.energy_uncertainty_wh_per_1000)
         yield "1,000 predictions", of_1000, "of the version in use"
     if history.versions:
@@ -150,21 +152,21 @@ def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
         return (), None
     numbers, champion, name = [version.version for version in versions], history.champion, history.scenario
     champion = champion if champion in numbers else None
+    headline = history.metrics[0]
+    factor = 100.0 if headline.unit == "%" else 1.0
     nothing: list[charts.Interval] = [(None, None)] * len(versions)
     drawn = [
         charts.over_versions(
-            f"Quality of {name} by version", "on the test split, %", numbers,
+            f"Quality of {name} by version", f"on the test split, {headline.unit}", numbers,
             {
-                "accuracy": (
-                    [_times(100, v.accuracy) for v in versions],
-                    [(_times(100, v.accuracy_low), _times(100, v.accuracy_high)) for v in versions],
-                ),
-                "macro F1": (
-                    [_times(100, v.f1_macro) for v in versions],
-                    [(_times(100, v.f1_macro_low), _times(100, v.f1_macro_high)) for v in versions],
-                ),
+                metric.title: (
+                    [_times(factor, v.quality[metric.key][0]) for v in versions],
+                    [(_times(factor, v.quality[metric.key][1]), _times(factor, v.quality[metric.key][2])) for v in versions],
+                )
+                for metric in history.metrics
+                if metric.unit == headline.unit
             },
-            champion=champion, name=f"{name}-quality", most=100,
+            champion=champion, name=f"{name}-quality", most=100 if headline.unit == "%" else None,
         ),
         charts.over_versions(
             f"Energy that each version of {name} took", "Wh", numbers,
@@ -189,34 +191,38 @@ def _charts(history: History) -> tuple[tuple[str, ...], str | None]:
             )
         )
     known = [
-        (v, v.accuracy, v.energy_wh_per_1000) for v in versions if v.accuracy is not None and v.energy_wh_per_1000 is not None
+        (v, v.quality[headline.key], v.energy_wh_per_1000)
+        for v in versions
+        if v.quality[headline.key][0] is not None and v.energy_wh_per_1000 is not None
     ]
     if not known:
         return tuple(drawn), None
-    unit, factor = _energy_unit(max(energy for _, _, energy in known))
+    unit, scale = _energy_unit(max(energy for _, _, energy in known))
     points = [
         charts.FrontPoint(
             v.version,
-            100 * accuracy,
-            (_times(100, v.accuracy_low), _times(100, v.accuracy_high)),
-            energy * factor,
-            _around(energy * factor, _times(factor, v.energy_uncertainty_wh_per_1000)),
+            factor * (middle or 0.0),
+            (_times(factor, low), _times(factor, high)),
+            energy * scale,
+            _around(energy * scale, _times(scale, v.energy_uncertainty_wh_per_1000)),
         )
-        for v, accuracy, energy in known
+        for v, (middle, low, high), energy in known
     ]
-    title = f"Accuracy of {name} against the energy of a prediction"
-    return tuple(drawn), charts.front(title, points, history.front(), unit=unit, champion=champion, name=f"{name}-front")
+    title = f"{headline.title.capitalize()} of {name} against the energy of a prediction"
+    return tuple(drawn), charts.front(
+        title, points, history.front(), metric=headline, unit=unit, champion=champion, name=f"{name}-front"
+    )
 
 
 def _energy_unit(largest_wh: float) -> tuple[str, float]:
-    """A unit in which the largest value is a number from 0.1 to 100 or so, and how many of it are one Wh."""
+    """A unit in which the largest value is about 0.1 to 100, and the number of such units in one Wh."""
     return next(
         ((unit, factor) for unit, factor, least in (("Wh", 1.0, 0.1), ("mWh", 1e3, 1e-4)) if largest_wh >= least), ("µWh", 1e6)
     )
 
 
 def _sums(versions: Sequence[Version], currency: str | None) -> dict[str, str]:
-    """Each sum, with how many parts of it are unknown; where all are, it is unknown itself."""
+    """Each sum, with the number of unknown parts; if all are unknown, so is the sum."""
 
     def total(values: list[float | None], shown: Callable[[float], str]) -> str:
         known, missing = _known(values), values.count(None)
@@ -225,7 +231,7 @@ def _sums(versions: Sequence[Version], currency: str | None) -> dict[str, str]:
         return shown(sum(known)) + (f" and {missing} unknown" if missing else "")
 
     uncertain = _known(version.energy_uncertainty_wh for version in versions)
-    # Estimates are off together: their uncertainties add up.
+    # The errors of estimates are correlated, so their uncertainties add up.
     uncertainty_wh = sum(uncertain) if len(uncertain) == len(versions) else None
     methods = sorted({method for version in versions for method in version.energy_methods})
     return {
@@ -240,8 +246,8 @@ def _sums(versions: Sequence[Version], currency: str | None) -> dict[str, str]:
 
 def _price(versions: Sequence[Version], currency: str | None) -> str:
     spent = _sums(versions, currency)
-    told = [spent[what] if spent[what] != UNKNOWN else f"unknown {what}" for what in ("energy", "carbon")]
-    return ", ".join([*told, spent["money"]] if currency else told)
+    parts = [spent[what] if spent[what] != UNKNOWN else f"unknown {what}" for what in ("energy", "carbon")]
+    return ", ".join([*parts, spent["money"]] if currency else parts)
 
 
 def story(event: Event) -> str:
@@ -254,7 +260,7 @@ def story(event: Event) -> str:
 
 
 def change(state: DataState) -> str:
-    """What a data version brought, in words."""
+    """The changes of a data version, in words."""
     if state.added is None or state.items is None:
         return "its items are not all in data/ any more"
     parts = [f"{_count(sum(state.added.values()), 'item')} added"] if state.added else []
@@ -265,16 +271,17 @@ def change(state: DataState) -> str:
     return f"{', '.join(parts) or 'nothing new'}; {_count(sum(state.items.values()), 'item')} in all"
 
 
-def percent(share: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A share with the digits that its 95 % interval carries; the interval stands beside it."""
-    return figures_.percent(share, low, high).partition(" (")[0]
+def value(metric: Metric, figure: Figure) -> str:
+    """A figure rounded to the digits that its 95 % interval justifies; the interval is shown beside it."""
+    return metric.text(*figure).partition(" (")[0]
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """The interval as text, in percent; its ends are fractions from 0 to 1."""
+def interval(metric: Metric, figure: Figure) -> str:
+    """The interval of a figure."""
+    _, low, high = figure
     if low is None or high is None:
         return "interval unknown"
-    return figures_.percent((low + high) / 2, low, high).partition("(")[2].rstrip(")")
+    return metric.text((low + high) / 2, low, high).partition("(")[2].rstrip(")")
 
 
 def day(at: datetime) -> str:

@@ -1,22 +1,18 @@
-"""A scenario: one YAML file that says which images, what is expected of them, and how a model is made of them.
+"""The settings of a scenario: one YAML file that defines the items, the requirements on them, and how a model is made from
+them.
 
-Every key is typed. A mistake names the file, the line, the key, and what is allowed.
+This module has the sections that all kinds share. Every key is typed. Errors name the file, the line, the key, and the allowed
+values (`evergreen.scenario.document`).
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evergreen.errors import WrongUse
-from evergreen.names import tidy
-
-Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -27,7 +23,7 @@ def known_timezone(value: str) -> str:
 
     try:
         ZoneInfo(value)
-    except (KeyError, OSError, ValueError):  # an unknown name, a folder's, one that leaves the folder of zones
+    except (KeyError, OSError, ValueError):  # an unknown name, that of a folder, or one outside the folder of zones
         raise ValueError("is no time zone; expected an IANA name such as Europe/Berlin") from None
     return value
 
@@ -37,29 +33,23 @@ class Section(BaseModel):
 
 
 class Collect(Section):
-    """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
+    """Where the items come from. Exactly one of `builtin`, `path` and `file` is given."""
 
-    builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
+    builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
     file: str | None = Field(None, description="an archive that is public: looked for in EVERGREEN_SAMPLES, then fetched")
     url: str | None = Field(None, description="the public address of `file`")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="checksum of `file`")
-    pattern: str = Field(
-        r"(?:.*/)?(?P<label>[^/]+)/[^/]+",
-        description="regular expression that an item's whole path inside the source must match; the group `label` is its "
-        "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
-    )
     encoding: str | None = Field(
         None, description="of file names that the source doesn't say to be UTF-8, such as gbk or cp437; null: what they suggest"
     )
     follow_links: bool = Field(False, description="follow links that lead out of the folder, too; those inside it always are")
-    rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
     max_bad: Share = Field(
-        0.05, description="share of items that may be quarantined before the run stops, `damaged` ones aside"
+        0.05, description="fraction of items that may be quarantined before the run stops, `damaged` ones aside"
     )
     max_damaged: Share = Field(
         0.05,
-        description="share of items that may be quarantined as `damaged` (decodable, with wrong pixels) before the run stops",
+        description="fraction of items that may be quarantined as `damaged` (decodable, with wrong pixels) before the run stops",
     )
     mirror: bool = Field(
         False,
@@ -68,20 +58,8 @@ class Collect(Section):
     )
     max_withdrawn: Share = Field(
         0.2,
-        description="share of the source's items that mirror may withdraw in one collection; more is refused, as a disk may be away",
+        description="fraction of the source's items that mirror may withdraw in one collection; more is refused, as a disk may be away",
     )
-    max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groupindex
-        except re.error as error:
-            raise ValueError(f"is not a regular expression: {error}") from None
-        if "label" not in groups:
-            raise ValueError("must have a group named label: (?P<label>…)")
-        return value
 
     @field_validator("encoding")
     @classmethod
@@ -95,11 +73,6 @@ class Collect(Section):
             raise ValueError("is no encoding of file names; expected one such as utf-8, gbk, shift_jis, cp437, cp850 or cp1252")
         return value
 
-    @field_validator("rename")
-    @classmethod
-    def _tidy(cls, value: dict[str, str]) -> dict[str, str]:
-        return {tidy(old): tidy(new) for old, new in value.items()}
-
     @model_validator(mode="after")
     def _one_source(self) -> Collect:
         if sum(value is not None for value in (self.builtin, self.path, self.file)) != 1:
@@ -108,30 +81,14 @@ class Collect(Section):
 
 
 class Validate(Section):
-    """What the data must be. A data set that isn't, is refused, and nothing changes."""
+    """The requirements on the data. A data set that violates them is refused, and nothing changes."""
 
-    labels: Annotated[list[str], Field(min_length=2)] = Field(description="the label set, in the order of the model's output")
-    min_items_per_label: Annotated[int, Field(ge=1)] = 10
-    min_side: Annotated[int, Field(ge=1)] = Field(1, description="pixels of an image's shorter side, at least")
-    max_side: Annotated[int, Field(ge=1)] = Field(20_000, description="pixels of an image's longer side, at most")
     max_duplicate_share: Share = Field(0.5, description="collected items that were exact copies of others")
     max_conflict_share: Share = Field(0.01, description="collected items that were seen under two labels")
-    max_brightness_shift: Share = Field(0.2, description="median brightness (0 to 1) against the last accepted version")
-    max_sharpness_ratio: Annotated[float, Field(gt=1)] = Field(4.0, description="median sharpness, either way, against it")
-
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, value: list[str]) -> list[str]:
-        labels = [tidy(label) for label in value]
-        if len(set(labels)) != len(labels):
-            raise ValueError("names a label twice")
-        if not all(labels):
-            raise ValueError("names a label of no letter")
-        return labels
 
 
 class Group(Section):
-    """Items of one group (the same part, patient, clip, day …) always share a split. Give one of the two."""
+    """Items of one group (the same part, patient, clip, day, …) always share a split. Exactly one of the two is given."""
 
     pattern: str | None = Field(
         None, description="regular expression searched in the item's path; its first group is the group"
@@ -147,59 +104,25 @@ class Group(Section):
         return self
 
 
-class Range(Section):
-    """Which values of images with more than 8 bits a value are read as black and white, in the file's own units."""
-
-    low: Annotated[float, Field(allow_inf_nan=False)]
-    high: Annotated[float, Field(allow_inf_nan=False)]
-
-    @model_validator(mode="after")
-    def _has_an_extent(self) -> Range:
-        if self.high <= self.low:
-            raise ValueError("high must be above low")
-        return self
-
-
 class Preprocess(Section):
-    height: Annotated[int, Field(ge=4, le=4096)]
-    width: Annotated[int, Field(ge=4, le=4096)]
-    channels: Literal[1, 3]
-    range: Range | None = Field(
-        None,
-        description="of images with more than 8 bits a value: the values that are black (low) and white (high); null: as chosen from the data by "
-        "the first collection",
-    )
+    """How items are converted to arrays, and which fractions of them are for validation and testing."""
+
     val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
-    group: Group | None = None
-    look_alikes: bool = Field(True, description="keep items that look alike on one side, and out of train where test has one")
 
 
 class Train(Section):
-    model: Literal["residual", "plain"] = "residual"
-    filters: Annotated[int, Field(ge=4, le=1024)] = Field(32, description="channels of the first stage; later ones have more")
+    """How a network is trained; each kind adds the settings of its networks."""
+
     precision: Literal["auto", "full", "mixed"] = Field(
         "auto", description="mixed: 16-bit arithmetic where the processor is made for it, which auto finds out"
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.4
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    class_weights: Literal["none", "balanced"] = "none"
-    flip: Literal["none", "horizontal", "both"] = "none"
-    shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
-    erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
-    mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
     patience: Annotated[int, Field(ge=1)] | None = Field(None, description="epochs without gain on val before stopping")
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     max_wh: Annotated[float, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _mirror_images_are_learned_from(self) -> Train:
-        if self.mirror and self.flip == "none":
-            raise ValueError("mirror needs flip: horizontal or both, or the network has never seen a mirror image")
-        return self
 
 
 class Evaluate(Section):
@@ -207,25 +130,27 @@ class Evaluate(Section):
 
 
 class Promote(Section):
-    metric: Literal["accuracy", "f1_macro"] = Field(
-        "accuracy", description="by which a challenger must be better; f1_macro counts every label alike, however rare"
-    )
+    """The conditions for promoting a new model to champion."""
+
+    item_columns: ClassVar[frozenset[str]]  # columns of the kind's items that can be in `slices`
+
+    metric: str = Field(description="by which a challenger must be better")
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.05, description="chance of promoting a model that is no better")
-    floor: Share | None = Field(
+    floor: float | None = Field(
         None,
         description="of the metric: a first model below it is not promoted; a later one must beat the champion. A first model must be better "
-        "than always naming the commonest label in any case",
+        "than the kind's baseline in any case",
     )
-    gain_per_doubling: Share = Field(
-        0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
+    gain_per_doubling: Annotated[float, Field(ge=0)] = Field(
+        0.001, description="of the metric: what a challenger must gain for each doubling of the energy of a prediction"
     )
     cheaper: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        0.7, description="share of the champion's energy from which down an equally good challenger is promoted; null: never"
+        0.7, description="fraction of the champion's energy from which down an equally good challenger is promoted; null: never"
     )
-    margin: Annotated[float, Field(gt=0, le=0.1)] = Field(
-        0.005, description="of the metric; who surely loses less than this counts as equally good"
+    margin: Annotated[float, Field(gt=0)] = Field(
+        description="of the metric; a challenger that surely loses less than this counts as equally good"
     )
-    slices: tuple[Column, ...] = Field(
+    slices: tuple[str, ...] = Field(
         (), description="columns of the items: for no value of one may the challenger be worse by more than chance"
     )
     slice_pattern: str | None = Field(
@@ -234,7 +159,7 @@ class Promote(Section):
         "more column to slice by",
     )
     min_slice_items: Annotated[int, Field(ge=1)] = Field(
-        30, description="test items of a slice, below which it is told but not judged"
+        30, description="test items of a slice, below which it is shown but not judged"
     )
 
     @field_validator("slice_pattern")
@@ -248,14 +173,14 @@ class Promote(Section):
             raise ValueError(f"is not a regular expression: {error}") from None
         if not names:
             raise ValueError("must have a named group, such as (?P<site>…)")
-        if taken := sorted(names.keys() & {"label", *get_args(Column)}):
+        if taken := sorted(names.keys() & cls.item_columns):
             raise ValueError(f"has a group named {taken[0]}, which is a column already")
         return value
 
 
 class Retraining(Section):
-    """When the flow `retraining` looks whether there is a reason to train again, and what is one. An item is new until a training, promoted
-    or not, has ended that had it."""
+    """When the flow `retraining` checks for a reason to train again, and what counts as one. An item is new until a training
+    that includes it has finished, promoted or not."""
 
     cron: str | None = Field(
         None, description="five fields: minute, hour, day of month, month, day of week; null: only when asked"
@@ -285,10 +210,10 @@ class Retraining(Section):
         description="champion: it is fine-tuned first, and training from scratch is tried only where the gate refuses that",
     )
     fine_tune_epochs: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of train.epochs that fine-tuning takes"
+        0.5, description="fraction of train.epochs that fine-tuning takes"
     )
     fine_tune_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.25, description="share of train.learning_rate to fine-tune with"
+        0.25, description="fraction of train.learning_rate to fine-tune with"
     )
 
     @field_validator("cron")
@@ -309,7 +234,8 @@ class Retraining(Section):
 
 
 def _croniter() -> Any:
-    """What Prefect reads schedules with, without Prefect itself: importing that takes longer than a run in which nothing has changed."""
+    """The module with which Prefect reads schedules, without importing Prefect, which takes longer than a run in which nothing
+    has changed."""
     import importlib.util
 
     prefect = importlib.util.find_spec("prefect")
@@ -326,7 +252,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Price(Section):
-    """What running costs; at least one of the two prices."""
+    """The cost of running; at least one of the two prices is given."""
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(description="ISO 4217 code, such as EUR")
     per_kwh: Positive | None = Field(None, description="of energy")
@@ -340,7 +266,7 @@ class Price(Section):
 
 
 class Machine(Section):
-    """What making the machine has emitted, for the Software Carbon Intensity (evergreen/energy/sci.py)."""
+    """The embodied emissions of the machine, for the Software Carbon Intensity (evergreen/energy/sci.py)."""
 
     embodied_kgco2e: Positive = Field(
         description="of making the machine and disposing of it; its maker's product carbon footprint tells, less the use"
@@ -352,7 +278,7 @@ class Machine(Section):
 
 
 class Limits(Section):
-    """What may be spent; null: as much as it takes."""
+    """Limits on spending; null: no limit."""
 
     wh: Positive | None = Field(None, description="watt-hours")
     gco2e: Positive | None = Field(None, description="grams of CO2 equivalents")
@@ -360,7 +286,7 @@ class Limits(Section):
 
 
 class Budget(Section):
-    """A run that is estimated to pass a limit is not started."""
+    """A run that is estimated to exceed a limit is not started."""
 
     run: Limits = Field(default_factory=lambda: Limits.model_validate({}))
     month: Limits = Field(
@@ -369,7 +295,8 @@ class Budget(Section):
 
 
 class Start(Section):
-    """When a retraining may start, once there is a reason: at the cleanest hour before a deadline, by the grid's intensity."""
+    """When a retraining starts once there is a reason: in the hour before a deadline with the lowest carbon intensity of the
+    grid."""
 
     within_hours: Positive | None = Field(None, description="from when the reason was found; null: it starts at once")
     source: Literal["csv", "electricity-maps", "great-britain"] | None = Field(
@@ -391,9 +318,15 @@ class Start(Section):
 
 
 class Scenario(Section):
+    """The settings that all kinds share. Each kind has its own class (`evergreen.scenario.kinds`), which extends the sections
+    collect, validate, preprocess, train and promote."""
+
+    # The settings on which a model and the gate's decision on it depend, in the form of pydantic's `include`.
+    deciding: ClassVar[dict[str, Any]] = {"kind": True, "seed": True, "preprocess": True, "train": True, "promote": True}
+
     name: Name
     description: str = ""
-    kind: Literal["classify"]  # kind, seed and train have no default: DVC reads them from the file as parameters
+    kind: str  # kind, seed and train have no default: DVC reads them from the file as parameters
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     country: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = Field(
         "DEU", description="ISO 3166-1 alpha-3 code of the grid the machine draws on"
@@ -403,7 +336,7 @@ class Scenario(Section):
     preprocess: Preprocess
     train: Train
     evaluate: Evaluate = Field(default_factory=lambda: Evaluate.model_validate({}))
-    promote: Promote = Field(default_factory=lambda: Promote.model_validate({}))
+    promote: Promote
     pool: Literal["cpu", "gpu"] = Field("cpu", description="the Prefect work pool whose workers run this scenario")
     retraining: Retraining = Field(default_factory=lambda: Retraining.model_validate({}))
     price: Price | None = None
@@ -416,179 +349,3 @@ class Scenario(Section):
         if self.price is None and (self.budget.run.money is not None or self.budget.month.money is not None):
             raise ValueError("budget: a limit in money needs the section price")
         return self
-
-    @classmethod
-    def load(cls, folder: Path, name: str) -> Scenario:
-        """Read `folder/name.yaml`.
-
-        Raises:
-            WrongUse: no such scenario, not YAML, or a key or value that isn't allowed; it names file, line and key.
-        """
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) or name not in known:
-            raise WrongUse(
-                "there is no such scenario",
-                expected=f"one of {', '.join(known) or 'none yet'}",
-                received=name,
-                fix=f"Did you mean {near[0]}?"
-                if (near := difflib.get_close_matches(name.lower(), known, n=1))
-                else "Make one of your own images with: evergreen new NAME --images PATH",
-            )
-        return cls.parse(folder / f"{name}.yaml")
-
-    @classmethod
-    def parse(cls, path: Path) -> Scenario:
-        """Read one scenario file; its `name` must be the file's.
-
-        Raises:
-            WrongUse: as `load`.
-        """
-        from ruamel.yaml.error import MarkedYAMLError
-
-        try:
-            document = _Document(path.read_text(encoding="utf-8"))
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise WrongUse(f"{path.name}, line {line}: not YAML: {error.problem}", fix="Correct the line.") from None
-        except UnicodeDecodeError:
-            raise WrongUse(f"{path.name} is not a text file in UTF-8", fix="Save it as UTF-8.") from None
-        except RecursionError:
-            raise WrongUse(f"{path.name} refers to itself without end", fix="Remove the YAML alias (*name).") from None
-        if not isinstance(document.value, dict):
-            raise WrongUse(f"{path.name} holds no scenario", expected="keys such as name, collect, validate, preprocess")
-        try:
-            scenario = cls.model_validate(document.value)
-        except ValidationError as errors:
-            raise WrongUse(_explain(path, document, errors)) from None
-        if scenario.name != path.stem:
-            raise WrongUse(
-                f"{path.name}, line {document.line(('name',))}: name must be the file's",
-                expected=path.stem,
-                received=scenario.name,
-                fix="Rename one of the two.",
-            )
-        return scenario
-
-
-class _Document:
-    """A scenario file, read by what each key is to hold: what is to be text stays as it is written, where YAML would take it for something
-    else (`001` for 1, `1e5` for 100000.0, `null` for nothing, `2024-01-01` for a date). Keys always are text.
-
-    Attributes:
-        value: as plain dicts, lists and scalars.
-    """
-
-    def __init__(self, text: str) -> None:
-        from ruamel.yaml import YAML
-
-        yaml = YAML(typ="safe", pure=True)
-        self._root = yaml.compose(text)
-        self._construct = yaml.constructor.construct_object
-        self.value = self._read(self._root, Scenario) if self._root is not None else None
-
-    def line(self, location: tuple[int | str, ...]) -> int:
-        """The line (from 1) of the deepest part of `location` that stands in the document."""
-        line, node = 1, self._root
-        for step in location:
-            if node.id == "mapping":
-                found = [(key, value) for key, value in node.value if key.value == str(step)]
-            else:
-                found = (
-                    [(one, one) for one in node.value[step : step + 1]]
-                    if node.id == "sequence" and isinstance(step, int)
-                    else []
-                )
-            if not found:
-                break
-            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
-        return int(line)
-
-    def _read(self, node: Any, expected: Any) -> Any:
-        if node.id == "mapping":
-            return self._read_mapping(node, expected)
-        if node.id == "sequence":
-            return [self._read(item, _of_items(expected)) for item in node.value]
-        given = node.tag != "tag:yaml.org,2002:null"
-        kinds = _scalars(expected)
-        if str in kinds and (given or type(None) not in kinds) and node.value:
-            return node.value
-        return self._construct(node)
-
-    def _read_mapping(self, node: Any, expected: Any) -> dict[str, Any]:
-        from ruamel.yaml.constructor import DuplicateKeyError
-
-        merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                for other in value.value if value.id == "sequence" else [value]:
-                    merged = {**self._read(other, expected), **merged}
-            elif key.id != "scalar" or key.value in own:
-                problem = "a key that is no text" if key.id != "scalar" else f"the key {key.value} is there twice"
-                raise DuplicateKeyError(None, None, problem, key.start_mark)
-            else:
-                own[key.value] = self._read(value, _of_key(expected, key.value))
-        return {**merged, **own}
-
-
-def _alternatives(expected: Any) -> list[Any]:
-    """The types that an annotation allows."""
-    if get_origin(expected) is Annotated:
-        return _alternatives(get_args(expected)[0])
-    if get_origin(expected) in (Union, UnionType):
-        return [one for argument in get_args(expected) for one in _alternatives(argument)]
-    return [expected]
-
-
-def _scalars(expected: Any) -> set[type]:
-    """The types of the scalars that an annotation allows."""
-    found: set[type] = set()
-    for one in _alternatives(expected):
-        found |= (
-            {type(value) for value in get_args(one)}
-            if get_origin(one) is Literal
-            else {one}
-            if isinstance(one, type)
-            else set()
-        )
-    return found
-
-
-def _of_items(expected: Any) -> Any:
-    lists = [one for one in _alternatives(expected) if get_origin(one) in (list, tuple)]
-    return get_args(lists[0])[0] if lists else None
-
-
-def _of_key(expected: Any, key: str) -> Any:
-    for one in _alternatives(expected):
-        if get_origin(one) is dict:
-            return get_args(one)[1]
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            field = next((field for name, field in one.model_fields.items() if key == (field.alias or name)), None)
-            return field.annotation if field else None
-    return None
-
-
-def _explain(path: Path, document: _Document, errors: ValidationError) -> str:
-    sentences = []
-    for error in errors.errors():
-        location = tuple(error["loc"])
-        key = ".".join(str(step) for step in location) or "the file"
-        message = error["msg"].removeprefix("Value error, ")
-        if error["type"] == "extra_forbidden":
-            message = f"unknown key; allowed are {', '.join(_allowed(location[:-1]))}"
-        elif error["type"] == "missing":
-            message = "this key is missing"
-        else:
-            message += f"; got {error['input']!r:.120}"
-        sentences.append(f"{path.name}, line {document.line(location)}: {key}: {message}")
-    return " | ".join(sentences)
-
-
-def _allowed(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Scenario
-    for step in location:
-        field = next((f for n, f in model.model_fields.items() if step in (n, f.alias)), None)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return sorted(field.alias or name for name, field in model.model_fields.items())

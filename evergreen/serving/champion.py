@@ -1,7 +1,7 @@
-"""The version that is in use and how good it was on its test split, asked of MLflow's store without importing MLflow, which takes seconds.
+"""The version in use and its metrics on its test split, read from MLflow's store without importing MLflow, which takes seconds.
 
-A local store is read by two named queries, a server by its REST API; where neither is possible (credentials, another version of MLflow),
-MLflow's own client is asked.
+A local store is read by the two queries below, and a server by its REST API; if neither is possible (credentials, another
+version of MLflow), MLflow's own client is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 10
 
 @dataclass(frozen=True)
 class Champion:
-    """The version in use; `metrics` as measured at its evaluation (`test_accuracy`, `test_accuracy_low`, …)."""
+    """The version in use, with the `metrics` measured in its evaluation (`test_accuracy`, `test_accuracy_low`, …)."""
 
     version: int
     run_id: str
@@ -39,7 +39,7 @@ class Champion:
 
 
 def champion(workspace: Workspace, name: str) -> Champion | None:
-    """A scenario's; None where no version is in use.
+    """The champion of a scenario; None if no version is in use.
 
     Raises:
         Unreachable: the store does not answer.

@@ -1,105 +1,93 @@
-"""The model as drift looks at items: besides its probabilities, their embedding. No TensorFlow and no pickle: ONNX Runtime alone.
+"""The model for drift detection, which gives embeddings besides its first output. It needs only ONNX Runtime: no TensorFlow, no
+pickle.
 
-An item's embedding is what the network's last dense layer is given: all that the network has made of the item before it settles
-on a label. `model.onnx` ends in that layer; the graph is opened with the layer's input as one more output.
+An item's embedding is the network's last representation of it before the prediction (`Learner.embedding`); `model.onnx` has it
+as an additional output.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from evergreen.errors import EvergreenError
-from evergreen.media.images import PixelRange
-from evergreen.serving.scoring import range_of
-
-if TYPE_CHECKING:
-    import onnx
+from evergreen.kinds.base.codec import EMBEDDING, Codec
+from evergreen.scenario.kinds import load_kind
 
 BATCH_ITEMS = 256
 MAX_DIMENSIONS = 256  # of an embedding: larger ones are projected, so that 4,000 items take 4 MB at most
 
 
 class EmbeddingModel:
-    """A network that gives embeddings and labels.
+    """A network that gives embeddings of items besides its first output.
 
     Attributes:
-        fingerprint: sha256 (hex) of `model.onnx`: what one network saw is compared with what the same one sees.
-        labels: in the order of the output.
-        shape: height, width and channels that the network takes.
-        pixel_range: as `evergreen.serving.scoring.Model`.
+        fingerprint: sha256 (hex) of `model.onnx`: only outputs of the same network are compared with each other.
+        codec: makes the network's inputs.
     """
 
-    def __init__(
-        self, network: bytes, labels: tuple[str, ...], shape: tuple[int, int, int], pixel_range: PixelRange | None = None
-    ) -> None:
+    def __init__(self, network: bytes, codec: Codec) -> None:
         """
         Args:
             network: the content of `model.onnx`.
 
         Raises:
-            EvergreenError: it is no ONNX model, or has no dense layer at its end.
+            EvergreenError: it is not an ONNX model, or has no embedding.
         """
-        import onnx
         import onnxruntime
 
-        self.fingerprint, self.labels, self.shape = hashlib.sha256(network).hexdigest(), labels, shape
-        self.pixel_range = pixel_range
-        try:
-            graph_and_more = onnx.load_model_from_string(network)
-        except Exception as error:  # noqa: BLE001 (protobuf's errors have no public common base)
-            raise EvergreenError(f"model.onnx is no ONNX model ({error})", fix="Train again.") from None
-        self._embedding = last_dense_input(graph_and_more.graph)
-        graph_and_more.graph.output.append(onnx.helper.make_empty_tensor_value_info(self._embedding))
+        self.fingerprint, self.codec = hashlib.sha256(network).hexdigest(), codec
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = 1  # drift is looked for beside other work, and small images gain little from more
-        self._session = onnxruntime.InferenceSession(
-            graph_and_more.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        if len(self._session.get_outputs()[-1].shape) != 2:
-            raise no_embedding(graph_and_more.graph)
+        options.intra_op_num_threads = 1  # drift detection runs beside other work, and small images gain little from more
+        self._session = onnxruntime.InferenceSession(with_embedding(network), options, providers=["CPUExecutionProvider"])
         self._projection: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path) -> EmbeddingModel:
-        """The model of a folder with `model.onnx` and `settings.json`, as `train` writes it.
+        """Open the model in a folder with `model.onnx` and `settings.json`, as written by `train`.
 
         Raises:
-            EvergreenError: a file is missing, or as above.
+            EvergreenError: a file is missing, `model.onnx` is not an ONNX model, or it has no embedding.
         """
         try:
             settings: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
             network = (folder / "model.onnx").read_bytes()
         except FileNotFoundError as error:
             raise EvergreenError(f"there is no {Path(error.filename).name} in the model's folder", fix="Train first.") from None
-        height, width, channels = settings["shape"]
-        return cls(network, tuple(settings["labels"]), (height, width, channels), range_of(settings))
+        return cls(network, load_kind(settings["kind"]).codec(settings))
 
-    def embed(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the network makes of prepared pixels.
+    def embed(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Run the network on items.
 
         Args:
-            pixels: uint8 `(items, height, width, channels)`.
+            arrays: the network's inputs by name, `(items, …)` each; other arrays are ignored.
 
         Returns:
-            Embeddings, float32 `(items, dimensions)`, and the predicted labels' places, int64 `(items,)`.
+            Embeddings, float32 `(items, dimensions)`, and the network's first output, `(items, …)`.
         """
-        embeddings, predicted = [], []
-        for start in range(0, max(1, len(pixels)), BATCH_ITEMS):
-            batch = np.ascontiguousarray(pixels[start : start + BATCH_ITEMS])
-            probabilities, embedding = self._session.run(["probabilities", self._embedding], {"images": batch})
-            embeddings.append(self._at_most_max_dimensions(embedding.astype(np.float32, copy=False)))
-            predicted.append(probabilities.argmax(axis=1))
-        return np.concatenate(embeddings), np.concatenate(predicted)
+        inputs = {one.name: arrays[one.name] for one in self._session.get_inputs()}
+        items = len(next(iter(inputs.values())))
+        embeddings, outputs = [], []
+        for start in range(0, max(1, items), BATCH_ITEMS):
+            batch = {name: np.ascontiguousarray(values[start : start + BATCH_ITEMS]) for name, values in inputs.items()}
+            output, embedding = self._session.run([self.codec.outputs[0], EMBEDDING], batch)
+            # A network with `train.mirror` that was exported without its embedding has a row for each view: first those of all
+            # items in one view, then in the other.
+            views = embedding.reshape(-1, len(output), embedding.shape[1]) if len(output) else embedding[None, :0]
+            embeddings.append(self._at_most_max_dimensions(views.mean(axis=0, dtype=np.float32)))
+            outputs.append(output)
+        return np.concatenate(embeddings), np.concatenate(outputs)
 
     def _at_most_max_dimensions(self, embedding: np.ndarray) -> np.ndarray:
-        """Projected at random, which keeps distances nearly as they are (Johnson and Lindenstrauss 1984), and which, unlike
-        principal components, is fitted to no items: those of the reference and new ones are treated alike."""
+        """The embedding, randomly projected if it has more than `MAX_DIMENSIONS`. A random projection approximately preserves
+        distances (Johnson and Lindenstrauss 1984) and, unlike principal components, is not fitted to any items, so that the
+        reference's and new items are treated alike."""
         dimensions = embedding.shape[1]
         if dimensions <= MAX_DIMENSIONS:
             return embedding
@@ -110,24 +98,37 @@ class EmbeddingModel:
         return projected
 
 
-def last_dense_input(graph: onnx.GraphProto) -> str:
-    """The name of what the graph's last dense layer is given. A dense layer is a product with stored weights.
+def with_embedding(network: bytes) -> bytes:
+    """Add the embedding to a network's outputs unless it is one. Networks exported by earlier versions lack it, but end in a
+    dense layer, whose input is the embedding.
+
+    Args:
+        network: the content of `model.onnx`.
 
     Raises:
-        EvergreenError: there is none.
+        EvergreenError: it is not an ONNX model, or has neither the output nor a dense layer of one row per item.
     """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(network)
+    except Exception as error:  # noqa: BLE001 (protobuf's errors have no public common base)
+        raise EvergreenError(f"model.onnx is no ONNX model ({error})", fix="Train again.") from None
+    graph = model.graph
+    if EMBEDDING in (output.name for output in graph.output):
+        return network
     stored = {tensor.name for tensor in graph.initializer}
-    for node in reversed(graph.node):  # they stand in the order in which they run
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in stored and node.input[0] not in stored:
-            return str(node.input[0])
-    raise no_embedding(graph)
-
-
-def no_embedding(graph: onnx.GraphProto) -> EvergreenError:
-    """The error for a network whose last layer is no dense one."""
-    return EvergreenError(
-        "the network has no embedding",
-        expected="a graph that ends in a dense layer (MatMul or Gemm with stored weights) of one row an item",
-        received=[node.op_type for node in graph.node][-5:],
-        fix="Train one of the networks of evergreen/models, or end yours in a dense layer.",
-    )
+    dense = [
+        node
+        for node in graph.node
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in stored and node.input[0] not in stored
+    ]  # in order of execution
+    if not dense:
+        raise EvergreenError(
+            "the network has no embedding", expected=f"an output {EMBEDDING!r}, or a dense layer (MatMul or Gemm with stored weights)",
+            received=[node.op_type for node in graph.node][-5:], fix="Train again.",
+        )  # fmt: skip
+    graph.node.append(onnx.helper.make_node("Identity", [dense[-1].input[0]], [EMBEDDING]))
+    graph.output.append(onnx.helper.make_tensor_value_info(EMBEDDING, onnx.TensorProto.FLOAT, ["rows", "dimensions"]))
+    added: bytes = model.SerializeToString()
+    return added

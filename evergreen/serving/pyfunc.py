@@ -1,7 +1,7 @@
-"""The registered model as MLflow serves it: this file itself is what MLflow keeps (code, not a pickle) and runs on loading.
+"""The registered model as MLflow serves it: code instead of a pickle, stored beside the network and run on loading.
 
-In:  a table with the column `image`: the encoded bytes of one image a row (JPEG, PNG, …).
-Out: a table with `label`, `probability` and one column `p_LABEL` each.
+In:  a table with the codec's input columns, such as `image`: the encoded bytes of one image per row.
+Out: the codec's table.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel
 
-from evergreen.serving.scoring import Model
+from evergreen.kinds.base.codec import Codec
+from evergreen.serving.runtime import open_onnx
 
 
-class ImageClassifier(PythonModel):
-    """Encoded images to labels and probabilities, on ONNX Runtime."""
+class ServedModel(PythonModel):
+    """A network with its codec, on ONNX Runtime."""
+
+    def __init__(self, codec: type[Codec]) -> None:
+        self.codec = codec
 
     def load_context(self, context: Any) -> None:
-        self.model = Model.open(Path(context.artifacts["network"]).parent)
+        self.model = open_onnx(Path(context.artifacts["network"]).parent, self.codec)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        rows = self.model.predict([bytes(image) for image in model_input["image"]])
-        return pd.DataFrame(
-            [
-                {"label": row.label, "probability": row.probability, **{f"p_{k}": v for k, v in row.probabilities.items()}}
-                for row in rows
-            ],
-            columns=["label", "probability", *(f"p_{label}" for label in self.model.labels)],
-        )
+        codec = self.model.codec
+        rows = {column: model_input[column].tolist() for column in codec.inputs}
+        return pd.DataFrame(codec.table(self.model.outputs(codec.items(rows))), columns=list(codec.columns()))
 
 
-mlflow.models.set_model(ImageClassifier())
+def serve(codec: type[Codec]) -> None:
+    """Set the model that MLflow loads."""
+    mlflow.models.set_model(ServedModel(codec))

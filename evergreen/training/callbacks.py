@@ -1,9 +1,9 @@
-"""What happens around Keras's `fit` during a training, one duty a callback.
+"""The Keras callbacks of a training, each with a single task.
 
-Keras calls them in the order of their list; `evergreen.training.fitting` composes it. They share the `TrainingState`: what ends a training
-first is its reason to stop, and what is in the state when `SaveCheckpoint` is called is what an interrupted training resumes with.
+Keras calls them in the order of their list, which `evergreen.training.fitting` composes. They share the `TrainingState`: the
+first reason to stop is kept, and an interrupted training resumes from the state at the time of `SaveCheckpoint`'s call.
 
-This file imports Keras at its top, since its classes derive from Keras's; import it late.
+This module imports Keras at its top, since its classes derive from Keras's; import it late.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.energy.meter import Meter
+from evergreen.kinds.base.metric import Metric
 from evergreen.progress import Task
 from evergreen.training.checkpoint import Checkpoint, StopReason, TrainingState
 from evergreen.training.spending import Spending
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 ENERGY_READ_EVERY_SECONDS = 1.0
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 Logs = dict[str, Any]
 
 
 def values(variables: list[Any]) -> list[np.ndarray]:
-    """Copies of the variables' values, which further training leaves as they are."""
+    """Copies of the variables' values, which further training does not change."""
     return [np.asarray(keras.ops.convert_to_tensor(variable)).copy() for variable in variables]
 
 
@@ -47,14 +47,14 @@ class TrainingCallback(keras.callbacks.Callback):
         self.state = state
 
     def stop(self, reason: StopReason) -> None:
-        """End the training: with the current epoch, of which Keras skips the remaining steps."""
+        """End the training; Keras skips the remaining steps of the current epoch."""
         self.model.stop_training = True
         self.state.stopped = self.state.stopped or reason
 
 
 class RestartLayers(keras.callbacks.Callback):
-    """Sets the random state of layers that have one (`evergreen.models.cnn.Augment`) by seed and epoch alone, so that a resumed epoch is the
-    same as an uninterrupted one."""
+    """Sets the random state of layers that have one (`evergreen.models.cnn.Augment`) from seed and epoch alone, so that a
+    resumed epoch is the same as an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -69,18 +69,22 @@ class RestartLayers(keras.callbacks.Callback):
 class RecordHistory(TrainingCallback):
     """Adds each epoch's metrics, learning rate and seconds to the state."""
 
+    def __init__(self, state: TrainingState, metric: Metric) -> None:
+        super().__init__(state)
+        self.keys = [f"{split}{key}" for split in ("", "val_") for key in ("loss", metric.key)]
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch_started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        entry = {key: float(logs[key]) for key in METRICS if logs and key in logs}
+        entry = {key: float(logs[key]) for key in self.keys if logs and key in logs}
         entry["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.state.history.append(entry)
         self.state.epoch_seconds.append(time.monotonic() - self.epoch_started)
 
 
 class StopOnDivergence(TrainingCallback):
-    """Ends the training where the loss of a step is not finite, or that of an epoch is above `largest_loss`."""
+    """Ends the training if the loss of a step is not finite, or that of an epoch exceeds `largest_loss`."""
 
     def __init__(self, state: TrainingState, largest_loss: float) -> None:
         super().__init__(state)
@@ -91,7 +95,7 @@ class StopOnDivergence(TrainingCallback):
             self.stop("diverged")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if not self.state.history[-1]["loss"] <= self.largest_loss:  # also where it is not a number
+        if not self.state.history[-1]["loss"] <= self.largest_loss:  # also true for NaN
             self.stop("diverged")
 
 
@@ -108,7 +112,7 @@ class StopAfterSeconds(TrainingCallback):
 
 
 class StopAfterEnergy(TrainingCallback):
-    """Ends the training when its budget of energy is spent, in Wh. The meter is read once in `ENERGY_READ_EVERY_SECONDS`."""
+    """Ends the training when its energy budget, in Wh, is spent. The meter is read every `ENERGY_READ_EVERY_SECONDS`."""
 
     def __init__(self, state: TrainingState, spending: Spending, max_wh: float) -> None:
         super().__init__(state)
@@ -144,7 +148,7 @@ class KeepBestWeights(TrainingCallback):
 
 
 class StopWithoutProgress(TrainingCallback):
-    """Ends the training when no epoch of the last `patience` ones was the best."""
+    """Ends the training when none of the last `patience` epochs was the best so far."""
 
     def __init__(self, state: TrainingState, patience: int) -> None:
         super().__init__(state)
@@ -168,7 +172,7 @@ class StopAfterEpochs(TrainingCallback):
 
 
 class SaveCheckpoint(TrainingCallback):
-    """Writes all that is needed to resume, after every epoch."""
+    """Writes everything needed to resume, after every epoch."""
 
     def __init__(self, state: TrainingState, checkpoint: Checkpoint, best: KeepBestWeights, spending: Spending) -> None:
         super().__init__(state)
@@ -193,17 +197,17 @@ class LogToMLflow(TrainingCallback):
 
 
 class ReportProgress(TrainingCallback):
-    """Reports every step to a progress task, with the epoch and the last validation accuracy as its detail."""
+    """Reports every step to a progress task, with the epoch and the latest value of the metric on val as its detail."""
 
-    def __init__(self, state: TrainingState, report: Task, val_items: int) -> None:
+    def __init__(self, state: TrainingState, report: Task, metric: Metric, val_items: int) -> None:
         super().__init__(state)
-        self.report, self.val_items = report, val_items
+        self.report, self.metric, self.val_items = report, metric, val_items
         self.steps_before = 0  # of the epochs before this one
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.steps_before = epoch * self.params["steps"]
-        accuracy = self.state.history[-1].get("val_accuracy") if self.state.history else None
-        quality = "" if accuracy is None else f", {figures.percent(accuracy, items=self.val_items)} on val"
+        value = self.state.history[-1].get(f"val_{self.metric.key}") if self.state.history else None
+        quality = "" if value is None else f", {self.metric.text(value, items=self.val_items)} on val"
         self.report.detail = f"epoch {epoch + 1} of {self.params['epochs']}{quality}"
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
@@ -211,26 +215,30 @@ class ReportProgress(TrainingCallback):
 
 
 class LogEpochs(TrainingCallback):
-    """Writes a line into the log for each epoch."""
+    """Logs a line for each epoch."""
+
+    def __init__(self, state: TrainingState, metric: Metric) -> None:
+        super().__init__(state)
+        self.metric = metric
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         entry = self.state.history[-1]
 
-        def quality(loss: str, accuracy: str) -> str:
-            return f"loss {entry[loss]:.3f}, {figures.percent(entry[accuracy])}"
+        def quality(split: str) -> str:
+            return f"loss {entry[f'{split}loss']:.3f}, {self.metric.text(entry[split + self.metric.key])}"
 
-        on_val = f"; val {quality('val_loss', 'val_accuracy')}" if "val_loss" in entry else ""
+        on_val = f"; val {quality('val_')}" if "val_loss" in entry else ""
         seconds = figures.duration(self.state.epoch_seconds[-1])
-        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.params["epochs"], quality("loss", "accuracy"), on_val, seconds)
+        log.info("epoch %d/%d: %s%s; %s", epoch + 1, self.params["epochs"], quality(""), on_val, seconds)
 
 
 class RecordTrialEnergy(TrainingCallback):
-    """Writes what a trial has spent so far into the study after every epoch, so that it counts if the process is killed; ends the trial's
-    training when that reaches `max_wh`.
+    """Records the energy that a trial has spent so far in the study after every epoch, so that it counts even if the process is
+    killed; ends the trial's training when it reaches `max_wh`.
 
     Args:
-        meter: that measures this attempt at the trial.
-        max_wh: that the attempt may spend.
+        meter: measures this attempt at the trial.
+        max_wh: the energy that the attempt may spend.
     """
 
     def __init__(self, state: TrainingState, trial: Trial, meter: Meter, max_wh: float) -> None:
@@ -245,16 +253,18 @@ class RecordTrialEnergy(TrainingCallback):
 
 
 class PruneTrial(TrainingCallback):
-    """Reports the validation accuracy at every tenth of a trial's epochs, and ends its training where the study's pruner says so."""
+    """Reports the metric on val (negated if lower is better) at every tenth of a trial's epochs, and ends its training if the
+    study's pruner decides so."""
 
-    def __init__(self, state: TrainingState, trial: Trial) -> None:
+    def __init__(self, state: TrainingState, trial: Trial, metric: Metric) -> None:
         super().__init__(state)
-        self.trial = trial
+        self.trial, self.metric = trial, metric
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         epochs = self.params["epochs"]
         tenth = 10 * (epoch + 1) // epochs
         if not self.state.stopped and tenth > 10 * epoch // epochs:
-            self.trial.report(self.state.history[-1]["val_accuracy"], tenth)
+            value = self.state.history[-1][f"val_{self.metric.key}"]
+            self.trial.report(value if self.metric.higher_is_better else -value, tenth)
             if self.trial.should_prune():
                 self.stop("pruned")

@@ -1,7 +1,7 @@
 """The checkpoint from which an interrupted training resumes: one file, replaced atomically after every epoch.
 
-It holds every variable of the model and the optimizer, the best weights so far, and the state of the training. Keras's own backup callback
-keeps neither the best weights nor the state, and not in one file.
+It contains every variable of the model and the optimizer, the best weights so far, and the state of the training. Keras's own
+backup callback saves neither the best weights nor the state, and uses several files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.kinds.base.split import Split
 from evergreen.scenario.settings import Scenario
 from evergreen.training.fine_tuning import WarmStart
 from evergreen.workspace import replace_file
@@ -30,16 +30,16 @@ StopReason = Literal["epochs", "patience", "diverged", "seconds", "energy", "pru
 
 @dataclass
 class TrainingState:
-    """How far a training is, over all its attempts. Stored in the checkpoint under these names.
+    """The progress of a training, over all its attempts. Stored in the checkpoint under these names.
 
     Attributes:
         history: for each epoch its loss, accuracy, learning rate and, with a validation split, val_loss and val_accuracy.
-        epoch_seconds: of each epoch.
-        best_epoch: from 1; 0 before the first epoch has ended.
-        seconds, energy_wh: spent up to the last checkpoint; energy None where it is unknown.
+        epoch_seconds: the duration of each epoch.
+        best_epoch: counted from 1; 0 before the first epoch has ended.
+        seconds, energy_wh: spent up to the last checkpoint; energy is None if unknown.
         stopped: a `StopReason`; empty while the training goes on.
         run_id: of the MLflow run; None without one.
-        attempts: how often it was started or resumed.
+        attempts: how often the training was started or resumed.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -53,7 +53,8 @@ class TrainingState:
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: the state, all variables of model and optimizer, and the best weights so far, in the network's order."""
+    """The content of a checkpoint: the state, all variables of model and optimizer, and the best weights so far, in the
+    network's order."""
 
     state: TrainingState
     variables: list[np.ndarray]
@@ -64,7 +65,7 @@ class Checkpoint:
     """The checkpoint of one training.
 
     Args:
-        folder: of the scenario's checkpoints; others than this training's are removed from it.
+        folder: the scenario's checkpoints; those of other trainings are removed.
         key: the training's `fingerprint`.
     """
 
@@ -80,12 +81,12 @@ class Checkpoint:
         }
         np.savez(content, progress=np.array(json.dumps(asdict(state))), **arrays)  # type: ignore[arg-type]
         replace_file(self.path, content.getvalue())
-        for other in self.folder.iterdir():  # of splits or settings that are no more
+        for other in self.folder.iterdir():  # checkpoints of other splits or settings
             if other != self.path.parent:
                 shutil.rmtree(other, ignore_errors=True)
 
     def read(self) -> Saved | None:
-        """What was written last; None where there is nothing, or nothing usable, which is logged."""
+        """Read what was written last; None if there is no checkpoint or it can't be used, the latter with a warning."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in sorted(file.files)}
@@ -103,17 +104,16 @@ class Checkpoint:
 
 
 def fingerprint(scenario: Scenario, splits: Path, train_split: Split, start: WarmStart | None) -> str:
-    """A digest of splits, settings and first weights: a training resumes only from a checkpoint with the same one.
+    """A digest of splits, settings and initial weights: a training resumes only from a checkpoint with the same digest.
 
     Args:
         splits: the folder `outputs/NAME/splits`.
-        start: the weights that a fine-tuning begins with; None for random ones.
+        start: a fine-tuning's initial weights; None for random ones.
     """
     settings = {"seed": scenario.seed, "kind": scenario.kind, "train": scenario.train.model_dump(mode="json")}
     begins: list[Any] = [asdict(start)] if start else []
-    if read_with := pixel_range(splits):
-        begins.append(read_with._asdict())
-    digest = hashlib.sha256(json.dumps([settings, train_split.images.shape, *begins], sort_keys=True).encode())
-    for name in ("labels.json", "items.parquet"):  # the items' ids and splits; pixels follow from them, the shape and the range
-        digest.update((splits / name).read_bytes())
+    shapes = {name: array.shape for name, array in train_split.arrays.items()}
+    digest = hashlib.sha256(json.dumps([settings, shapes, train_split.facts, *begins], sort_keys=True).encode())
+    # The items' ids and splits; the arrays are determined by them and the facts.
+    digest.update((splits / "items.parquet").read_bytes())
     return digest.hexdigest()[:16]

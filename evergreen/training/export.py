@@ -1,7 +1,8 @@
-"""The files in which a trained network is kept and served: `model.keras` and `model.onnx`, the same bytes for the same weights.
+"""The files in which a trained network is stored and served: `model.keras` and `model.onnx`, the same bytes for the same
+weights.
 
-Both writers put what differs from run to run into their files (times, memory addresses, generated names); it is taken out, so that DVC and
-the registry see that nothing has changed.
+Both formats' writers include what differs from run to run (times, memory addresses, generated names). It is removed, so that
+DVC and the registry can see that nothing has changed.
 """
 
 from __future__ import annotations
@@ -18,36 +19,40 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.codec import EMBEDDING
+from evergreen.kinds.base.learner import Learner
+from evergreen.kinds.base.split import Split
+from evergreen.preparation.arrays import items_at_once, one_or_named
 
 if TYPE_CHECKING:
     import keras
 
-MAX_DIFFERENCE = 1e-4  # of a probability, between the exported file and the Keras model
 COMPARED_AT_ONCE = 256  # items
 
 
-def export(model: keras.Model, folder: Path) -> None:
+def export(model: keras.Model, folder: Path, learner: Learner[Any]) -> None:
     """Write `model.keras` and `model.onnx` into `folder`.
 
     Args:
-        model: of images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`.
+        learner: of the model's kind; names the inputs and outputs.
     """
     _export_keras(model, folder / "model.keras")
-    _export_onnx(model, folder / "model.onnx")
+    _export_onnx(model, folder / "model.onnx", learner)
 
 
-def compare(folder: Path, images: np.ndarray) -> float:
+def compare(folder: Path, split: Split, learner: Learner[Any]) -> float:
     """Compare `model.onnx`, as serving runs it, with `model.keras`, item by item.
 
     Args:
-        folder: a model's, with its `settings.json`.
-        images: the test split's, uint8 `(items, height, width, channels)`.
+        folder: of the model, with its `settings.json`.
+        split: the items that both are run on.
+        learner: of the model's kind.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference in an output.
 
     Raises:
-        EvergreenError: it is `MAX_DIFFERENCE` or more, or the likeliest label differs for an item.
+        EvergreenError: it is `learner.largest_difference` or more, or an item's outputs disagree (`learner.agree`).
     """
     from evergreen.environment import import_tensorflow
 
@@ -55,18 +60,19 @@ def compare(folder: Path, images: np.ndarray) -> float:
     from evergreen.models.cnn import load
     from evergreen.serving.scoring import Model
 
-    served, trained = Model.open(folder), load(folder / "model.keras")
+    served, trained, limit = Model.open(folder), load(folder / "model.keras"), learner.largest_difference
     largest, disagreements = 0.0, 0
-    for start in range(0, len(images), COMPARED_AT_ONCE):
-        batch = np.ascontiguousarray(images[start : start + COMPARED_AT_ONCE])
-        expected = np.asarray(trained(batch, training=False))
-        actual = served.probabilities(batch)
+    at_once = items_at_once(split, learner, COMPARED_AT_ONCE)
+    for start in range(0, len(split), at_once):
+        batch = [np.ascontiguousarray(split[name][start : start + at_once]) for name in learner.inputs]
+        expected = np.asarray(trained(one_or_named(learner.inputs, batch), training=False))
+        actual = served.run(dict(zip(learner.inputs, batch, strict=True)))[learner.outputs[0]]
         largest = max(largest, float(np.abs(expected - actual).max()))
-        disagreements += int((expected.argmax(axis=1) != actual.argmax(axis=1)).sum())
-    if disagreements or not largest < MAX_DIFFERENCE:
+        disagreements += int((~learner.agree(expected, actual)).sum())
+    if disagreements or not largest < limit:
         raise EvergreenError(
-            f"the model that would run differs from the trained one on {disagreements:,} of {len(images):,} test items",
-            expected=f"none, and probabilities within {figures.plain(MAX_DIFFERENCE)}", received=largest,
+            f"the model that would run differs from the trained one on {disagreements:,} of {len(split):,} test items",
+            expected=f"none, and {learner.outputs[0]} within {figures.plain(limit)}", received=largest,
             fix="Report it with the scenario: the conversion to ONNX is at fault. The champion is as it was.",
         )  # fmt: skip
     return largest
@@ -78,7 +84,7 @@ def _export_keras(model: keras.Model, path: Path) -> None:
         content = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(content["metadata.json"])
     content["metadata.json"] = json.dumps(metadata | {"date_saved": ""}).encode()
-    numbers: dict[bytes, bytes] = {}  # by the memory address that Keras writes
+    numbers: dict[bytes, bytes] = {}  # by the memory addresses that Keras writes
     content["config.json"] = re.sub(
         rb'(?<="shared_object_id": )\d+',
         lambda found: numbers.setdefault(found[0], str(len(numbers)).encode()),
@@ -86,27 +92,34 @@ def _export_keras(model: keras.Model, path: Path) -> None:
     )
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # without the time of writing
+            archive.writestr(zipfile.ZipInfo(name), data)  # without the modification time
 
 
-def _export_onnx(model: keras.Model, path: Path) -> None:
+def _export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
+    import keras
     import onnx
 
-    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # only a model that was called can be exported
+    exported = keras.Model(model.inputs, [*model.outputs, learner.embedding(model)])
+    # Only a model that has been called can be exported.
+    exported([np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs])
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of numpy's, about tf2onnx
-        model.export(path, format="onnx", verbose=False)
+        warnings.simplefilter("ignore", FutureWarning)  # NumPy's, caused by tf2onnx
+        exported.export(path, format="onnx", verbose=False)
     network = onnx.load(path)
-    _rename_by_index(network.graph)
+    _rename_by_index(network.graph, learner)
     onnx.checker.check_model(network)
     path.write_bytes(network.SerializeToString(deterministic=True))
 
 
-def _rename_by_index(graph: Any) -> None:
-    """Call the input `images`, the output `probabilities`, the batch `n`, and the rest by their indices: the converter's own names
-    differ from run to run."""
-    names = {"": "", graph.input[0].name: "images", graph.output[0].name: "probabilities"}
+def _rename_by_index(graph: Any, learner: Learner[Any]) -> None:
+    """Name inputs and outputs as the learner does, the last output as the embedding, the batch dimension `n`, and the rest by
+    index: the converter's own names differ from run to run."""
+    names = {"": ""} | {
+        value.name: name
+        for values, known in ((graph.input, learner.inputs), (graph.output, (*learner.outputs, EMBEDDING)))
+        for value, name in zip(values, known, strict=True)
+    }
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"
         for number, name in enumerate(node.input):
@@ -115,7 +128,7 @@ def _rename_by_index(graph: Any) -> None:
             names.setdefault(name, f"{node.name}_output_{number}")
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
-    for value in (graph.input[0], graph.output[0]):
+    for value in (*graph.input, *graph.output):
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "n"
     for constant in graph.initializer:

@@ -1,7 +1,9 @@
-"""A warm start: training begins with the champion's weights and is shorter (fine-tuning), in place of random weights and the scenario's epochs.
+"""A warm start: a shorter training from the champion's weights (fine-tuning), instead of one from random weights with all of
+the scenario's epochs.
 
-It is possible where the champion is the very network that the scenario would train: architecture, images and labels. Weights are kept whole:
-shrinking them towards random ones (Ash and Adams 2020, arXiv 1910.08475) was tried, and bench/README.md says what it gave.
+It is possible if the champion has the same network that the scenario would train: architecture, images and labels. The weights
+are used unchanged: shrinking them towards random ones (Ash and Adams 2020, arXiv 1910.08475) was tried, and bench/README.md has
+the results.
 """
 
 from __future__ import annotations
@@ -10,16 +12,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from evergreen.errors import EvergreenError
+from evergreen.kinds.base.kind import kind_of
 from evergreen.registry.models import download, download_run_file
 from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace, replace_file
-
-OF_THE_NETWORK = ("model", "filters", "mirror")
 
 
 class NotPossible(EvergreenError):
@@ -28,11 +29,11 @@ class NotPossible(EvergreenError):
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The weights with which a fine-tuning begins, and how much shorter it is. Stored under these names.
+    """The initial weights of a fine-tuning, and how much shorter it is. Stored under these names.
 
     Attributes:
-        version: of the registered model whose weights they are.
-        sha256: of the file that holds them, in hex.
+        version: of the registered model that the weights are from.
+        sha256: of the file with the weights, in hex.
         epochs_share: the fraction of the scenario's epochs.
         rate_share: the fraction of the scenario's learning rate.
     """
@@ -58,7 +59,7 @@ class WarmStart:
         """The weights, in the network's order.
 
         Raises:
-            EvergreenError: the file is not there any more, or is another one.
+            EvergreenError: the file no longer exists, or has changed.
         """
         from evergreen.models.cnn import load
 
@@ -71,20 +72,20 @@ class WarmStart:
         return [np.asarray(weight.value) for weight in load(path).weights]
 
 
-# What a training begins with: a registered version's weights, or random ones ("scratch"). "any": a model that exists is kept, whatever it began
-# with; if one has to be trained, it begins with random weights.
+# The initial weights of a training: a registered version's, or random ones ("scratch"). "any": an existing model is kept,
+# whatever its initial weights were; if one has to be trained, they are random.
 Start = WarmStart | Literal["scratch", "any"]
 
 
 def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmStart:
-    """Bring a registered version's weights here, to train on from them.
+    """Download a registered version's weights, to continue training from them.
 
     Raises:
-        NotPossible: it is another network than the scenario's, or its Keras file can't be had.
+        NotPossible: its network differs from the scenario's, or its Keras file can't be downloaded.
     """
     settings: Retraining = scenario.retraining
     registered = json.loads((download(workspace, scenario.name, str(version)) / "artifacts" / "settings.json").read_text())
-    other = [key for key, (theirs, ours) in _compared(scenario, registered).items() if theirs != ours]
+    other = kind_of(scenario).learner.different_networks(scenario, registered)
     if other:
         raise NotPossible(f"version {version} has another network than the scenario (other {', '.join(other)})")
     try:
@@ -94,16 +95,6 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
     replace_file(_file(workspace, scenario.name), content)
     sha256 = hashlib.sha256(content).hexdigest()
     return WarmStart(version, sha256, settings.fine_tune_epochs, settings.fine_tune_rate)
-
-
-def _compared(scenario: Scenario, registered: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The properties that must agree, by name: of the registered model (from its `settings.json`), and of the scenario's network."""
-    pixels = scenario.preprocess
-    return {
-        **{key: (registered["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
-        "image size": (list(registered["shape"]), [pixels.height, pixels.width, pixels.channels]),
-        "labels": (list(registered["labels"]), list(scenario.validation.labels)),
-    }
 
 
 def _file(workspace: Workspace, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""Fitting the network of a scenario: build it, resume from the checkpoint, fit it within its budgets, and take its best weights.
+"""Fitting a scenario's network: build it, resume from the checkpoint, fit it within its budgets, and take its best weights.
 
-On a CPU, an interrupted training that is resumed ends with the same weights, bit for bit, as an uninterrupted one: the order of the items and
-the augmentation depend only on the scenario's seed and the epoch.
+On a CPU, an interrupted training that is resumed ends with the same weights, bit for bit, as an uninterrupted one: the order of
+the items and the augmentation depend only on the scenario's seed and the epoch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from evergreen import figures
 from evergreen.energy.meter import Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base import kind_of
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.split import Split
 from evergreen.planning.budget import training_limit_wh
-from evergreen.preparation.arrays import Split, label_names, ordered_batches, steps_per_epoch, training_batches
+from evergreen.preparation.arrays import items_at_once, open_split, ordered_batches, steps_per_epoch, training_batches
 from evergreen.progress import Task, task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, TrainingState
@@ -30,45 +31,45 @@ from evergreen.training.tracking import Tracker
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 log = logging.getLogger("evergreen")
 
-DIVERGED = 20.0  # times the loss of predicting all labels alike, log(labels): no epoch of a training that learns is as bad
+DIVERGED = 20.0  # times the loss of guessing; no epoch of a training that works exceeds it
 VALIDATION_BATCH_ITEMS = 512
 
 
 class Diverged(EvergreenError):
-    """The loss of a training has become too large, or is not finite: there is no model."""
+    """A training's loss has become too large or is not finite, so there is no model."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The label names, in the order of the model's output, and the splits that a training uses; `val` may be empty."""
+    """The splits that a training uses; `val` may be empty."""
 
-    labels: list[str]
     train: Split
     val: Split
 
     @classmethod
     def open(cls, splits: Path) -> TrainingData:
-        """Of `outputs/NAME/splits`; the arrays are mapped, not read.
+        """Open the splits in `outputs/NAME/splits`; the arrays are memory-mapped, not read.
 
         Raises:
             EvergreenError: the arrays are missing or damaged.
         """
-        return cls(label_names(splits), Split.open(splits, "train"), Split.open(splits, "val"))
+        return cls(open_split(splits, "train"), open_split(splits, "val"))
 
 
 class Fitting:
-    """One attempt at a training: a new one, or one that resumes from the checkpoint.
+    """One attempt at a training, which starts it or resumes it from the checkpoint.
 
     Args:
-        meter: that measures this attempt.
-        initial_weights: that a fine-tuning begins with, in the network's order; None for random ones.
+        meter: measures this attempt.
+        initial_weights: of a fine-tuning, in the network's order; None for random ones.
 
     Attributes:
         state: of the training, over all its attempts.
-        spending: time and energy, over all its attempts.
+        spending: time and energy of the training, over all its attempts.
         policy: the Keras dtype policy of the network in training.
         model: the network in training.
     """
@@ -85,6 +86,7 @@ class Fitting:
         from evergreen.training.callbacks import KeepBestWeights
 
         self.scenario, self.data, self.checkpoint, self.tracker = scenario, data, checkpoint, tracker
+        self.learner = kind_of(scenario).learner
         saved = checkpoint.read()
         self.state = saved.state if saved else TrainingState()
         self.spending = Spending(meter, self.state.seconds, self.state.energy_wh)
@@ -104,15 +106,15 @@ class Fitting:
         self._best = KeepBestWeights(self.state, saved.best_weights if saved else [])
 
     def run(self, name: str, callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Fit until a callback ends it, with the last epoch at the latest; `state.stopped` says why. Where an earlier attempt has
-        ended the training, there is nothing left to do.
+        """Fit until a callback ends the training, at the latest after the last epoch; `state.stopped` has the reason. If an
+        earlier attempt has ended the training, there is nothing left to do.
 
         Args:
-            name: of the work, where its progress is shown.
-            callbacks: that are called after those of every training.
+            name: under which the progress is shown.
+            callbacks: called after those of every training.
 
         Raises:
-            EvergreenError: an energy budget is set where energy can't be measured.
+            EvergreenError: an energy budget is set, but energy can't be measured.
         """
         self.state.run_id = self.tracker.start_run(self.state.run_id, self._parameters())
         if self.max_wh is not None and self.spending.energy_wh() is None:
@@ -123,12 +125,17 @@ class Fitting:
         if self.state.stopped:
             return
         settings, data = self.scenario.train, self.data
-        labels, first_epoch = len(data.labels), len(self.state.history)
         with task(name, total=self.steps * settings.epochs, unit="steps", detail="preparing the network") as report:
+            every = [*self._callbacks(report), *callbacks]
+            if not self.state.history:
+                self._first_epoch(report, every)
+            if self.state.stopped:
+                return
+            first_epoch = len(self.state.history)
             self.model.fit(
                 training_batches(
                     data.train,
-                    labels,
+                    self.learner,
                     settings.batch_size,
                     seed=self.scenario.seed,
                     first_epoch=first_epoch,
@@ -137,12 +144,31 @@ class Fitting:
                 steps_per_epoch=self.steps,
                 initial_epoch=first_epoch,
                 epochs=settings.epochs,
-                validation_data=ordered_batches(data.val, labels, VALIDATION_BATCH_ITEMS) if len(data.val) else None,
-                class_weight=class_weights(data.train.labels, labels) if settings.class_weights == "balanced" else None,
-                callbacks=[*self._callbacks(report), *callbacks],
-                shuffle=False,  # the batches are
+                validation_data=self._validation_batches() if len(data.val) else None,
+                class_weight=self.learner.class_weight(self.scenario, data.train),
+                callbacks=every,
+                shuffle=False,  # the batches are shuffled already
                 verbose=0,
             )
+
+    def _validation_batches(self) -> tf.data.Dataset:
+        val, learner = self.data.val, self.learner
+        return ordered_batches(val, learner, items_at_once(val, learner, VALIDATION_BATCH_ITEMS))
+
+    def _first_epoch(self, report: Task, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Train the first epoch in the way of the kind's own, if it has one."""
+        import keras
+
+        items = len(self.data.train) + len(self.data.val)
+        around = keras.callbacks.CallbackList(
+            [*callbacks], model=self.model, epochs=self.scenario.train.epochs, steps=self.steps
+        )
+        around.on_epoch_begin(0)
+        found = self.learner.first_epoch(
+            self.scenario, self.model, self.data.train, self.data.val, lambda done: report(self.steps * done // items)
+        )
+        if found is not None:
+            around.on_epoch_end(0, found)
 
     def best_model(self) -> keras.Model:
         """A model with the weights of the best epoch, in full precision, as it is exported and served."""
@@ -151,11 +177,12 @@ class Fitting:
         return model
 
     def diverged(self) -> Diverged:
-        """The error for a training that has diverged, with what led to it."""
+        """The error to raise for a training that has diverged."""
         state, loss = self.state, self.state.history[-1]["loss"]
-        before = [entry for entry in state.history[:-1] if "val_accuracy" in entry]
-        best = max(before, key=lambda entry: entry["val_accuracy"], default=None)
-        came = f" (before that, val accuracy was {figures.percent(best['val_accuracy'])} at best)" if best else ""
+        metric, key = self.learner.metric, f"val_{self.learner.metric.key}"
+        before = [entry[key] for entry in state.history[:-1] if key in entry]
+        best = (max if metric.higher_is_better else min)(before, default=None)
+        came = f" (before that, val {metric.title} was {metric.text(best)} at best)" if best is not None else ""
         again = ", as it did before with the same items and settings" if self.diverged_before else ""
         value = figures.number(loss) if math.isfinite(loss) else "no number any more"
         return Diverged(
@@ -165,15 +192,15 @@ class Fitting:
         )
 
     def _callbacks(self, report: Task) -> list[keras.callbacks.Callback]:
-        """Those of every training. Their order matters: what fills the state comes first, then what may end the training, then what stores
-        the state."""
+        """The callbacks of every training. Their order matters: those that fill the state come first, then those that may end
+        the training, then those that store the state."""
         from evergreen.training import callbacks
 
         settings, state, spending = self.scenario.train, self.state, self.spending
         chosen = [
             callbacks.RestartLayers(self.scenario.seed),
-            callbacks.ReportProgress(state, report, len(self.data.val)),
-            callbacks.RecordHistory(state),
+            callbacks.ReportProgress(state, report, self.learner.metric, len(self.data.val)),
+            callbacks.RecordHistory(state, self.learner.metric),
             callbacks.StopOnDivergence(state, self._largest_loss()),
         ]
         if settings.max_seconds is not None:
@@ -191,11 +218,11 @@ class Fitting:
         ]
 
     def _largest_loss(self) -> float:
-        """Of an epoch that doesn't count as diverged."""
-        return DIVERGED * math.log(max(2, len(self.data.labels)))
+        """The largest loss of an epoch that doesn't count as diverged."""
+        return DIVERGED * self.learner.loss_of_guessing(self.data.train)
 
     def _parameters(self) -> dict[str, Any]:
-        """What MLflow lists as the run's parameters."""
+        """The parameters of the MLflow run."""
         return {
             **{f"train.{key}": value for key, value in self.scenario.train.model_dump(mode="json").items()},
             "seed": self.scenario.seed,
@@ -206,24 +233,13 @@ class Fitting:
         }
 
     def _build(self, policy: str, steps: int) -> keras.Model:
-        """The compiled network, with `steps` steps an epoch, from the scenario's seed."""
+        """Build and compile the network from the scenario's seed, for `steps` steps per epoch."""
         import keras
 
-        keras.backend.clear_session(free_memory=False)  # or the layers' names would count on from an earlier model's
+        keras.backend.clear_session(free_memory=False)  # otherwise the layers' names continue an earlier model's count
         keras.utils.set_random_seed(self.scenario.seed)
-        settings, shape = self.scenario.train, self.data.train.images.shape[1:]
         with dtype_policy(policy):
-            return kind_of(self.scenario).build(settings, shape, len(self.data.labels), steps=steps * settings.epochs)
-
-
-def class_weights(labels: np.ndarray, label_count: int) -> dict[int, float]:
-    """For each label the weight with which its items count, so that all labels weigh the same together.
-
-    Args:
-        labels: integers `(items,)`, indices below `label_count`.
-    """
-    counts = np.bincount(labels, minlength=label_count)
-    return {label: len(labels) / (label_count * max(int(count), 1)) for label, count in enumerate(counts)}
+            return self.learner.build(self.scenario, self.data.train, steps=steps * self.scenario.train.epochs)
 
 
 def _assign(variables: list[Any], values: list[np.ndarray]) -> None:

@@ -16,8 +16,8 @@ FULL = "float32"
 
 
 def training_policy(settings: Train) -> str:
-    """The name of the Keras dtype policy: mixed where the settings ask for it, or where they leave it open and the processor has 16-bit
-    arithmetic."""
+    """The name of the Keras dtype policy: mixed if the settings request it, or if they leave it open and the processor has
+    16-bit arithmetic."""
     import tensorflow as tf
 
     if settings.precision == "full":
@@ -37,7 +37,7 @@ def training_policy(settings: Train) -> str:
 
 @contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Networks that are built in the block have this Keras dtype policy."""
+    """Set the Keras dtype policy of networks that are built within the block."""
     import keras
 
     previous = keras.config.dtype_policy()
@@ -49,7 +49,7 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def devices() -> tf.distribute.Strategy:
-    """The strategy over this machine's devices: all GPUs where there are several, else the one device."""
+    """The strategy over this machine's devices: all GPUs if there are several, else the one device."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else tf.distribute.get_strategy()

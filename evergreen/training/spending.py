@@ -11,8 +11,8 @@ class Spending:
     """What a training has spent so far; an attempt begins when this is created.
 
     Args:
-        meter: that measures this attempt.
-        seconds, energy_wh: of the attempts before; energy None where it is unknown.
+        meter: measures this attempt.
+        seconds, energy_wh: spent by earlier attempts; energy is None if unknown.
     """
 
     def __init__(self, meter: Meter, seconds: float, energy_wh: float | None) -> None:
@@ -23,6 +23,6 @@ class Spending:
         return self._seconds_before + time.monotonic() - self._started
 
     def energy_wh(self) -> float | None:
-        """None where it is unknown."""
+        """The energy spent so far; None if unknown."""
         now, before = self._meter.spent().energy_wh, self._energy_wh_before
         return None if now is None or before is None else before + now

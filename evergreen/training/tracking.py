@@ -1,4 +1,4 @@
-"""The MLflow run of a training. MLflow may become unreachable at any moment: one warning is logged then, and the training goes on."""
+"""The MLflow run of a training. If MLflow becomes unreachable, one warning is logged and the training goes on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from evergreen.kinds.base.kind import kind_of
 from evergreen.registry.records import charted
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -20,15 +21,16 @@ log = logging.getLogger("evergreen")
 
 
 class Tracker:
-    """Logs a training to MLflow. As a context manager it ends the run: as failed or killed where an exception leaves the block.
+    """Logs a training to MLflow. As a context manager it ends the run: as failed or killed if an exception leaves the block.
 
     Args:
-        experiment: that the run belongs to.
+        experiment: of the run.
         description: of the training, for the run's name: "from scratch".
     """
 
     def __init__(self, scenario: Scenario, workspace: Workspace, *, experiment: str, description: str) -> None:
         self.scenario, self.workspace, self.experiment = scenario, workspace, experiment
+        self.kind = kind_of(scenario)
         self.run_name = f"{scenario.name}, {description}, {datetime.now():%Y-%m-%d %H:%M}"
         self.reachable = True
         self.mlflow: Any = None
@@ -46,11 +48,11 @@ class Tracker:
         """Open a run.
 
         Args:
-            run_id: of an earlier attempt's run, which is opened again; a new one is made where it is None or no longer there.
-            parameters: that the run lists.
+            run_id: of an earlier attempt's run, which is reopened; a new run is created if it is None or no longer exists.
+            parameters: of the run.
 
         Returns:
-            The run's id; `run_id` where MLflow can't be reached.
+            The run's id; `run_id` if MLflow can't be reached.
         """
 
         def start() -> None:
@@ -72,7 +74,7 @@ class Tracker:
         return self.run.info.run_id if self.reachable else run_id
 
     def log_metrics(self, metrics: dict[str, float], epoch: int) -> None:
-        self._try(lambda: self.mlflow.log_metrics(charted(metrics), step=epoch))
+        self._try(lambda: self.mlflow.log_metrics(charted(metrics, self.kind), step=epoch))
 
     def log_figure(self, figure: Figure, name: str) -> None:
         self._try(lambda: self.mlflow.log_figure(figure, name))

@@ -1,12 +1,13 @@
-"""Tuning: which settings of `train` are tried, how a trial is judged, and what came of them all.
+"""Tuning: which settings of `train` are tried, how a trial is scored, and the results of all trials.
 
-A trial is judged on the validation split alone: the test split stays unseen, for the gate. Its score is the scenario's metric less
-`promote.gain_per_doubling` for each doubling of a prediction's energy against the scenario's own settings (and plus as much for each halving): the gate's own
-exchange rate, so that both agree. One figure, and not two objectives: Optuna prunes for one alone. The front of quality against energy is read
-off the finished trials.
+A trial is scored on the validation split alone, since the test split is reserved for the gate. Its score is the scenario's
+metric minus `promote.gain_per_doubling` for each doubling of a prediction's energy relative to the scenario's own settings
+(plus as much for each halving): the gate's own exchange rate, so that both agree. It is one score and not two objectives
+because Optuna prunes only with a single objective. The Pareto front of quality against energy is computed from the finished
+trials.
 
-Optuna (Akiba et al. 2019) proposes by TPE and prunes by the median of the earlier trials at the same fraction of their epochs: at the same epoch
-their learning rates would differ.
+Optuna (Akiba et al. 2019) proposes settings by TPE and prunes by the median of the earlier trials at the same fraction of their
+epochs: at the same epoch their learning rates would differ.
 """
 
 from __future__ import annotations
@@ -19,49 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evergreen.scenario.settings import Scenario, Train
+from evergreen.kinds.base.learner import Range
+from evergreen.kinds.base.metric import Metric
+from evergreen.scenario.settings import Scenario
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna import Study, Trial
 
-PRUNED_FROM = 3  # tenths of a trial's epochs, before which accuracies say too little
-STARTUP_TRIALS = 5  # that are neither proposed by earlier ones nor pruned
+PRUNED_FROM = 3  # tenths of a trial's epochs; earlier, accuracies are not informative enough
+STARTUP_TRIALS = 5  # trials that are neither proposed from earlier ones nor pruned
 
 
-@dataclass(frozen=True)
-class Range:
-    """Of one setting of `train`: whole numbers in steps of `step`, or real ones; `log`: low values as closely as high ones."""
-
-    name: str
-    low: float
-    high: float
-    step: int | None = None
-    log: bool = False
-
-    def suggest(self, trial: Trial) -> float:
-        """Let Optuna propose a value for this trial."""
-        if self.step is not None:
-            return trial.suggest_int(self.name, int(self.low), int(self.high), step=self.step)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
-
-
-def space(settings: Train, side: int) -> list[Range]:
-    """What is tried, around the scenario's own settings.
-
-    Args:
-        side: of the images, in pixels: the shorter one.
-    """
-    filters = max(4, settings.filters // 4 * 4)
-    return [
-        Range("learning_rate", settings.learning_rate / 4, min(10.0, settings.learning_rate * 4), log=True),
-        Range("weight_decay", max(1e-6, settings.weight_decay / 10), min(1.0, max(1e-3, settings.weight_decay * 10)), log=True),
-        Range("label_smoothing", 0.0, 0.2),
-        Range("filters", max(4, filters // 8 * 4), filters * 2, step=4),  # what a prediction takes
-        Range("epochs", max(1, settings.epochs // 2), settings.epochs * 2, step=1),  # what training takes
-        Range("shift", 0, max(1, side // 8, settings.shift), step=1),
-        Range("erase", 0, max(1, side // 4, settings.erase), step=1),
-    ]
+def suggest(trial: Trial, one: Range) -> float:
+    """Suggest a value within a range for a trial."""
+    if one.step is not None:
+        return trial.suggest_int(one.name, int(one.low), int(one.high), step=one.step)
+    return trial.suggest_float(one.name, one.low, one.high, log=one.log)
 
 
 @dataclass(frozen=True)
@@ -71,13 +46,13 @@ class TrialResult:
     Attributes:
         number: from 0.
         own: whether these are the scenario's own settings.
-        state: `finished`, `pruned` (others were better at the same fraction of their epochs, or its training diverged), or `unfinished` (killed, or
-            ended with the budget: another trial resumes it).
-        settings: of `train`, as far as they are tuned.
+        state: `finished`, `pruned` (others were better at the same fraction of their epochs, or its training diverged), or
+            `unfinished` (killed, or ended when the budget was spent: another trial resumes it).
+        settings: the tuned settings of `train`.
         quality: the scenario's metric on val; None unless finished.
-        energy_wh_per_1000: of predictions by batches in Keras; None unless finished.
-        energy_wh: that the trial took; None where it is unknown.
-        score: as the head of this file says; None unless finished.
+        energy_wh_per_1000: of 1,000 predictions, in batches in Keras; None unless finished.
+        energy_wh: spent by the trial; None if unknown.
+        score: as defined in the module's docstring; None unless finished.
     """
 
     number: int
@@ -91,13 +66,13 @@ class TrialResult:
 
 
 def open_study(path: Path, name: str, seed: int) -> Study:
-    """The study in a file, to go on with where there is one. SQLite, since a kill leaves it whole and no lock behind."""
+    """Open the study in a file, or create it. It is in SQLite, which survives a kill intact and leaves no lock behind."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///file:{urllib.parse.quote(str(path))}?uri=true"
-    # Another seed whenever it goes on, or it would propose the first ones again.
+    # The seed changes whenever a study is continued; otherwise the first proposals would be repeated.
     before = len(optuna.load_study(study_name=name, storage=storage).trials) if path.exists() else 0
     return optuna.create_study(
         study_name=name,
@@ -132,31 +107,36 @@ def ended_trials(study: Study) -> list[TrialResult]:
     return found
 
 
-def front(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """The finished trials that no other beats in quality for no more energy a prediction, the cheapest first (Pareto)."""
+def front(trials: Sequence[TrialResult], metric: Metric) -> list[TrialResult]:
+    """The Pareto front: the finished trials for which no other has better quality at no more energy per prediction, the one
+    with the least energy first."""
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
-    known.sort(key=lambda one: (one.energy_wh_per_1000, -(one.quality or 0.0)))
+    sign = 1 if metric.higher_is_better else -1
+    known.sort(key=lambda one: (one.energy_wh_per_1000, -sign * (one.quality or 0.0)))
     best: list[TrialResult] = []
     for one in known:
-        if not best or (one.quality or 0.0) > (best[-1].quality or 0.0):
+        if not best or sign * (one.quality or 0.0) > sign * (best[-1].quality or 0.0):
             best.append(one)
     return best
 
 
-def score(quality: float, energy_ratio: float, scenario: Scenario) -> float:
-    """As the head of this file says.
+def score(metric: Metric, own: float, quality: float, energy_ratio: float, scenario: Scenario) -> float:
+    """A trial's score, as defined in the module's docstring; the higher the better.
 
     Args:
-        quality: the scenario's metric, 0 to 1.
-        energy_ratio: of a prediction, to that with the scenario's own settings.
+        metric: the scenario's.
+        own: its value for the scenario's own settings.
+        quality: its value for the trial's settings.
+        energy_ratio: a prediction's energy relative to that with the scenario's own settings.
     """
     import math
 
-    return quality - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
+    gain = quality if metric.margins == "absolute" and metric.higher_is_better else float(metric.gain(own, quality))
+    return gain - scenario.promote.gain_per_doubling * math.log2(energy_ratio)
 
 
 def as_csv(trials: Sequence[TrialResult]) -> bytes:
-    """A row a trial, for those who look closer."""
+    """The trials as CSV, one row each, for further analysis."""
     text = io.StringIO()
     names = sorted({name for one in trials for name in one.settings})
     writer = csv.writer(text, lineterminator="\n")
@@ -167,19 +147,21 @@ def as_csv(trials: Sequence[TrialResult]) -> bytes:
     return text.getvalue().encode()
 
 
-def picture(trials: Sequence[TrialResult], winner: int, metric: str) -> Figure:
-    """Quality against the energy of 1,000 predictions: every finished trial, the front as a line, the scenario's own and the winner named."""
+def picture(trials: Sequence[TrialResult], winner: int, metric: Metric) -> Figure:
+    """A plot of quality against the energy of 1,000 predictions: every finished trial, the front as a line, with the scenario's
+    own settings and the winner labelled."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    factor = 100 if metric.unit == "%" else 1
     known = [one for one in trials if one.quality is not None and one.energy_wh_per_1000 is not None]
 
     def points(those: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
-        return [one.energy_wh_per_1000 or 0.0 for one in those], [100 * (one.quality or 0.0) for one in those]
+        return [one.energy_wh_per_1000 or 0.0 for one in those], [factor * (one.quality or 0.0) for one in those]
 
     axes.scatter(*points(known), color="tab:gray", alpha=0.6, label=f"{len(known)} finished trials", zorder=2)
-    best = front(trials)
+    best = front(trials, metric)
     axes.plot(
         *points(best), color="tab:green", marker="o", drawstyle="steps-post", label="front: none better for less", zorder=3
     )
@@ -191,7 +173,7 @@ def picture(trials: Sequence[TrialResult], winner: int, metric: str) -> Figure:
     pruned = sum(one.state == "pruned" for one in trials)
     axes.set(
         xlabel="energy of 1,000 predictions, Wh",
-        ylabel=f"{metric} on val, %",
+        ylabel=f"{metric.title} on val, {metric.unit}",
         title=f"Quality against energy; {pruned} more trials were ended early",
     )
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What every tool is told before it starts."""
+"""What is set for every tool before it starts."""
 
 from __future__ import annotations
 

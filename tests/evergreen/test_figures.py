@@ -11,7 +11,7 @@ from evergreen import figures
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15)
 sizes = st.floats(min_value=1e-8, max_value=1e9)
-shares = st.floats(min_value=0, max_value=1)
+fractions = st.floats(min_value=0, max_value=1)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_the_unit_does_not_change_the_energy(value: float, uncertainty: float) -
         assert _read(error) * factors[unit] == pytest.approx(uncertainty, rel=0.15)
 
 
-@given(shares, st.none() | st.integers(1, 10**9))
-def test_only_all_is_100_per_cent_and_only_nothing_0(share: float, items: int | None) -> None:
-    value = float(figures.percent(share, items=items).removesuffix(" %"))
-    assert (value == 100) == (share == 1) or 1 - share < 1e-8
-    assert (value == 0) == (share == 0) or share < 1e-8
+@given(fractions, st.none() | st.integers(1, 10**9))
+def test_only_all_is_100_per_cent_and_only_nothing_0(fraction: float, items: int | None) -> None:
+    value = float(figures.percent(fraction, items=items).removesuffix(" %"))
+    assert (value == 100) == (fraction == 1) or 1 - fraction < 1e-8
+    assert (value == 0) == (fraction == 0) or fraction < 1e-8
 
 
 @given(st.integers(1, 10**6), st.data())

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evergreen.kinds.classify.learner import ImageLearner
+
 pytestmark = pytest.mark.slow  # imports TensorFlow
 
 SHAPES = [(8, 8, 1), (32, 32, 3), (224, 224, 3), (5, 40, 1)]
@@ -40,7 +42,11 @@ def test_an_exported_network_works_out_no_shapes_as_it_runs(cnn: Any, network: s
 
     from evergreen.training.export import export
 
-    export(getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2), mirror=mirror), tmp_path)
+    export(
+        getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2), mirror=mirror),
+        tmp_path,
+        ImageLearner(),
+    )
     assert "Shape" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
 
 
@@ -55,11 +61,11 @@ def test_a_mirroring_network_predicts_the_mean_of_both_ways_in_keras_and_as_onnx
     one_way, both = (getattr(cnn, network)((8, 9, 3), 5, filters=4, mirror=mirror) for mirror in (False, True))
     both.set_weights(one_way.get_weights())
     images = random_images((8, 9, 3), items=7)
-    wanted = (np.array(one_way(images)) + np.array(one_way(images[:, :, ::-1]))) / 2
-    assert np.allclose(both(images), wanted, atol=1e-6)
-    export(both, tmp_path)
+    expected = (np.array(one_way(images)) + np.array(one_way(images[:, :, ::-1]))) / 2
+    assert np.allclose(both(images), expected, atol=1e-6)
+    export(both, tmp_path, ImageLearner())
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert np.allclose(session.run(None, {"images": images})[0], wanted, atol=1e-5)
+    assert np.allclose(session.run(None, {"images": images})[0], expected, atol=1e-5)
     assert both(images, training=True).shape == (7, 5)
 
 

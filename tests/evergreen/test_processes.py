@@ -105,10 +105,10 @@ def test_a_crash_is_an_error_of_its_call_alone_and_says_the_last_line_of_what_it
 
 
 def test_a_call_that_takes_too_long_is_ended() -> None:
-    with ProcessPool(1, patience_seconds=0.5) as pool:
-        with pytest.raises(Hung, match=r"more than 0\.5 seconds"):
+    with ProcessPool(1, patience_seconds=5) as pool:
+        with pytest.raises(Hung, match="more than 5 seconds"):
             pool.submit(time.sleep, 600).result(60)
-        assert pool.submit(double, 4).result() == 8
+        assert pool.submit(abs, -8).result() == 8  # a built-in function, so that the new child has nothing to import
 
 
 def test_a_child_that_does_not_start_is_not_the_calls_fault() -> None:

@@ -104,9 +104,9 @@ def test_work_that_stands_still_is_not_said_to_come_nearer(clock: Clock) -> None
 
 def test_the_share_may_be_known_where_the_number_of_items_is_not(clock: Clock) -> None:
     with progress.task("collect", unit="items") as report:
-        for share in (0.1, 0.2, 0.3, 0.4):
+        for fraction in (0.1, 0.2, 0.3, 0.4):
             clock.now += 1
-            report(1000 * share, share=share)
+            report(1000 * fraction, fraction=fraction)
         assert report.seconds_left == pytest.approx(6, abs=0.5)
         assert str(report) == "collect: 40 %, 400 items, 6 s left"
 

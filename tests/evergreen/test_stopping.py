@@ -97,8 +97,8 @@ def test_it_ends_in_time_wherever_it_is_and_says_nothing_else(tmp_path: Path, wo
 
 
 def test_processes_that_it_started_are_not_disturbed_by_the_terminal_and_end_with_it(tmp_path: Path) -> None:
-    """The one that is started here would say that it was interrupted, and then go on: as Prefect's server would die before it has heard
-    that its run is cancelled."""
+    """The one that is started here would say that it was interrupted, and then go on: as Prefect's server would die before it
+    has heard that its run is cancelled."""
     other = "import signal, time, sys; signal.signal(signal.SIGINT, lambda *_: print('noise', flush=True)); time.sleep(600)"
     with running(tmp_path, f"subprocess.Popen([sys.executable, '-c', {other!r}]); time.sleep(0.5); {SLEEP}") as process:
         os.killpg(process.pid, signal.SIGINT)
@@ -130,11 +130,11 @@ def test_what_must_not_be_interrupted_is_done_first_and_what_follows_is_not_begu
 
 def test_where_it_has_to_be_killed_its_last_actions_are_done_before(tmp_path: Path) -> None:
     with running(
-        tmp_path, f"before_killed(lambda: Path('told').touch())\n    {DEAF['in a C library that does not']}"
+        tmp_path, f"before_killed(lambda: Path('reported').touch())\n    {DEAF['in a C library that does not']}"
     ) as process:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == ("stopped\n", "") and process.returncode == 130
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "reported").exists()
 
 
 def test_a_signal_to_the_process_that_works_is_obeyed_too(tmp_path: Path) -> None:

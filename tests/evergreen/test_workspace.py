@@ -74,7 +74,7 @@ HOLD = """
 """
 
 
-def test_the_second_to_want_a_lock_is_told_who_holds_it_and_gets_it_when_the_holder_is_killed(workspace: Workspace) -> None:
+def test_the_second_to_want_a_lock_learns_who_holds_it_and_gets_it_when_the_holder_is_killed(workspace: Workspace) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOLD), str(workspace.root)], stdout=subprocess.PIPE, text=True
     )

@@ -12,9 +12,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ HIDDEN = (
     "EVERGREEN_ROOT",
     "EVERGREEN_IGNORED",
     "EVERGREEN_UTF8",
+    "EVERGREEN_PREPARED",
+    "PYTHONDONTWRITEBYTECODE",  # a clone's code is compiled by its first command, not by each
 )
 
 OTHER_PROJECTS = {  # what people have in their shells
@@ -78,9 +81,18 @@ class Done:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A clone to run the real commands in."""
+    """A clone to run the real commands in.
+
+    Attributes:
+        root: of the clone.
+        packages: folders in it from which further packages are found, with their entry points.
+        hands_over: whether what its commands start (a shell, DVC, a worker) goes on in children of the process with the large
+            libraries.
+    """
 
     root: Path
+    packages: tuple[str, ...] = ()
+    hands_over: bool = False
 
     @property
     def workspace(self) -> Workspace:
@@ -89,7 +101,9 @@ class Checkout:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-        return kept | {"PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root), "COLUMNS": "160"}
+        path = os.pathsep.join([str(self.root), *(str(self.root / folder) for folder in self.packages)])
+        found = kept | {"PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "PYTHONPATH": path, "COLUMNS": "160"}
+        return prepared().handing_over(found) if self.hands_over else found
 
     def run(self, *command: str, timeout: float = 300, **environment: str) -> Done:
         done = subprocess.run(
@@ -99,12 +113,15 @@ class Checkout:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def evergreen(self, *arguments: str, timeout: float = 300, **environment: str) -> Done:
-        """Run a command: in a child of a process that has the large libraries, unless its environment says something that these read at their import."""
+        """Run a command: in a child of a process that has the large libraries, unless its environment says something that these
+        read at their import."""
         read_later = all(name.startswith(("EVERGREEN_", "PREFECT_")) for name in environment)
-        done = (
-            prepared().run("flows.cli", arguments, self.root, self.environment | environment, timeout) if read_later else None
-        )
-        return Done(*done) if done else self.run(sys.executable, "-m", "flows.cli", *arguments, timeout=timeout, **environment)
+        if not read_later:
+            return replace(self, hands_over=False).run(
+                sys.executable, "-m", "flows.cli", *arguments, timeout=timeout, **environment
+            )
+        handing_over = prepared().handing_over(self.environment | environment)  # also Prefect's temporary server
+        return Done(*prepared().run("flows.cli", arguments, self.root, handing_over, timeout))
 
     def change(self, scenario: str, old: str, new: str) -> None:
         path = self.root / "scenarios" / f"{scenario}.yaml"
@@ -114,7 +131,7 @@ class Checkout:
 
     def copy(self, folder: Path) -> Checkout:
         shutil.copytree(self.root, folder, symlinks=True)
-        return Checkout(folder)
+        return replace(self, root=folder)
 
 
 def clone(folder: Path) -> Checkout:
@@ -128,8 +145,8 @@ def clone(folder: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Any]:
-    """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it. The run is made in the shell of
-    somebody who works on other projects too, behind a proxy: that must not change it."""
+    """A fresh clone after `evergreen run --json`, and what that printed. Tests copy it before they change it. The run is made
+    in the shell of somebody who works on other projects too, behind a proxy: that must not change it."""
 
     def make(folder: Path) -> None:
         other = tmp_path_factory.mktemp("other-project")
@@ -162,7 +179,7 @@ class Up:
     prefect_url: str
     mlflow_url: str
     pages_url: str
-    told: dict[str, str] = field(default_factory=dict)  # what its environment said besides
+    reported: dict[str, str] = field(default_factory=dict)  # what its environment said besides
 
     def ask(self, path: str, question: Any = None, method: str | None = None) -> Any:
         """What Prefect's server answers: to a GET, or to a POST (or another method) of the question."""
@@ -172,8 +189,15 @@ class Up:
             headers={"Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.loads(response.read() or b"null")
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return json.loads(response.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > until:  # its database is busy: Prefect's own client asks again, too
+                    raise
+                time.sleep(0.5)
 
 
 def free_port() -> int:
@@ -195,7 +219,7 @@ def start_up(checkout: Checkout, prefect_port: int, mlflow_port: int, **environm
     while b"Ctrl-C" not in log.read_bytes():
         assert process.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-    return Up(checkout, process, *(f"http://127.0.0.1:{port}" for port in ports.values()), told=environment)
+    return Up(checkout, process, *(f"http://127.0.0.1:{port}" for port in ports.values()), reported=environment)
 
 
 def end_up(running: Up) -> None:

@@ -1,4 +1,4 @@
-"""Receivers of messages on loopback: a webhook and a mail server, just enough of each to be told something."""
+"""Receivers of messages on loopback: a webhook and a mail server, just enough of each to receive something."""
 
 from __future__ import annotations
 

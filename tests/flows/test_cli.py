@@ -134,10 +134,23 @@ def test_an_estimate_says_what_a_run_would_take_and_runs_nothing(checkout: Check
     before = {path: path.stat().st_mtime_ns for path in checkout.root.rglob("*") if path.is_file() and ".pyc" not in path.name}
     done = checkout.evergreen("run", "--estimate", "--json")
     assert done.status == 0, done.err
-    told = done.json
-    assert told["seconds_least"] < told["seconds"] < told["seconds_most"] and told["energy_wh"] > 0 and told["carbon_gco2e"] > 0
-    assert told["money"] == pytest.approx(told["seconds"] / 1000) and told["currency"] == "EUR"
-    assert set(told["stages"]) == {"collect", "validate", "version", "preprocess", "train", "evaluate", "register", "promote"}
+    reported = done.json
+    assert (
+        reported["seconds_least"] < reported["seconds"] < reported["seconds_most"]
+        and reported["energy_wh"] > 0
+        and reported["carbon_gco2e"] > 0
+    )
+    assert reported["money"] == pytest.approx(reported["seconds"] / 1000) and reported["currency"] == "EUR"
+    assert set(reported["stages"]) == {
+        "collect",
+        "validate",
+        "version",
+        "preprocess",
+        "train",
+        "evaluate",
+        "register",
+        "promote",
+    }
     after = {path: path.stat().st_mtime_ns for path in checkout.root.rglob("*") if path.is_file() and ".pyc" not in path.name}
     assert after == before
     table = checkout.evergreen("run", "--estimate")

@@ -57,7 +57,7 @@ def test_each_scenario_is_trained_on_demand_and_retrained_by_its_own_cron(worksp
 
 
 def test_a_new_scenario_is_declared_with_it_and_deployments_of_ones_own_stay(workspace: Workspace) -> None:
-    (workspace.root / "dvc.yaml").write_text("vars:\n  - names:\n      - quickstart\nstages: {}\n")
+    (workspace.root / "dvc.yaml").write_text("vars:\n  - scenarios:\n      quickstart: {}\nstages: {}\n")
     own = {"name": "report", "entrypoint": "mine.py:report", "work_pool": {"name": "cpu"}}
     with open(workspace.root / "prefect.yaml", "w") as file:
         YAML(typ="safe").dump({"name": "evergreen", "deployments": [own]}, file)
@@ -68,10 +68,10 @@ def test_a_new_scenario_is_declared_with_it_and_deployments_of_ones_own_stay(wor
     assert declare(workspace) == []  # once is enough
 
 
-def test_a_file_that_holds_no_scenario_is_told_and_the_others_are_declared(workspace: Workspace) -> None:
+def test_a_file_that_holds_no_scenario_is_reported_and_the_others_are_declared(workspace: Workspace) -> None:
     (workspace.scenarios / "broken.yaml").write_text("name: broken\nseed: many\n")
-    told = declare(workspace)
-    assert any("broken.yaml" in sentence for sentence in told)
+    reported = declare(workspace)
+    assert any("broken.yaml" in sentence for sentence in reported)
     assert ("training", "quickstart") in deployments(workspace) and ("training", "broken") not in deployments(workspace)
 
 

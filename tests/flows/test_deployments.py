@@ -1,4 +1,5 @@
-"""Runs that are started, cancelled and killed while `evergreen up` runs: as from Prefect's page, which asks its server the same."""
+"""Runs that are started, cancelled and killed while `evergreen up` runs: as from Prefect's page, which asks its server the
+same."""
 
 from __future__ import annotations
 
@@ -125,7 +126,7 @@ def test_only_what_has_been_run_once_is_retrained_by_schedule(up: Up) -> None:
     summary.parent.mkdir(parents=True, exist_ok=True)
     summary.touch()
     try:
-        done = up.checkout.evergreen("deploy", "--json", **up.told)
+        done = up.checkout.evergreen("deploy", "--json", **up.reported)
         assert done.status == 0 and not any("inspection" in sentence for sentence in done.json["told"]), done.err
         assert any("cifar10" in sentence and "first run" in sentence for sentence in done.json["told"])
         assert [active for _, active in schedules(up, "inspection")] == [True]
@@ -139,13 +140,13 @@ def test_a_schedule_changed_on_the_page_stays_until_the_scenario_says_another(up
     page = {"cron": "1 2 * * *", "timezone": "Europe/Berlin"}
     up.ask(f"deployments/{there['id']}/schedules/{own['id']}", {"schedule": page, "active": False}, "PATCH")
     up.ask(f"deployments/{there['id']}/schedules", [{"schedule": {"cron": "3 4 * * *"}, "active": True}])
-    assert up.checkout.evergreen("deploy", **up.told).status == 0
+    assert up.checkout.evergreen("deploy", **up.reported).status == 0
     assert schedules(up, "cifar10") == [("1 2 * * *", False), ("3 4 * * *", True)]
     scenario = up.checkout.root / "scenarios" / "cifar10.yaml"
     text = scenario.read_text()
     try:
         up.checkout.change("cifar10", "45 3 * * SUN", "7 7 * * SUN")
-        assert up.checkout.evergreen("deploy", **up.told).status == 0
+        assert up.checkout.evergreen("deploy", **up.reported).status == 0
         assert schedules(up, "cifar10") == [("3 4 * * *", True), ("7 7 * * SUN", False)]
     finally:
         scenario.write_text(text)
@@ -162,7 +163,7 @@ def test_what_prefect_refuses_keeps_nothing_else_from_being_deployed(up: Up) -> 
     )
     there = up.ask("deployments/name/training/quickstart")
     try:
-        done = up.checkout.evergreen("deploy", "--json", **up.told)
+        done = up.checkout.evergreen("deploy", "--json", **up.reported)
         assert done.status == 0, done.err
         assert any("bad.yaml" in sentence and "cron" in sentence for sentence in done.json["told"])
         assert any("theirs" in sentence and "nowhere.py" in sentence and "^^" not in sentence for sentence in done.json["told"])
@@ -184,15 +185,15 @@ def test_deploying_again_changes_nothing_and_keeps_what_was_paused_on_the_page(u
     assert before - set(after) == {f"evergreen: tell of {about}" for about in ("failure", "promotion", "drift")}
     assert up.ask("deployments/name/retraining/inspection")["schedules"][0]["active"] is False
     assert up.ask("deployments/name/retraining/inspection")["id"] == there["id"]
-    assert up.checkout.evergreen("deploy", **up.told).status == 0
+    assert up.checkout.evergreen("deploy", **up.reported).status == 0
 
 
 def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_has_its_turn(
     up: Up, receivers: Receivers
 ) -> None:
-    """A training learns for hours. Drift asks for a retraining, which waits. The worker is killed with -9: the training is marked as
-    crashed, and the retraining has its turn, and finds nothing to do. Another training is cancelled, and leaves nothing. The next one ends
-    well."""
+    """A training learns for hours. Drift asks for a retraining, which waits. The worker is killed with -9: the training is
+    marked as crashed, and the retraining has its turn, and finds nothing to do. Another training is cancelled, and leaves
+    nothing. The next one ends well."""
     with epochs(up, 10_000):
         began = time.time()
         training = start(up, "training/quickstart")
@@ -202,8 +203,8 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
             "from evergreen.monitoring.drift import Drift; from flows.events import emit_drift; "
             "print(emit_drift('quickstart', Drift(True, 0.05, 500, 2000, 'they are darker', ())))"
         )
-        told = up.checkout.run(sys.executable, "-c", drift)
-        assert told.out.split() == ["True"], told.err
+        reported = up.checkout.run(sys.executable, "-c", drift)
+        assert reported.out.split() == ["True"], reported.err
         retraining = until(lambda: retrainings(up))[0]
         before = what_counts(up)
         assert state(up, retraining) == "SCHEDULED" and trains(up, training)
@@ -230,8 +231,10 @@ def test_one_run_at_a_time_and_whether_it_is_killed_or_cancelled_the_next_one_ha
     assert state(up, training) == "CRASHED" and state(up, cancelled) == "CANCELLED"
 
     texts = until(lambda: len(receivers.received.webhooks) >= 2 and receivers.received.webhooks)
-    assert any("they are darker" in told["text"] and told["resource"] == "evergreen.scenario.quickstart" for told in texts)
-    assert any("training-quickstart: Crashed" in told["text"] for told in texts)
+    assert any(
+        "they are darker" in reported["text"] and reported["resource"] == "evergreen.scenario.quickstart" for reported in texts
+    )
+    assert any("training-quickstart: Crashed" in reported["text"] for reported in texts)
     until(lambda: any("they are darker" in mail for mail in receivers.received.mails))
 
 

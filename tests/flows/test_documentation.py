@@ -1,7 +1,7 @@
 """The README and the pages of docs/, walked through: every code block is run, in order, in one checkout.
 
-What would take long, or needs what only a reader has, is replaced: `REPLACED` lists all of it. A block that says more than this file
-knows fails: what is written for people is run as it is written.
+What would take long, or needs what only a reader has, is replaced: `REPLACED` lists all of it. A block that says more than this
+file knows fails: what is written for people is run as it is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ SHOWN = {"text"}  # what a command prints, and drawings
 REPLACED = {  # in the blocks, because …
     "make run": "make -o .venv/.installed run",  # … the requirements are installed
     "make test": "make -n test",  # … it is what runs this test
+    "pytest -q tests": "pytest -q --collect-only tests",  # … they run beside this test
     "/path/to/images": "photographs",
     "--budget-wh 5": "--budget-wh 5 --trials 1",  # … of the time
     "evergreen up ": "true ",  # … it runs until Ctrl-C: the fixture `addresses` starts and ends it
@@ -71,6 +72,12 @@ def blocks() -> Iterator[Block]:
                 yield Block(page, token.map[0] + 2, token.info.strip(), token.content)
 
 
+def excerpt_of(block: Block) -> str | None:
+    """The file that a block is taken from, which its first line names; None where it is none."""
+    named = re.match(r"# (tests/\S+\.py)\n", block.text)
+    return named[1] if named else None
+
+
 @dataclass(frozen=True)
 class Walk:
     """A reader's checkout, with the files that the blocks name."""
@@ -85,8 +92,8 @@ class Walk:
         return self.bash(f"source .venv/bin/activate\n{step}")
 
     def bash(self, text: str, **environment: str) -> Done:
-        told = self.environment | environment
-        return self.checkout.run("bash", "-euo", "pipefail", "-c", text, timeout=900, **told)
+        reported = self.environment | environment
+        return self.checkout.run("bash", "-euo", "pipefail", "-c", text, timeout=900, **reported)
 
 
 def picture(label: int, number: int, side: int = 24) -> bytes:
@@ -111,7 +118,7 @@ def put_pictures(folder: Path, numbers: range) -> None:
 @pytest.fixture(scope="module")
 def walk(trained: tuple[Checkout, object], tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("walk")
-    checkout = trained[0].copy(folder / "evergreen")
+    checkout = replace(trained[0].copy(folder / "evergreen"), hands_over=True)
     (checkout.root / ".venv").symlink_to(sys.prefix)
     put_pictures(checkout.root / "photographs", range(40))
     put_pictures(checkout.root / "monday", range(100, 112))
@@ -121,7 +128,8 @@ def walk(trained: tuple[Checkout, object], tmp_path_factory: pytest.TempPathFact
 
 
 def small_archives(folder: Path, checkout: Checkout) -> Path:
-    """Some pictures of the public archives, where those are on this machine, and their scenarios with one epoch of a small network."""
+    """Some pictures of the public archives, where those are on this machine, and their scenarios with one epoch of a small
+    network."""
     folder.mkdir()
     samples = Path(os.environ.get("EVERGREEN_SAMPLES", ROOT.parent / "shared" / "data"))
     for scenario, archive, some in (
@@ -187,7 +195,7 @@ def background() -> Iterator[list[psutil.Popen]]:
         end_tree(process)
 
 
-@pytest.mark.parametrize("block", [block for block in blocks() if block.language in RUN], ids=str)
+@pytest.mark.parametrize("block", [block for block in blocks() if block.language in RUN and not excerpt_of(block)], ids=str)
 def test_the_block_runs_as_it_is_written(
     block: Block, walk: Walk, background: list[psutil.Popen], request: pytest.FixtureRequest
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,11 @@ from tests.support.shipped import DATA_DVC
 pytestmark = pytest.mark.slow
 
 DIGITS = "1c132afff89641736bd49754a8de2e23"  # the hash of data/quickstart, as README.md shows it
+
+
+@pytest.fixture
+def checkout(checkout: Checkout) -> Checkout:
+    return replace(checkout, hands_over=True)
 
 
 def lock(checkout: Checkout, stage: str) -> Any:
@@ -35,15 +42,40 @@ def test_dvc_finds_nothing_to_do_after_a_run(trained: tuple[Checkout, Any]) -> N
     )
     assert done.status == 0, done.err
     assert done.json == {}
+    assert trained[0].run("dvc", "status", "--json").json == {"dependencies@quickstart": ["always changed"]}
+
+
+def test_dvc_repro_makes_anew_what_a_change_decides_and_nothing_after_a_rewording(checkout: Checkout) -> None:
+    def ran() -> list[str]:
+        """The stages that `dvc repro` has run."""
+        done = checkout.run("dvc", "repro", "evaluate@quickstart")
+        assert done.status == 0, done.err
+        return re.findall(r"Running stage '(\w+)@quickstart'", done.out)
+
+    def change(file: str, old: str, new: str) -> None:
+        path = checkout.root / "evergreen" / "kinds" / "classify" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    before = (checkout.root / "dvc.lock").read_bytes()
+    assert ran() == ["dependencies"]
+    change("judge.py", "It was measured on items", "It has been measured on items")
+    change("expectations.py", '"given", "have none"', '"there", "lack it"')
+    change("contract.py", "class ImageContract", "# Said here.\nclass ImageContract")
+    assert ran() == ["dependencies"]
+    assert (checkout.root / "dvc.lock").read_bytes() == before
+    change("metrics.py", "1e-12", "1e-11")
+    assert ran() == ["dependencies", "evaluate"]
 
 
 def test_dvc_repro_in_another_clone_leaves_the_same_lock(trained: tuple[Checkout, Any], tmp_path: Path) -> None:
-    other = clone(tmp_path / "other")
+    other = replace(clone(tmp_path / "other"), hands_over=True)
     collect = "; ".join(
         [
             "from evergreen.environment import configure; from evergreen.workspace import Workspace",
-            "from evergreen.scenario.settings import Scenario; from tasks import collect, validate, version",
-            "w = Workspace.find(); configure(w); s = Scenario.load(w.scenarios, 'quickstart')",
+            "from evergreen.scenario.loading import load_scenario; from tasks import collect, validate, version",
+            "w = Workspace.find(); configure(w); s = load_scenario(w.scenarios, 'quickstart')",
             "c = collect.stage.perform(s, w).result; validate.stage.perform(s, w, c); version.stage.perform(s, w, c)",
         ]
     )

@@ -1,4 +1,4 @@
-"""Drift and promotions are told to Prefect, where there is one."""
+"""Drift and promotions are reported to Prefect, where there is one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a retraining meets when the world fails it: MLflow or the DVC remote away, a full disk, another retraining at the same time. Each time
-the champion answers, what is finished is kept, and the next retraining takes it up."""
+"""What a retraining meets when the world fails it: MLflow or the DVC remote away, a full disk, another retraining at the same
+time. Each time the champion answers, what is finished is kept, and the next retraining takes it up."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def interrupted(tiny: Tiny, happens: Callable[[], object], *, before: Stage | No
 
     run = Interrupted(tiny.scenario, tiny.workspace)
     run.before, run.after, run.happens = before, after, happens
-    return retrain_where_due(run)
+    return retrain_where_due(run).to_dict()
 
 
 def states(summary: dict[str, Any]) -> dict[str, str]:
@@ -101,10 +102,10 @@ class Mlflow:
 
         command = [Path(sys.executable).parent / "mlflow", "server", "--host", LOOPBACK, "--port", str(self.port), "--workers", "1",
                    *serving_options(self.tiny.workspace)]  # fmt: skip
-        told = os.environ | {"EVERGREEN_ROOT": str(self.tiny.root), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        told.pop("MLFLOW_TRACKING_URI", None)
+        reported = os.environ | {"EVERGREEN_ROOT": str(self.tiny.root), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        reported.pop("MLFLOW_TRACKING_URI", None)
         self.process = subprocess.Popen(
-            command, env=told, cwd=self.tiny.root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            command, env=reported, cwd=self.tiny.root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
         until = time.monotonic() + 120
         while not reached(f"{self.url}/health"):
@@ -213,8 +214,8 @@ def test_a_full_disk_is_said_and_nothing_is_lost(small: tuple[Tiny, Path], stage
     answers(tiny)
     with pytest.raises(EvergreenError) as caught:
         interrupted(tiny, lambda: fill(ballast), before=stage)
-    told = str(caught.value)
-    assert any(words in told for words in ("no room left", "No space left", "disk is full", "disk I/O error")), told
+    reported = str(caught.value)
+    assert any(words in reported for words in ("no room left", "No space left", "disk is full", "disk I/O error")), reported
     answers(tiny)
     assert aliases(tiny.workspace, NAME)["champion"] == 1
     ballast.unlink()
@@ -233,9 +234,9 @@ def late(checkout: Checkout) -> Checkout:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(other_bytes(image))
         os.utime(path, (1, 1))
-    checkout.change(NAME, "epochs:", "epochs: 60  #")
+    checkout.change(NAME, "epochs:", "epochs: 30  #")
     change(checkout.workspace, "retraining", settle_seconds=0, start_from="scratch")
-    return checkout
+    return replace(checkout, hands_over=True)
 
 
 def other_bytes(image: bytes) -> bytes:
@@ -257,8 +258,8 @@ def test_two_retrainings_at_once_are_one_retraining(late: Checkout) -> None:
     ]
     outs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
-    told = sorted((json.loads(out) for out, _ in outs), key=lambda one: one["retrained"])
-    assert [one["retrained"] for one in told] == [False, True]
+    reported = sorted((json.loads(out) for out, _ in outs), key=lambda one: one["retrained"])
+    assert [one["retrained"] for one in reported] == [False, True]
     assert any("Waiting for the lock" in err for _, err in outs)
     assert len(batches(late.workspace, NAME)) == 2
     assert len(load(late.workspace, NAME).predict([digit(1)[0]])) == 1
@@ -274,7 +275,7 @@ def test_a_prefect_that_is_away_from_the_start_is_said_in_a_line_and_nothing_is_
 
 def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None:
     port = free_port()
-    told = late.environment | {
+    reported = late.environment | {
         "PREFECT_HOME": str(late.root / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -282,7 +283,7 @@ def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = psutil.Popen(
         [Path(sys.executable).parent / "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
-        env=told,
+        env=reported,
         cwd=late.root,
         **quiet,
     )

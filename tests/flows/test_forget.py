@@ -33,8 +33,8 @@ def id_of(number: int) -> str:
 
 @pytest.fixture
 def everywhere(registered: Tiny) -> Tiny:
-    """A checkout in which two digits are in every place where an item can be: the data set and an older version of it, DVC's cache and
-    remote, splits and predictions, a registered champion with its run, quarantine, inbox and what was taken in."""
+    """A checkout in which two digits are in every place where an item can be: the data set and an older version of it, DVC's
+    cache and remote, splits and predictions, a registered champion with its run, quarantine, inbox and what was taken in."""
     workspace = registered.workspace
     registered.promote(force=True)
     (workspace.root / "data.dvc").unlink(missing_ok=True)
@@ -74,8 +74,8 @@ def everywhere(registered: Tiny) -> Tiny:
 
 
 def traces(workspace: Workspace, numbers: tuple[int, ...] = GONE) -> set[str]:
-    """The files in which any of these digits is: its bytes, its pixels as the network takes them, or its id; tables and archives are
-    looked into."""
+    """The files in which any of these digits is: its bytes, its pixels as the network takes them, or its id; tables and
+    archives are looked into."""
     ids = {id_of(number) for number in numbers}
     needles = [digit(number)[0] for number in numbers] + [id.encode() for id in ids]
     needles += [prepare(digit(number)[0], 8, 8, 1).tobytes() for number in numbers]

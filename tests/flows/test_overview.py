@@ -25,17 +25,24 @@ def test_list_shows_the_champion_with_its_accuracy_as_mlflow_has_it(registered: 
     client = registered.client()
     measured = client.get_run(client.get_model_version(f"evergreen-{NAME}", "1").run_id).data.metrics
     assert row.champion == 1
-    assert (row.accuracy, row.accuracy_low) == (measured["test_accuracy"], measured["test_accuracy_low"])
-    assert row.accuracy == registered.evaluation.metrics["accuracy"]
+    assert (row.measured["accuracy"], row.measured["accuracy_low"]) == (
+        measured["test_accuracy"],
+        measured["test_accuracy_low"],
+    )
+    assert row.measured["accuracy"] == registered.evaluation.metrics["accuracy"]
+    assert list(row.to_dict()) == [
+        "name", "items", "champion", "accuracy", "accuracy_low", "accuracy_high", "last_run", "schedule", "problem",
+    ]  # fmt: skip
     assert row.last_run is not None and row.schedule is not None
 
 
 def test_a_scenario_that_can_not_be_read_hides_no_other(workspace: Workspace) -> None:
-    (workspace.scenarios / "broken.yaml").write_text("name: broken\ncolect: {}\n")
+    (workspace.scenarios / "broken.yaml").write_text("name: broken\nkind: classify\ncolect: {}\n")
     rows = {row.name: row for row in scenario_rows(workspace)}
     assert set(rows) == {"broken", "cifar10", "inspection", "quickstart"}
     assert "colect" in (rows["broken"].problem or "")
     assert rows["cifar10"].problem is None and rows["cifar10"].items == 0
+    assert rows["cifar10"].to_dict()["accuracy"] is None
 
 
 def test_list_needs_none_of_the_heavy_libraries(registered: Tiny) -> None:

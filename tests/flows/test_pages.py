@@ -208,7 +208,7 @@ def test_nothing_is_left_running_however_up_is_ended(checkout: Any, how: signal.
     assert len(family) >= 3
     running.process.send_signal(how)
     running.process.wait(60)
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=60)
     for process in alive:
         process.kill()
     assert alive == []

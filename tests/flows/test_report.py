@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evergreen.kinds.base.judge import Review
+from evergreen.kinds.classify.mistakes import rendered
 from evergreen.reporting.history import DataState, Quarantined, Thumbnail
 from tests.evergreen.reporting.test_report import HOSTILE, WHEN, history, mistakes, page, version
 
@@ -23,7 +25,11 @@ def test_the_page_looks_right_with_no_network(tmp_path: Path) -> None:
     state = DataState("a" * 32, (1, 2), WHEN, {HOSTILE: 3}, {HOSTILE: 3}, 0, 0, (Thumbnail(None, HOSTILE, HOSTILE),))
     versions = [version(number, 0.8 + number / 100, number / 100) for number in range(1, 11)]
     found = history(
-        *versions, champion=10, data=(state,), quarantined=Quarantined({HOSTILE: 1}, ()), mistakes=mistakes(HOSTILE, "nut")
+        *versions,
+        champion=10,
+        data=(state,),
+        quarantined=Quarantined({HOSTILE: 1}, ()),
+        review=Review({}, rendered(mistakes(HOSTILE, "nut"))),
     )
     file = tmp_path / "report.html"
     file.write_text(page(found), encoding="utf-8")

@@ -34,7 +34,7 @@ class Unseen(Run):
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What would be emitted to Prefect."""
     seen: list[dict[str, Any]] = []
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # without a server nobody is told
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # without a server nobody is notified
     monkeypatch.setattr("prefect.events.emit_event", lambda **event: seen.append(event))
     return seen
 
@@ -50,7 +50,7 @@ def source_of_digits(tiny: Tiny, count: int) -> None:
 
 
 @pytest.fixture
-def crowned(registered: Tiny, events: list[dict[str, Any]]) -> Tiny:
+def with_champion(registered: Tiny, events: list[dict[str, Any]]) -> Tiny:
     """A champion, and a source of thirty digits that it knows."""
     registered.promote()
     relax(registered.workspace)
@@ -60,16 +60,17 @@ def crowned(registered: Tiny, events: list[dict[str, Any]]) -> Tiny:
 
 
 def retrain(tiny: Tiny) -> dict[str, Any]:
-    return retrain_where_due(Unseen(tiny.scenario, tiny.workspace))
+    """What `evergreen retrain --json` would print."""
+    return retrain_where_due(Unseen(tiny.scenario, tiny.workspace)).to_dict()
 
 
-def test_nothing_new_is_nothing_to_do(crowned: Tiny, events: list[dict[str, Any]]) -> None:
-    summary = retrain(crowned)
+def test_nothing_new_is_nothing_to_do(with_champion: Tiny, events: list[dict[str, Any]]) -> None:
+    summary = retrain(with_champion)
     assert summary["retrained"] is False and summary["reasons"] == [] and events == []
     assert "0 new and 0 corrected items" in summary["against"][0]
 
 
-def test_what_a_person_asks_for_is_trained_without_a_reason(crowned: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_person_asks_for_is_trained_without_a_reason(with_champion: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     class Reached(Exception):
         pass
 
@@ -78,13 +79,13 @@ def test_what_a_person_asks_for_is_trained_without_a_reason(crowned: Tiny, monke
 
     monkeypatch.setattr("flows.retraining.train_until_promoted", reached)
     with pytest.raises(Reached, match="True"):
-        retrain_where_due(Unseen(crowned.scenario, crowned.workspace, force=True))
+        retrain_where_due(Unseen(with_champion.scenario, with_champion.workspace, force=True))
 
 
-def test_new_digits_are_learned_once(crowned: Tiny) -> None:
-    drop(crowned.workspace, range(500, 570))
-    correct(crowned.workspace, f"{id_of(3)},{other(3)},")
-    summary = retrain(crowned)
+def test_new_digits_are_learned_once(with_champion: Tiny) -> None:
+    drop(with_champion.workspace, range(500, 570))
+    correct(with_champion.workspace, f"{id_of(3)},{other(3)},")
+    summary = retrain(with_champion)
     assert summary["retrained"] and "70 new and 1 corrected items" in summary["reasons"][0]
     ran = {name for name, stage in summary["stages"].items() if stage["state"] == "ran"}
     covered = summary["estimate"]["stages"]
@@ -94,7 +95,7 @@ def test_new_digits_are_learned_once(crowned: Tiny) -> None:
     assert list(summary["stages"])[:3] == ["look", "decide", "collect"] and summary["stages"]["train"]["state"] == "ran"
     assert summary["model_version"] == 1 + len(summary["tries"])
     # The gate may keep the champion: the same items are no reason again.
-    again = retrain(crowned)
+    again = retrain(with_champion)
     assert again["retrained"] is False and "0 new and 0 corrected items" in again["against"][0]
 
 
@@ -140,9 +141,9 @@ def test_a_training_that_diverges_fails_once_and_is_not_repeated_by_schedule(reg
 
 
 def test_darkened_digits_are_drift_which_is_a_reason_in_words_and_announced_once(
-    crowned: Tiny, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    with_champion: Tiny, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop(crowned.workspace, range(500, 550), darken=0.55)  # fewer than are enough
+    drop(with_champion.workspace, range(500, 550), darken=0.55)  # fewer than are enough
 
     def failing(run: Run, ways: Any) -> None:
         raise RuntimeError(str(run.outcomes[-1].result))
@@ -150,13 +151,13 @@ def test_darkened_digits_are_drift_which_is_a_reason_in_words_and_announced_once
     monkeypatch.setattr("flows.retraining.train_until_promoted", failing)
     for _ in range(2):  # a training that fails is tried again, and its drift not announced again
         with pytest.raises(RuntimeError, match="retraining, because drift: brightness.*moved by more than chance"):
-            retrain(crowned)
+            retrain(with_champion)
     assert [event["event"] for event in events] == ["evergreen.drift"]
     resource = events[0]["resource"]
     assert resource["prefect.resource.id"] == f"evergreen.scenario.{NAME}"
     assert resource["evergreen.retraining"] == "under way"  # which starts no other one
     assert "brightness" in events[0]["payload"]["message"]
-    assert aliases(crowned.workspace, NAME) == {"champion": 1, "challenger": 1}
+    assert aliases(with_champion.workspace, NAME) == {"champion": 1, "challenger": 1}
 
 
 @pytest.mark.slow

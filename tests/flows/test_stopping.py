@@ -1,4 +1,5 @@
-"""Ctrl-C in the midst of a run, and of `evergreen up`: a line, the right status, no process left, and Prefect says that it was cancelled."""
+"""Ctrl-C in the midst of a run, and of `evergreen up`: a line, the right status, no process left, and Prefect says that it was
+cancelled."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 def interrupted(checkout: Checkout, moment: Callable[[str], bool], *arguments: str) -> tuple[int, str]:
-    """Start a command as a terminal does, and press Ctrl-C when what it has printed says so; its exit status and all that it printed."""
+    """Start a command as a terminal does, and press Ctrl-C when what it has printed says so; its exit status and all that it
+    printed."""
     log = checkout.root / "stopped.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(

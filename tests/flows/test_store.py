@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from evergreen.errors import Unreachable
-from evergreen.registry.models import Held, crown, look_up
+from evergreen.registry.models import Held, look_up, set_champion
 from tests.flows.test_faults import Mlflow
 from tests.tiny import NAME, Tiny
 
@@ -64,7 +64,7 @@ def test_a_server_says_what_its_file_says_and_needs_no_client(
     registered: Tiny, server: Mlflow, guarded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, last = registered.workspace, registered.register()
-    crown(workspace, NAME, 1)
+    set_champion(workspace, NAME, 1)
     by_file = look_up(workspace, NAME, last.fingerprint)
     assert by_file == Held(1, last.run_id, last.created_at_ms, {"champion": 1, "challenger": 1})
 

@@ -1,11 +1,12 @@
-"""The whole of it on real servers, by schedule: two scenarios are looked at every minute. One drifts, is trained again and promoted, and is rolled
-back by a person; of the other there is nothing to do."""
+"""The whole of it on real servers, by schedule: two scenarios are looked at every minute. One drifts, is trained again and
+promoted, and is rolled back by a person; of the other there is nothing to do."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,14 @@ def settings(checkout: Checkout, name: str, **sections: dict[str, Any]) -> None:
 
 
 @pytest.fixture
+def checkout(checkout: Checkout) -> Checkout:
+    return replace(checkout, hands_over=True)
+
+
+@pytest.fixture
 def watched(checkout: Checkout, receivers: Receivers) -> Iterator[Up]:
-    """`evergreen up` over two scenarios with champions, both looked at every minute: one has learned little, the other is the quickstart."""
+    """`evergreen up` over two scenarios with champions, both looked at every minute: one has learned little, the other is the
+    quickstart."""
     write(checkout.root / "images", range(600))
     done = checkout.evergreen("new", DRIFTS, "--images", str(checkout.root / "images"))
     assert done.status == 0, done.err
@@ -103,8 +110,8 @@ def test_drift_is_seen_trained_on_promoted_and_rolled_back_while_the_other_scena
     assert champion_answers(checkout)
     promotion = until(lambda: events(watched, "evergreen.promotion"))[0]
     assert "better than the champion by more than chance" in promotion["payload"]["message"]
-    until(lambda: any("better than the champion" in told["text"] for told in receivers.received.webhooks))
-    assert any("brightness" in told["text"] for told in receivers.received.webhooks)
+    until(lambda: any("better than the champion" in reported["text"] for reported in receivers.received.webhooks))
+    assert any("brightness" in reported["text"] for reported in receivers.received.webhooks)
 
     until(lambda: scheduled(watched, CALM), 300)
     assert set(scheduled(watched, CALM)) == {"Nothing to do"} and aliases(checkout.workspace, CALM)["champion"] == 1
@@ -116,7 +123,7 @@ def test_drift_is_seen_trained_on_promoted_and_rolled_back_while_the_other_scena
     assert aliases(checkout.workspace, DRIFTS) | {"challenger": 0} == {"champion": 1, "previous": 2, "challenger": 0}
     assert champion_answers(checkout)
 
-    told = checkout.evergreen("report", DRIFTS, "--json")
-    assert told.status == 0, told.err
-    page = Path(json.loads(told.out)["file"]).read_text()
+    reported = checkout.evergreen("report", DRIFTS, "--json")
+    assert reported.status == 0, reported.err
+    page = Path(json.loads(reported.out)["file"]).read_text()
     assert "Version 1 was put back in place of version 2" in page

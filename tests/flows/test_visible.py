@@ -10,8 +10,8 @@ import pytest
 from evergreen import progress
 from evergreen.errors import DataRefused
 from evergreen.workspace import Workspace
-from flows.attempt import speak
-from flows.summary import failure_shown, headline
+from flows.publishing import failure_shown
+from flows.stoppable import speak
 from flows.visible import progress_shown
 from tests.tasks.test_stage import prefect_storage as prefect_storage
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("prefect_storage")]
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is told is waited for."""
+    """Whatever is reported is waited for."""
     monkeypatch.setattr("flows.visible.LAST_WORDS_SECONDS", 120.0)
 
 
@@ -100,18 +100,3 @@ def test_a_process_that_a_worker_started_logs_what_the_command_line_does(monkeyp
         monkeypatch.setattr(log, "level", before)
         speak()
         assert log.level == after
-
-
-@pytest.mark.parametrize(
-    ("told", "sentence"),
-    [
-        ({"champion_changed": True, "promoted": True}, "Version 2 was promoted: because."),
-        ({"champion_changed": False, "promoted": True}, "Version 2 stays the champion: because."),
-        ({"champion_changed": False, "promoted": False}, "Version 2 was not promoted: because."),
-        ({"stages": {"train": {"state": "unchanged"}}}, "Nothing has changed since the last run: nothing was done."),
-        ({"retrained": False, "reasons": [], "against": ["a", "b"]}, "Nothing to do: a; b."),
-        ({"retrained": False, "reasons": ["x"], "against": ["a cleaner hour is ahead"]}, "Waits: a cleaner hour is ahead."),
-    ],
-)
-def test_a_run_opens_with_what_came_of_it(told: dict[str, Any], sentence: str) -> None:
-    assert headline({"model_version": 2, "reason": "because", "stages": {"train": {"state": "ran"}}} | told) == sentence

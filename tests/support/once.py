@@ -1,4 +1,5 @@
-"""What takes long to make, made once for all processes of a test run (https://pytest-xdist.readthedocs.io/en/stable/how-to.html)."""
+"""What takes long to make, made once for all processes of a test run
+(https://pytest-xdist.readthedocs.io/en/stable/how-to.html)."""
 
 from __future__ import annotations
 

@@ -27,9 +27,10 @@ from pydantic import TypeAdapter
 from evergreen.data.dataset import Correction, batches, read_quarantine, stage_records, staged, table
 from evergreen.data.sources.builtin import DigitsSource
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.images import BadImage
 from evergreen.media.isolated import Inspectors
-from evergreen.scenario.settings import Scenario
+from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect, page, unchanged
 
@@ -43,8 +44,8 @@ def workspace(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def scenario(**settings: Any) -> Scenario:
-    return Scenario.model_validate(
+def scenario(**settings: Any) -> ImageScenario:
+    return ImageScenario.model_validate(
         {
             "name": "pets",
             "kind": "classify",
@@ -189,7 +190,7 @@ def test_a_bad_image_twice_is_bad_twice(workspace: Workspace) -> None:
     assert refused(workspace) == {"cat/one.png": "not-an-image", "dog/two.png": "not-an-image"}
 
 
-def test_links_pipes_and_names_that_are_not_utf8_are_told_apart(workspace: Workspace) -> None:
+def test_links_pipes_and_names_that_are_not_utf8_are_distinguished(workspace: Workspace) -> None:
     folder = fill(workspace, pets())
     (folder / "cat" / "link.png").symlink_to("/etc/passwd")
     (folder / "cat" / "inside.png").symlink_to("001.png")
@@ -521,7 +522,7 @@ def test_folder_and_archive_of_the_same_files_give_the_same_items(workspace: Wor
 
 
 def test_the_digits_are_staged_with_the_same_bytes_each_time(workspace: Workspace) -> None:
-    quickstart = Scenario.load(workspace.scenarios, "quickstart")
+    quickstart = load_scenario(workspace.scenarios, "quickstart")
     collection = collect(quickstart, workspace)
     assert str(collection) == "1,797 items seen: 1,797 new, 0 known."
     first = tree(workspace.staging("quickstart"))
@@ -565,10 +566,10 @@ def test_two_collections_at_once_wait_for_each_other(workspace: Workspace) -> No
     code = """if True:
         import sys
         from pathlib import Path
-        from evergreen.scenario.settings import Scenario
+        from evergreen.kinds.classify.settings import ImageScenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
-        collection = collect(Scenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
+        collection = collect(ImageScenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
         print(collection.added, collection.batch)
     """
     command = [sys.executable, "-c", code, str(workspace.root), scenario().model_dump_json(by_alias=True)]
@@ -585,11 +586,11 @@ def test_a_killed_collection_leaves_nothing_in_the_way_of_the_next(workspace: Wo
         import os, signal, sys
         from pathlib import Path
         from evergreen.data.dataset import PartWriter
-        from evergreen.scenario.settings import Scenario
+        from evergreen.kinds.classify.settings import ImageScenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
         PartWriter.__exit__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        collect(Scenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
+        collect(ImageScenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
     """
     command = [sys.executable, "-c", code, str(workspace.root), scenario().model_dump_json(by_alias=True)]
     assert subprocess.run(command).returncode == -9
@@ -604,13 +605,13 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_done(workspace: Workspace) 
         import resource, signal, sys
         from pathlib import Path
         from evergreen.errors import EvergreenError
-        from evergreen.scenario.settings import Scenario
+        from evergreen.kinds.classify.settings import ImageScenario
         from evergreen.workspace import Workspace
         from tasks.collect import collect
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
-            collect(Scenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
+            collect(ImageScenario.model_validate_json(sys.argv[2]), Workspace(Path(sys.argv[1])))
         except EvergreenError as error:
             print(error)
     """

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.evaluation.metrics import difference
+from evergreen.evaluation.proportions import difference
+from evergreen.kinds.classify.judge import ImageJudge
 from evergreen.monitoring.drift import Drift
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
-from tasks.decide import decide, page, worse
+from tasks.decide import decide, page
 from tasks.look import Look, Quality, Taken
 from tests.tasks.test_preprocess import scenario
 
@@ -31,7 +32,7 @@ def reasons(workspace: Workspace, look: Look, **settings: object) -> tuple[str, 
 
 
 def test_without_a_reason_there_is_nothing_to_do_and_it_says_why(workspace: Workspace) -> None:
-    decision = decide(scenario(), workspace, seen(quality=Quality(90, 100, 5, 5)))
+    decision = decide(scenario(), workspace, seen(quality=Quality({"right": 90, "items": 100}, {"right": 5, "items": 5})))
     assert not decision.due
     for words in ("nothing to do", "5 new and 0 corrected items", "no drift", "100.0% of 5 new items", "1.0 days ago"):
         assert words in str(decision)
@@ -75,7 +76,7 @@ def test_an_old_champion_is_a_reason_only_where_there_is_something_new(workspace
     ("right", "items", "is_worse"), [(95, 100, False), (90, 100, False), (70, 100, True), (4, 5, False), (0, 5, True)]
 )
 def test_worse_quality_is_a_reason_where_it_is_more_than_chance(right: int, items: int, is_worse: bool) -> None:
-    holds, words = worse(Quality(950, 1000, right, items), 0.01)
+    holds, words = ImageJudge().worse({"right": 950, "items": 1000}, {"right": right, "items": items}, 0.01)
     assert holds is is_worse, words
     assert "0.99 interval" in words
 

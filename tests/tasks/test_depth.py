@@ -10,14 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from evergreen.data.dataset import batches, recorded_range, staged, table
+from evergreen.data.dataset import batches, staged, table
 from evergreen.errors import DataRefused
-from evergreen.kinds.classify import arrays
+from evergreen.kinds.classify.codec import range_of
+from evergreen.kinds.classify.decoding import pixels_of
+from evergreen.kinds.classify.items import recorded_range
+from evergreen.kinds.classify.learner import ImageLearner
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.images import PixelRange
-from evergreen.preparation.arrays import Split, pixel_range
+from evergreen.preparation.arrays import facts, open_split
 from evergreen.proposal.propose import propose
-from evergreen.scenario.settings import Scenario
-from evergreen.serving.scoring import Model, range_of
+from evergreen.scenario.loading import load_scenario
+from evergreen.serving.scoring import Model
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
 from tasks.preprocess import preprocess
@@ -31,7 +35,8 @@ def workspace(workspace: Workspace) -> Workspace:
 
 
 def stripes(label: str, seed: int, side: int = 16) -> np.ndarray:
-    """12 bits: stripes whose direction is the label, faint, about a brightness that says nothing. Their upper 8 of 16 bits are one value."""
+    """12 bits: stripes whose direction is the label, faint, about a brightness that says nothing. Their upper 8 of 16 bits are
+    one value."""
     chance = np.random.default_rng((seed, label == "across"))
     along = np.arange(side)[None, :] if label == "across" else np.arange(side)[:, None]
     middle = 128 + 256 * chance.integers(2, 14)
@@ -48,8 +53,8 @@ def fill(workspace: Workspace, number: int = 30, first: int = 0, extension: str 
     return folder
 
 
-def scenario(**given: Any) -> Scenario:
-    return Scenario.model_validate(
+def scenario(**given: Any) -> ImageScenario:
+    return ImageScenario.model_validate(
         {
             "name": "stripes", "kind": "classify", "seed": 1,
             "collect": {"path": "stripes"},
@@ -78,7 +83,6 @@ def test_the_first_collection_chooses_the_range_says_so_and_records_it_with_the_
     collection = take_in(workspace)
     found = recorded(workspace)
     assert found is not None and 500 < found.low < 900 and 3_300 < found.high < 3_600
-    assert collection.range == found._asdict() and collection.deep == 60
     assert f"Values from {found.low:g} (black) to {found.high:g} (white) are read." in str(collection)
     contrasts = table(batches(workspace, "stripes"), ["contrast"])["contrast"].to_pylist()
     assert np.median(contrasts) == pytest.approx(43 / (found.high - found.low), rel=0.15)
@@ -100,14 +104,14 @@ def test_training_arrays_and_serving_see_the_same_pixels_whatever_the_format(wor
     take_in(workspace)
     preprocess(scenario(), workspace)
     splits = workspace.splits("stripes")
-    found = pixel_range(splits)
+    found = range_of(facts(splits))
     assert found == recorded(workspace)
     rows = table(batches(workspace, "stripes"), ["id", "image"]).to_pylist()
-    serving = {row["id"]: arrays([row["image"]], (16, 16, 1), [""], range_of({"range": found._asdict()}))[0] for row in rows}  # type: ignore[union-attr]
+    serving = {row["id"]: pixels_of([row["image"]], (16, 16, 1), [""], range_of({"range": found._asdict()}))[0] for row in rows}  # type: ignore[union-attr]
     import pyarrow.parquet as pq
 
     for item in pq.read_table(splits / "items.parquet").to_pylist():
-        assert np.array_equal(Split.open(splits, item["split"]).images[item["row"]], serving[item["id"]])
+        assert np.array_equal(open_split(splits, item["split"])["images"][item["row"]], serving[item["id"]])
 
 
 def test_the_scenarios_range_is_used_and_recorded_and_may_change_afterwards(workspace: Workspace) -> None:
@@ -116,7 +120,7 @@ def test_the_scenarios_range_is_used_and_recorded_and_may_change_afterwards(work
     take_in(workspace, range=asked)
     assert recorded(workspace) == PixelRange(0, 4095)
     preprocess(scenario(range={"low": 400, "high": 3800}), workspace)
-    assert pixel_range(workspace.splits("stripes")) == PixelRange(400, 3800)
+    assert range_of(facts(workspace.splits("stripes"))) == PixelRange(400, 3800)
     assert recorded(workspace) == PixelRange(0, 4095)  # brightness and contrast of old and new items stay comparable
 
 
@@ -137,20 +141,22 @@ def test_a_range_that_leaves_no_contrast_is_refused_when_it_is_set_later(workspa
     assert not workspace.splits("stripes").exists()
 
 
-def test_a_data_set_from_before_there_were_ranges_is_read_as_it_was_and_told_what_to_set(workspace: Workspace) -> None:
+def test_a_data_set_from_before_there_were_ranges_is_read_as_it_was_and_the_refusal_says_what_to_set(
+    workspace: Workspace,
+) -> None:
     fill(workspace)
     take_in(workspace)
     [record] = workspace.data("stripes").glob("*/range.json")
     record.unlink()
     fill(workspace, 5, 500)
     collection = take_in(workspace)
-    assert collection.range is None and recorded(workspace) is None
+    assert collection.note == "" and recorded(workspace) is None
     with pytest.raises(
         DataRefused, match=r"read by the upper 8 of their 16 bits .* Set preprocess.range: {low: \d+, high: \d+}"
     ):
         preprocess(scenario(), workspace)
     preprocess(scenario(range={"low": 600, "high": 3500}), workspace)
-    assert pixel_range(workspace.splits("stripes")) == PixelRange(600, 3500)
+    assert range_of(facts(workspace.splits("stripes"))) == PixelRange(600, 3500)
 
 
 def test_images_of_8_bits_among_them_stay_as_they_are_and_are_counted(workspace: Workspace) -> None:
@@ -159,19 +165,17 @@ def test_images_of_8_bits_among_them_stay_as_they_are_and_are_counted(workspace:
         grey = np.random.default_rng(seed).integers(0, 256, (16, 16), np.uint8)
         (folder / "down" / f"grey-{seed}.png").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
     collection = take_in(workspace)
-    assert collection.deep == 60 and "are read of 60 new items; the other 10 have 8 bits and stay as they are." in str(
-        collection
-    )
+    assert "are read of 60 new items; the other 10 have 8 bits and stay as they are." in str(collection)
     encoded = (folder / "down" / "grey-3.png").read_bytes()
     grey = np.random.default_rng(3).integers(0, 256, (16, 16), np.uint8)
-    assert np.array_equal(arrays([encoded], (16, 16, 1), [""], recorded(workspace))[0, :, :, 0], grey)
+    assert np.array_equal(pixels_of([encoded], (16, 16, 1), [""], recorded(workspace))[0, :, :, 0], grey)
 
 
 def test_images_of_8_bits_alone_have_no_range_anywhere(workspace: Workspace) -> None:
     folder = fill(workspace)
     for path in folder.glob("*/*.png"):
         path.write_bytes(cv2.imencode(".png", (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 16).astype(np.uint8))[1].tobytes())
-    assert take_in(workspace).range is None
+    assert take_in(workspace).note == "" and recorded(workspace) is None
     preprocess(scenario(), workspace)
     assert not list(workspace.root.rglob("range.json"))
 
@@ -184,15 +188,16 @@ def test_floating_point_tiffs_are_collected_with_the_range_of_their_values(works
             celsius = (stripes(label, seed) / 100).astype(np.float32)
             (folder / label / f"{seed}.tif").write_bytes(cv2.imencode(".tif", celsius)[1].tobytes())
     collection = take_in(workspace)
-    assert collection.added == 40 and collection.range is not None and 5 < collection.range["low"] < 10
+    found = recorded(workspace)
+    assert collection.added == 40 and found is not None and 5 < found.low < 10
     preprocess(scenario(), workspace)
 
 
 def test_new_proposes_the_range_that_the_first_collection_would_choose(workspace: Workspace) -> None:
     folder = fill(workspace)
-    proposal = propose("lines", folder, workspace)
+    proposal = propose("lines", folder, workspace, ["classify"], labels_at=None, follow_links=False, ask=None)
     (workspace.scenarios / "lines.yaml").write_text(proposal.yaml)
-    proposed = Scenario.load(workspace.scenarios, "lines").preprocess.range
+    proposed = load_scenario(workspace.scenarios, "lines").preprocess.range
     take_in(workspace)
     assert proposed is not None and (proposed.low, proposed.high) == recorded(workspace)
     assert any("more than 8 bits a value: of them values from" in reason for reason in proposal.reasons)
@@ -223,7 +228,9 @@ def brightness_meter(folder: Path, settings: dict[str, Any]) -> Model:
     )  # fmt: skip
     folder.mkdir()
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
-    (folder / "settings.json").write_text(json.dumps({"labels": ["dark", "bright"], "shape": [16, 16, 1], **settings}))
+    (folder / "settings.json").write_text(
+        json.dumps({"kind": "classify", "labels": ["dark", "bright"], "shape": [16, 16, 1], **settings})
+    )
     return Model.open(folder)
 
 
@@ -240,18 +247,15 @@ def test_a_model_is_served_with_the_range_that_it_learned_with_and_an_older_one_
 
 def test_the_range_of_the_splits_goes_into_the_models_settings_and_its_checkpoints_name(workspace: Workspace) -> None:
     from evergreen.training.checkpoint import fingerprint
-    from tasks.train import optional_settings
 
     fill(workspace)
     take_in(workspace)
-    prepared, splits = scenario(), workspace.splits("stripes")
+    prepared, splits, learner = scenario(), workspace.splits("stripes"), ImageLearner()
     names = set()
     for asked in ({"low": 400, "high": 3_800}, {"low": 500, "high": 3_800}):
         preprocess(scenario(range=asked), workspace)
-        assert optional_settings(splits, None) == {"range": asked}
-        names.add(fingerprint(prepared, splits, Split.open(splits, "train"), None))
+        assert learner.settings(open_split(splits, "train"))["range"] == asked
+        names.add(fingerprint(prepared, splits, open_split(splits, "train"), None))
     (splits / "range.json").unlink()
-    assert (
-        optional_settings(splits, None) == {}
-        and len({*names, fingerprint(prepared, splits, Split.open(splits, "train"), None)}) == 3
-    )
+    names.add(fingerprint(prepared, splits, train := open_split(splits, "train"), None))
+    assert "range" not in learner.settings(train) and len(names) == 3

@@ -12,16 +12,18 @@ import pytest
 from evergreen.data.dataset import Records, batches, corrections, known_ids, read_quarantine, table
 from evergreen.data.versions import data_unchanged, data_version
 from evergreen.errors import DataRefused
-from evergreen.monitoring.drift import FEATURES
+from evergreen.kinds.classify.contract import ImageContract
 from evergreen.registry.models import rollback
-from evergreen.registry.origin import ORIGIN, Attempt, Origin
+from evergreen.registry.origin import ORIGIN, LastRetraining, Origin
 from evergreen.workspace import Workspace
 from tasks import look as look_file
-from tasks.look import Look, Taken, attempt_file, look, page, take_in
+from tasks.look import Look, Taken, last_retraining_file, look, page, take_in
 from tasks.preprocess import preprocess
 from tests.evergreen.data.test_versions import change, repository
 from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
 from tests.tiny import NAME, Tiny
+
+FEATURES = (*ImageContract.properties, "embedding", "predicted label")
 
 
 @pytest.fixture
@@ -66,9 +68,9 @@ def other(number: int) -> str:
 
 
 def taken(workspace: Workspace) -> Taken:
-    from evergreen.scenario.settings import Scenario
+    from evergreen.scenario.loading import load_scenario
 
-    return take_in(Scenario.load(workspace.scenarios, NAME), workspace)
+    return take_in(load_scenario(workspace.scenarios, NAME), workspace)
 
 
 def waiting(workspace: Workspace) -> list[str]:
@@ -256,7 +258,8 @@ def looked(tiny: Tiny) -> Look:
 
 
 def again(tiny: Tiny) -> int:
-    """Put the champion's test digits into the inbox, packed otherwise: new items in which nothing has drifted; returns how many."""
+    """Put the champion's test digits into the inbox, packed otherwise: new items in which nothing has drifted; returns how
+    many."""
     labels = known_ids(tiny.workspace, NAME)
     for place, image in enumerate(tiny.images):
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -283,12 +286,9 @@ def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None
     found = shown.texts["What each feature has found"].splitlines()
     assert [line.split(":")[0] for line in found] == [f"- {feature}" for feature in FEATURES]
     assert shown.pictures["Drift"].read_bytes().startswith(b"\x89PNG")
-    assert seen.quality is not None and seen.quality.items_now == repacked
-    assert seen.quality.right_now == seen.quality.right_then  # they look the same to the champion
-    assert (seen.quality.right_then, seen.quality.items_then) == (
-        round(registered.evaluation.metrics["accuracy"] * len(registered.images)),
-        len(registered.images),
-    )
+    right = round(registered.evaluation.metrics["accuracy"] * len(registered.images))
+    assert seen.quality is not None and seen.quality.then == {"right": right, "items": len(registered.images)}
+    assert seen.quality.now == {"right": right, "items": repacked}  # they look the same to the champion
 
 
 def test_the_origin_and_the_reference_travel_with_the_version(registered: Tiny) -> None:
@@ -318,10 +318,10 @@ def test_what_a_retraining_had_is_not_new_after_a_person_has_rolled_its_model_ba
     registered.register_confused()
     registered.promote(force=True)
     had = tuple(folder.name for folder in batches(workspace, NAME))
-    Attempt(2, had, "2026-01-01T00:00:00+00:00").save(attempt_file(workspace, NAME))
+    LastRetraining(2, had, "2026-01-01T00:00:00+00:00").save(last_retraining_file(workspace, NAME))
     rollback(workspace, NAME)
     seen = looked(registered)
     assert (seen.champion, seen.new_items) == (1, 0)
     # Another one than the person's choice is in use: then the items are new to it.
-    Attempt(2, had, "2099-01-01T00:00:00+00:00").save(attempt_file(workspace, NAME))
+    LastRetraining(2, had, "2099-01-01T00:00:00+00:00").save(last_retraining_file(workspace, NAME))
     assert looked(registered).new_items == 20

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
-from evergreen.data.dataset import Item, PartWriter, Withdrawal, batches, stage_records
+from evergreen.data.dataset import PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.kinds.classify import arrays
+from evergreen.kinds.classify.decoding import pixels_of
+from evergreen.kinds.classify.items import Item, schema
 from evergreen.media.images import inspect, prepare
 from evergreen.preparation import decoding
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Group, Scenario
 from evergreen.workspace import Workspace
 from tasks import collect as collect_file
@@ -31,7 +33,7 @@ WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def scenario(name: str = "quickstart", **settings: Any) -> Scenario:
-    shipped = Scenario.load(Path(__file__).resolve().parents[2] / "scenarios", name)
+    shipped = load_scenario(Path(__file__).resolve().parents[2] / "scenarios", name)
     return shipped.model_copy(update={"preprocess": shipped.preprocess.model_copy(update=settings)})
 
 
@@ -55,10 +57,10 @@ def add_batch(
     """A batch of encoded images with label, group and given split, as `collect` and `version` leave it."""
     folder = workspace.data(name) / f"{len(batches(workspace, name)):05d}-abc"
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for image, label, group, split in items:
             id = hashlib.sha256(image).hexdigest()
-            writer.add(Item(id, image, label, group, split, f"{label}/{id[:8]}.png", WHEN, inspect(image)))
+            writer.add_row(Item(id, image, label, group, split, f"{label}/{id[:8]}.png", WHEN, inspect(image)).row())
 
 
 def digits(first: int, last: int) -> list[tuple[bytes, str, str | None, str | None]]:
@@ -86,12 +88,12 @@ def test_each_item_stands_in_its_row_of_its_splits_arrays(workspace: Workspace) 
     add_batch(workspace, items)
     preparation = preprocess(scenario(), workspace)
     images = {hashlib.sha256(image).hexdigest(): image for image, *_ in items}
-    splits = {name: Split.open(workspace.splits("quickstart"), name) for name in ("train", "val", "test")}
+    splits = {name: open_split(workspace.splits("quickstart"), name) for name in ("train", "val", "test")}
     names = json.loads((workspace.splits("quickstart") / "labels.json").read_text())
     for row in rows(workspace):
         split = splits[row["split"]]
-        assert np.array_equal(split.images[row["row"]], prepare(images[row["id"]], 8, 8, 1))
-        assert names[split.labels[row["row"]]] == row["label"]
+        assert np.array_equal(split["images"][row["row"]], prepare(images[row["id"]], 8, 8, 1))
+        assert names[split["labels"][row["row"]]] == row["label"]
     assert {name: len(split) for name, split in splits.items()} == preparation.splits
     assert sum(preparation.splits.values()) + sum(preparation.left_out.values()) == preparation.items == 150
 
@@ -99,8 +101,8 @@ def test_each_item_stands_in_its_row_of_its_splits_arrays(workspace: Workspace) 
 def test_the_summary_tells_what_the_stage_returns(workspace: Workspace) -> None:
     add_batch(workspace, digits(0, 100))
     preparation = preprocess(scenario(), workspace)
-    told = json.loads((workspace.splits("quickstart") / "summary.json").read_text())
-    assert Preparation(**told | {"similar": tuple(told["similar"])}) == preparation
+    reported = json.loads((workspace.splits("quickstart") / "summary.json").read_text())
+    assert Preparation(**reported | {"similar": tuple(reported["similar"])}) == preparation
     assert "100 items" in str(preparation)
 
 
@@ -142,28 +144,28 @@ def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch
     monkeypatch.setattr("evergreen.data.dataset.ROW_GROUP_BYTES", 4096)
     add_batch(workspace, digits(0, 120))
     folders, shape = batches(workspace, "quickstart"), (8, 8, 1)
-    told = []
+    reported = []
     for processes in (1, 3):
         monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
-        pixels, looks = workspace.root / f"pixels{processes}", workspace.root / f"looks{processes}"
-        decoding.decode_all(arrays, folders, shape, pixels, looks, processes)
-        told.append((pixels.read_bytes(), looks.read_bytes()))
-    assert len(told[0][0]) == 120 * 64
-    assert told[0] == told[1]
+        pixels, descriptors = workspace.root / f"pixels{processes}", workspace.root / f"descriptors{processes}"
+        decoding.decode_all(pixels_of, folders, shape, pixels, descriptors, processes)
+        reported.append((pixels.read_bytes(), descriptors.read_bytes()))
+    assert len(reported[0][0]) == 120 * 64
+    assert reported[0] == reported[1]
 
 
 def test_a_damaged_image_in_the_data_set_is_named_by_any_number_of_processes(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = inspect(digit(0)[0])
+    descriptors = inspect(digit(0)[0])
     folder = workspace.data("quickstart") / "00000-abc"
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
-        writer.add(Item("f" * 64, b"no image", "1", None, None, "x", WHEN, looks))
+    with PartWriter(folder, schema()) as writer:
+        writer.add_row(Item("f" * 64, b"no image", "1", None, None, "x", WHEN, descriptors).row())
     monkeypatch.setattr(decoding, "ALONE_BYTES", 0)
     for processes in (1, 2):
         with pytest.raises(EvergreenError, match=r"item f{64} of the data set cannot be decoded.*dvc checkout"):
-            decoding.decode_all(arrays, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
+            decoding.decode_all(pixels_of, batches(workspace, "quickstart"), (8, 8, 1), workspace.root / "p", None, processes)
 
 
 def kill_itself(*_: object) -> Any:

@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from evergreen.data.dataset import batches, table
 from evergreen.errors import EvergreenError, Unreachable, WrongUse
-from evergreen.preparation.arrays import Split
-from evergreen.registry.models import aliases, connect, crown, last_refusal, rollback, set_alias
+from evergreen.preparation.arrays import open_split
+from evergreen.registry.models import aliases, connect, last_refusal, rollback, set_alias, set_champion
 from tasks import preprocess
 from tasks.evaluate import test_ids as ids_of_test_items
 from tasks.promote import Promotion, compare, page, promote, recalled
@@ -56,15 +57,15 @@ def test_a_first_model_that_has_learned_nothing_is_refused_and_there_is_no_champ
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [({"floor": 1.0}, "where promote.floor is 100.0 %"), ({"alpha": 1e-300}, "is not better than always naming")],
 )
-def test_the_scenario_says_how_good_a_first_model_must_be(registered: Tiny, settings: dict[str, float], told: str) -> None:
+def test_the_scenario_says_how_good_a_first_model_must_be(registered: Tiny, settings: dict[str, float], reported: str) -> None:
     stricter = registered.scenario.promote.model_copy(update=settings)
     promotion = promote(
         registered.scenario.model_copy(update={"promote": stricter}), registered.workspace, registered.register_confused()
     )
-    assert not promotion.promoted and told in promotion.reason
+    assert not promotion.promoted and reported in promotion.reason
 
 
 def test_a_first_model_that_never_saw_a_label_is_refused(registered: Tiny) -> None:
@@ -77,7 +78,7 @@ def test_a_first_model_that_never_saw_a_label_is_refused(registered: Tiny) -> No
 
 
 def test_a_worse_model_does_not_take_the_champions_place(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     promotion = rivals.promote()
     assert not promotion.promoted and (promotion.model_version, promotion.champion, promotion.previous) == (2, 1, None)
     assert str(promotion).startswith("version 1 stays champion: not better than the champion by more than chance")
@@ -85,7 +86,7 @@ def test_a_worse_model_does_not_take_the_champions_place(rivals: Tiny) -> None:
 
 
 def test_a_better_model_takes_the_champions_place(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 2)
+    set_champion(rivals.workspace, NAME, 2)
     generous = rivals.scenario.model_copy(
         update={"promote": rivals.scenario.promote.model_copy(update={"gain_per_doubling": 0.0})}
     )
@@ -103,7 +104,7 @@ def test_both_are_judged_on_the_same_items(rivals: Tiny) -> None:
 
 
 def test_a_model_against_itself_changes_nothing(registered: Tiny) -> None:
-    crown(registered.workspace, NAME, 1)
+    set_champion(registered.workspace, NAME, 1)
     promotion = registered.promote()
     assert promotion.promoted and promotion.reason == "it is already" and promotion.previous is None
     assert not promotion.changed and not registered.promote(force=True).changed
@@ -112,7 +113,7 @@ def test_a_model_against_itself_changes_nothing(registered: Tiny) -> None:
 
 
 def test_force_promotes_whatever_the_gate_says_and_rollback_undoes_it(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     promotion = rivals.promote(2, force=True)
     assert promotion.promoted and (promotion.champion, promotion.previous) == (2, 1)
     assert "it was asked for, whatever the gate says" in str(promotion)
@@ -122,7 +123,7 @@ def test_force_promotes_whatever_the_gate_says_and_rollback_undoes_it(rivals: Ti
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_version_that_is_not_there_is_a_wrong_use_that_lists_what_there_is(rivals: Tiny, force: bool) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     before = aliases(rivals.workspace, NAME)
     with pytest.raises(WrongUse, match="no version 7; expected one of 1, 2, or an alias: challenger, champion"):
         rivals.promote(7, force=force)
@@ -130,7 +131,7 @@ def test_a_version_that_is_not_there_is_a_wrong_use_that_lists_what_there_is(riv
 
 
 def test_a_champion_whose_files_are_gone_is_not_replaced_unasked(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     before = aliases(rivals.workspace, NAME)
     (rivals.workspace.mlruns / "artifacts").rename(rivals.workspace.mlruns / "elsewhere")
     with pytest.raises(EvergreenError, match="the files of evergreen-quickstart version 1 can't be read"):
@@ -152,7 +153,7 @@ tiny.promote(int(sys.argv[2]), force=True)
 
 def test_two_promotions_at_once_leave_one_champion_and_the_other_previous(rivals: Tiny) -> None:
     assert rivals.register_confused(by=2).model_version == 3
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", CHILD, str(rivals.root), str(number)],
@@ -209,7 +210,7 @@ def test_what_is_recalled_says_which_version_is_the_champion_now(rivals: Tiny) -
 
 def test_a_refused_model_that_a_person_promoted_or_that_met_another_champion_is_said_to_be_so(rivals: Tiny) -> None:
     scenario, workspace, registration = rivals.scenario, rivals.workspace, rivals.register_confused()
-    crown(workspace, NAME, 1)
+    set_champion(workspace, NAME, 1)
     last = promote(scenario, workspace, registration)
     assert not last.promoted
     set_alias(workspace, NAME, "champion", 2)
@@ -226,7 +227,7 @@ def test_a_refused_model_that_a_person_promoted_or_that_met_another_champion_is_
 def test_a_decision_that_an_earlier_version_has_remembered_is_read(rivals: Tiny) -> None:
     registration, new = rivals.register(), ("energy", "fingerprint", "created_at_ms", "changed")
     last = promote(rivals.scenario, rivals.workspace, registration)
-    old = Promotion(**{key: value for key, value in asdict(last).items() if key not in new})
+    old = TypeAdapter(Promotion).validate_python({key: value for key, value in asdict(last).items() if key not in new})
     assert recalled(rivals.scenario, rivals.workspace, registration, old) == replace(last, changed=False, energy=None)
 
 
@@ -241,24 +242,30 @@ def test_a_store_that_does_not_answer_is_said_to_be_away(registered: Tiny, monke
 
 def test_a_promotion_survives_json_and_is_shown(registered: Tiny) -> None:
     promotion = registered.promote()
-    assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
+    assert as_remembered(promotion) == promotion
     shown = page(registered.scenario, registered.workspace, promotion)
     assert shown.texts == {"": "**Promoted.**"} and not any(shown.tables.values())
     refused = replace(promotion, promoted=False, champion=None)
-    assert Promotion(**json.loads(json.dumps(asdict(refused)))) == refused
+    assert as_remembered(refused) == refused
     assert page(registered.scenario, registered.workspace, refused).texts == {"": "**Not promoted.**"}
 
 
 def test_the_slices_of_the_scenario_stand_in_the_verdict_and_on_the_page(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     settings = rivals.scenario.promote.model_copy(update={"slices": ("format", "collected_at")})
     promotion = promote(rivals.scenario.model_copy(update={"promote": settings}), rivals.workspace, rivals.register_confused())
     for column in ("label", "format", "collected_at"):
-        assert sum(row["items"] for row in promotion.slices if row["column"] == column) == rivals.evaluation.items
+        assert sum(row.items for row in promotion.slices if row.column == column) == rivals.evaluation.items
     (rows,) = page(rivals.scenario, rivals.workspace, promotion).tables.values()
-    assert [row["items with"] for row in rows] == [f"{one['column']} {one['value']}" for one in promotion.slices]
+    assert [row["items with"] for row in rows] == [f"{one.column} {one.value}" for one in promotion.slices]
     assert all(isinstance(row["champion"], str) and "%" in row["champion"] for row in rows if row["items"])
-    assert Promotion(**json.loads(json.dumps(asdict(promotion)))) == promotion
+    assert as_remembered(promotion) == promotion
+
+
+def as_remembered(promotion: Promotion) -> Promotion:
+    """Written into a file and read again, as `Stage` does."""
+    found: Promotion = TypeAdapter(Promotion).validate_python(json.loads(json.dumps(asdict(promotion))))
+    return found
 
 
 def card(tiny: Tiny, version: int) -> str:
@@ -268,14 +275,14 @@ def card(tiny: Tiny, version: int) -> str:
 
 
 def test_every_comparison_with_a_champion_is_added_to_the_model_card(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     promotion = rivals.promote(2)
     text = card(rivals, 2)
     assert text.startswith(f"# evergreen-{NAME}") and text.count("## Against version 1, the champion on 20") == 1
     assert promotion.reason in text
     (zero,) = [line for line in text.splitlines() if line.startswith("| label 0 |")]
-    row = next(row for row in promotion.slices if row["value"] == "0")
-    assert f"| {row['items']} |" in zero and f"| {row['lost']} |" in zero
+    row = next(row for row in promotion.slices if row.value == "0")
+    assert f"| {row.items} |" in zero and f"| {row.lost} |" in zero
     rivals.promote(2)
     later = card(rivals, 2)
     assert later.startswith(text) and later.count("## Against version 1, the champion on 20") == 2
@@ -283,25 +290,25 @@ def test_every_comparison_with_a_champion_is_added_to_the_model_card(rivals: Tin
 
 
 def test_named_groups_of_an_items_path_are_slices(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     pattern = r"^(?P<odd>[13579])/(?P<first>[0-3])|^(?P<even>[02468])/"
     settings = rivals.scenario.promote.model_copy(update={"slice_pattern": pattern})
-    wanted = set(ids_of_test_items(rivals.workspace, NAME))
-    rows = [row for row in table(batches(rivals.workspace, NAME), ["id", "source"]).to_pylist() if row["id"] in wanted]
+    requested = set(ids_of_test_items(rivals.workspace, NAME))
+    rows = [row for row in table(batches(rivals.workspace, NAME), ["id", "source"]).to_pylist() if row["id"] in requested]
     promotion = promote(rivals.scenario.model_copy(update={"promote": settings}), rivals.workspace, rivals.register_confused())
     for column in ("odd", "first", "even"):
         matches = [re.search(pattern, row["source"]) for row in rows]
         expected = Counter(match[column] if match and match[column] else "none" for match in matches)
         assert len(expected) > 2
-        assert {row["value"]: row["items"] for row in promotion.slices if row["column"] == column} == expected
+        assert {row.value: row.items for row in promotion.slices if row.column == column} == expected
 
 
 def test_when_the_test_split_has_grown_both_are_scored_on_todays(rivals: Tiny) -> None:
-    crown(rivals.workspace, NAME, 1)
+    set_champion(rivals.workspace, NAME, 1)
     before, (earlier, _) = rivals.evaluation.items, compare(rivals.scenario, rivals.workspace, 1, 2)
     add_batch(rivals.workspace, ((*digit(number), None, None) for number in range(500, 700)))
     preprocess.stage.perform(rivals.scenario, rivals.workspace)
-    today = len(Split.open(rivals.workspace.splits(NAME), "test"))
+    today = len(open_split(rivals.workspace.splits(NAME), "test"))
     verdict, _ = compare(rivals.scenario, rivals.workspace, 1, 2)
     assert today > before
     assert sum(one.items for one in verdict.slices if one.column == "label") == today

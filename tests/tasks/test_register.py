@@ -12,9 +12,10 @@ import pytest
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
-from evergreen.preparation.arrays import Split
-from evergreen.registry.models import aliases, connect, crown
-from evergreen.training.export import MAX_DIFFERENCE, compare
+from evergreen.kinds.base.kind import kind_of
+from evergreen.preparation.arrays import open_split
+from evergreen.registry.models import aliases, connect, set_champion
+from evergreen.training.export import compare
 from tasks.register import Registration, git_commit, page, recalled
 from tests.tiny import NAME, Tiny
 
@@ -47,16 +48,16 @@ def test_a_registration_killed_before_its_alias_is_completed_and_not_repeated(re
 
 
 def test_another_model_is_another_version_and_the_champion_stays(registered: Tiny) -> None:
-    crown(registered.workspace, NAME, 1)
+    set_champion(registered.workspace, NAME, 1)
     second = registered.register_confused()
     assert second.model_version == 2 and versions(registered) == [1, 2]
     assert aliases(registered.workspace, NAME) == {"champion": 1, "challenger": 2}
 
 
 def test_the_form_that_runs_agrees_with_the_trained_one(registered: Tiny) -> None:
-    test_images = Split.open(registered.workspace.splits(NAME), "test").images
-    largest_difference = compare(registered.workspace.model(NAME), test_images)
-    assert largest_difference == registered.register().largest_difference < MAX_DIFFERENCE
+    test, learner = open_split(registered.workspace.splits(NAME), "test"), kind_of(registered.scenario).learner
+    largest_difference = compare(registered.workspace.model(NAME), test, learner)
+    assert largest_difference == registered.register().largest_difference < learner.largest_difference
 
 
 def test_a_form_of_other_weights_is_refused_and_nothing_is_registered(registered: Tiny) -> None:
@@ -93,13 +94,13 @@ def test_a_version_tells_what_it_was_made_from(registered: Tiny) -> None:
 
 
 def test_the_run_tells_the_quality_on_the_test_split_beside_that_in_training(registered: Tiny) -> None:
-    told, found = version_and_run(registered)[1].data.metrics, registered.evaluation.metrics
+    reported, found = version_and_run(registered)[1].data.metrics, registered.evaluation.metrics
     history = json.loads((registered.workspace.model(NAME) / "history.json").read_text())
     for name in ("accuracy", "accuracy_low", "f1_macro", "log_loss"):
-        assert told[f"test_{name}"] == found[name]
-    assert told["accuracy"] == history[-1]["accuracy"] and told["val_accuracy"] == history[-1]["val_accuracy"]
+        assert reported[f"test_{name}"] == found[name]
+    assert reported["accuracy"] == history[-1]["accuracy"] and reported["val_accuracy"] == history[-1]["val_accuracy"]
     for name in ("latency_ms", "model_bytes", "test_items"):
-        assert told[name] == found[name]
+        assert reported[name] == found[name]
 
 
 def test_a_run_is_named_by_its_version_and_described_and_names_its_data(registered: Tiny) -> None:
@@ -148,9 +149,8 @@ def test_the_model_card_has_the_figures(registered: Tiny) -> None:
     for name, value in evaluation.metrics.items():
         shown = "unknown" if value is None else figures.short(value, 4) if isinstance(value, float) else f"{value:,}"
         assert f"| {name} | {shown} |" in text
-    for row in evaluation.labels:
-        recall = f"{row['recall']:.1%} ({row['recall_low']:.1%} to {row['recall_high']:.1%})"
-        assert any(line.startswith(f"| {row['label']} | {row['items']} |") and recall in line for line in text.splitlines())
+    for row in evaluation.breakdown.rows:
+        assert f"| {' | '.join(str(value) for value in row.values())} |" in text.splitlines()
     summary = json.loads((registered.workspace.splits(NAME) / "summary.json").read_text())
     assert f"{summary['splits']['train']:,} training, {summary['splits']['val']:,} validation" in text
     assert registered.data_version.data_version in text and "0, 1, 2, 3" in text
@@ -173,7 +173,7 @@ def test_the_model_card_tells_what_predictions_take_and_with_the_machines_making
     assert row[2] == "unknown" or (" ± " in row[2] and "gCO2e" in row[3] and "gCO2e" in row[4])
 
 
-def test_energy_that_is_not_known_is_told_as_unknown_and_never_as_0(tiny: Tiny) -> None:
+def test_energy_that_is_not_known_is_reported_as_unknown_and_never_as_0(tiny: Tiny) -> None:
     path = tiny.workspace.record(NAME) / "stage-train.json"
     memory = json.loads(path.read_text())
     memory["energy"] |= {"energy_joules": None, "uncertainty_joules": None, "methods": []}

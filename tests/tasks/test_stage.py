@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from evergreen.energy.meter import Energy
 from evergreen.errors import DataRefused
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.page import Page
@@ -79,7 +81,7 @@ OUTSIDE = Stage(fetch, Counted, retries=1)
 
 @pytest.fixture
 def quickstart(workspace: Workspace) -> Scenario:
-    return Scenario.load(workspace.scenarios, "quickstart")
+    return load_scenario(workspace.scenarios, "quickstart")
 
 
 def memory(workspace: Workspace) -> Path:
@@ -126,16 +128,16 @@ def test_a_forced_stage_runs_though_it_is_unchanged(workspace: Workspace, quicks
 
 def test_settings_for_one_run_are_its_own(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERGREEN_ROOT", str(workspace.root))
-    own = Scenario.load(workspace.scenarios, "quickstart")
+    own = load_scenario(workspace.scenarios, "quickstart")
     with Run.of("quickstart", train={"epochs": 3}, retraining={"start_from": None}) as run:
         assert run.scenario.train == own.train.model_copy(update={"epochs": 3}) and run.scenario.retraining == own.retraining
         assert run.requested == {"train.epochs": 3} and not run.force
-    assert Scenario.load(workspace.scenarios, "quickstart") == own
+    assert load_scenario(workspace.scenarios, "quickstart") == own
 
 
 def test_two_scenarios_have_memories_of_their_own(workspace: Workspace, quickstart: Scenario) -> None:
     STAGE.perform(quickstart, workspace)
-    assert STAGE.perform(Scenario.load(workspace.scenarios, "cifar10"), workspace).state == "ran"
+    assert STAGE.perform(load_scenario(workspace.scenarios, "cifar10"), workspace).state == "ran"
 
 
 def test_its_cost_is_that_of_the_last_real_run(workspace: Workspace, quickstart: Scenario) -> None:
@@ -172,7 +174,7 @@ def test_a_stage_killed_at_any_moment_runs_again(workspace: Workspace, quickstar
     code = f"""if True:
         import os, signal, sys
         from pathlib import Path
-        from evergreen.scenario.settings import Scenario
+        from evergreen.scenario.loading import load_scenario
         from evergreen.workspace import Workspace
         from tasks.stage import Stage
         from tests.tasks.test_stage import Counted, count, same_words
@@ -186,7 +188,7 @@ def test_a_stage_killed_at_any_moment_runs_again(workspace: Workspace, quickstar
         else:
             sys.addaudithook(lambda event, given: die() if event == "os.rename" else None)
         stage = Stage(count, Counted, unchanged=same_words)
-        stage.perform(Scenario.load(workspace.scenarios, "quickstart"), workspace, "y")
+        stage.perform(load_scenario(workspace.scenarios, "quickstart"), workspace, "y")
     """
     killed = subprocess.run([sys.executable, "-c", code, str(workspace.root)], cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL
@@ -244,8 +246,14 @@ def in_a_flow(quickstart: Scenario, workspace: Workspace, *calls: tuple[Any, ...
     state = small(return_state=True)
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
+    until = time.monotonic() + 60
     with get_client(sync_client=True) as client:
-        task_runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+        while True:  # the server learns of the states of task runs from events, which may come later than the flow's end
+            task_runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
+            if len(task_runs) == len(calls) and all(run.state and run.state.is_final() for run in task_runs):
+                break
+            assert time.monotonic() < until, task_runs
+            time.sleep(0.1)
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )

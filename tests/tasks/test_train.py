@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evergreen import figures
 from evergreen.errors import EvergreenError
-from evergreen.preparation.arrays import Split
+from evergreen.preparation.arrays import open_split
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, Saved, fingerprint
 from evergreen.training.fitting import Diverged
@@ -29,18 +31,19 @@ SETTINGS = {"filters": 8, "epochs": 3, "batch_size": 32, "shift": 1, "flip": "ho
 
 def scenario(**settings: Any) -> Scenario:
     """The quickstart with a smaller network and these settings of `train`."""
-    quickstart = Scenario.load(Path(__file__).resolve().parents[2] / "scenarios", "quickstart")
+    quickstart = load_scenario(Path(__file__).resolve().parents[2] / "scenarios", "quickstart")
     train_settings = type(quickstart.train).model_validate({**SETTINGS, **settings})
     return quickstart.model_copy(update={"train": train_settings})
 
 
-def write_splits(workspace: Workspace, train_items: int = 256, val_items: int = 64) -> None:
-    """Scikit-learn's digits as `preprocess` writes them."""
+def write_splits(workspace: Workspace, train_items: int = 256, val_items: int = 64, enlarged: int = 1) -> None:
+    """Scikit-learn's digits as `preprocess` writes them; `enlarged` times as high and wide."""
     from sklearn.datasets import load_digits
 
     digits, folder = load_digits(), workspace.splits("quickstart")
     folder.mkdir(parents=True)
     images, labels = (digits.images * 15).astype(np.uint8)[..., None], digits.target.astype(np.uint8)
+    images = images.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
     for name, chosen in {"train": slice(0, train_items), "val": slice(train_items, train_items + val_items)}.items():
         np.save(folder / f"{name}-images.npy", images[chosen])
         np.save(folder / f"{name}-labels.npy", labels[chosen])
@@ -114,11 +117,12 @@ def test_the_model_comes_as_keras_and_as_onnx_which_agree(prepared: Workspace) -
 
     training = train(scenario(), prepared)
     folder = prepared.model("quickstart")
-    images = np.array(Split.open(prepared.splits("quickstart"), "val").images)
+    images = np.array(open_split(prepared.splits("quickstart"), "val")["images"])
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    (given,), (made, embedding) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["n", 8, 8, 1])
     assert (made.name, made.type, made.shape) == ("probabilities", "tensor(float)", ["n", 10])
+    assert (embedding.name, embedding.type, embedding.shape) == ("embedding", "tensor(float)", ["n", 32])
     by_keras = cnn.load(folder / "model.keras").predict(images, verbose=0)
     by_onnx = session.run(None, {"images": images})[0]
     assert np.abs(by_keras - by_onnx).max() < 1e-4
@@ -128,7 +132,62 @@ def test_the_model_comes_as_keras_and_as_onnx_which_agree(prepared: Workspace) -
     assert history == training.history
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["labels"] == [str(label) for label in range(10)] and settings["shape"] == [8, 8, 1]
-    assert training.val_loss == min(entry["val_loss"] for entry in history)
+    losses = [entry["val_loss"] for entry in history]
+    assert training.best_epoch == 1 + losses.index(min(losses))
+    assert training.quality == figures.percent(history[training.best_epoch - 1]["val_accuracy"], items=64)
+
+
+PRETRAINED = {"model": "efficientnet_lite0", "fine_tuning_rate": 1e-3}
+
+
+@pytest.fixture
+def photographs(workspace: Workspace) -> Workspace:
+    """Digits of 48×48 pixels, in place of photographs."""
+    write_splits(workspace, 128, 64, enlarged=6)
+    return workspace
+
+
+def test_the_first_epoch_of_a_pretrained_network_fits_its_last_layer_the_same_in_every_run(photographs: Workspace) -> None:
+    import onnxruntime
+
+    training = train(scenario(**PRETRAINED, epochs=1), photographs)
+    (epoch,) = training.history
+    assert (training.epochs, training.best_epoch, training.stopped) == (1, 1, "epochs")
+    assert str(training).startswith("1 epoch, kept epoch 1, ")
+    assert epoch["val_accuracy"] > 0.8 and epoch["loss"] < epoch["val_loss"] < 1.5
+    assert not checkpoints(photographs)
+
+    val = open_split(photographs.splits("quickstart"), "val")
+    session = onnxruntime.InferenceSession(photographs.model("quickstart") / "model.onnx")
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "embedding"]
+    found = session.run(None, {"images": np.array(val["images"])})[0]
+    assert (found.argmax(axis=1) == val["labels"]).mean() == epoch["val_accuracy"]
+
+    files = model_files(photographs)
+    assert train(scenario(**PRETRAINED, epochs=1), photographs).history == training.history
+    assert model_files(photographs) == files
+
+
+def test_later_epochs_adjust_the_whole_network_and_an_interruption_changes_nothing(
+    photographs: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergreen.training.callbacks import LogEpochs
+
+    undisturbed = Workspace(tmp_path / "undisturbed")
+    write_splits(undisturbed, 128, 64, enlarged=6)
+    whole = train(scenario(**PRETRAINED, epochs=3), undisturbed)
+    assert len(whole.history) == 3 and len({epoch["val_loss"] for epoch in whole.history}) == 3
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(LogEpochs, "on_epoch_end", interrupt)
+        train(scenario(**PRETRAINED, epochs=3), photographs)
+    assert len(saved(photographs).state.history) == 1
+    resumed = train(scenario(**PRETRAINED, epochs=3), photographs)
+    assert resumed.history == whole.history
+    assert model_files(photographs) == model_files(undisturbed)
 
 
 def test_the_run_in_mlflow_has_settings_every_epoch_and_the_learning_curve(prepared: Workspace) -> None:
@@ -174,9 +233,13 @@ def test_it_stops_when_the_validation_loss_no_longer_falls_and_keeps_the_best_we
 
     from evergreen.models import cnn
 
-    val = Split.open(prepared.splits("quickstart"), "val")
-    predicted = cnn.load(prepared.model("quickstart") / "model.keras").predict(np.array(val.images), verbose=0).argmax(axis=1)
-    assert np.mean(predicted == val.labels) == pytest.approx(training.val_accuracy, abs=2 / len(val))
+    val = open_split(prepared.splits("quickstart"), "val")
+    predicted = (
+        cnn.load(prepared.model("quickstart") / "model.keras").predict(np.array(val["images"]), verbose=0).argmax(axis=1)
+    )
+    assert np.mean(predicted == val["labels"]) == pytest.approx(
+        training.history[training.best_epoch - 1]["val_accuracy"], abs=2 / len(val)
+    )
 
 
 @pytest.mark.parametrize(("budget", "reason"), [({"max_seconds": 0.01}, "seconds"), ({"max_wh": 1e-9}, "energy")])
@@ -188,7 +251,7 @@ def test_a_spent_budget_ends_the_training_cleanly(prepared: Workspace, budget: d
 
 def test_budgets_count_what_an_earlier_attempt_has_spent(prepared: Workspace) -> None:
     settings = scenario(epochs=50, max_seconds=3600)
-    split = Split.open(prepared.splits("quickstart"), "train")
+    split = open_split(prepared.splits("quickstart"), "train")
     key = fingerprint(settings, prepared.splits("quickstart"), split, None)
     earlier = Stopped(prepared, settings, after=2)
     checkpoint = Checkpoint(prepared.checkpoints("quickstart"), key)
@@ -275,7 +338,7 @@ def test_an_empty_train_split_is_refused(workspace: Workspace) -> None:
 def test_without_a_validation_split_the_last_weights_are_kept(workspace: Workspace) -> None:
     write_splits(workspace, val_items=0)
     training = train(scenario(epochs=2), workspace)
-    assert training.best_epoch == 2 and training.val_loss is None and "val" not in str(training)
+    assert training.best_epoch == 2 and training.quality == "" and "val" not in str(training)
 
 
 def test_a_training_survives_the_way_through_json(workspace: Workspace) -> None:
@@ -283,7 +346,7 @@ def test_a_training_survives_the_way_through_json(workspace: Workspace) -> None:
 
     from pydantic import TypeAdapter
 
-    training = Training(3, 2, "patience", 10, 5, 100, "float32", 0.5, 0.9, "abc", [{"loss": 1.0}])
+    training = Training(3, 2, "patience", 10, 5, 100, "float32", "90 %", "abc", [{"loss": 1.0}])
     assert TypeAdapter(Training).validate_python(json.loads(json.dumps(asdict(training)))) == training
     assert str(training) == "3 epochs (stopped: patience), kept epoch 2, 90 % on val, 100 parameters"
     history = [{"loss": 1 / 3, "accuracy": 2 / 3, "val_loss": 0.5, "val_accuracy": 1.0, "learning_rate": 1.2345e-5}]

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from evergreen.energy.ledger import Cost, Entry, device, note
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.scenario.settings import Scenario
+from evergreen.scenario.loading import load_scenario
 from flows.tuning import write_settings
 from tasks import tune as tune_file
 from tasks.tune import Tuning, page, tune
@@ -82,6 +82,8 @@ def test_what_the_month_leaves_is_a_limit_as_well(tiny: Tiny) -> None:
 
 
 def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evergreen.kinds.classify.learner import ImageLearner
+    from evergreen.preparation.arrays import open_split
     from evergreen.training import tuning
 
     change(tiny.workspace, "train", epochs=10)
@@ -91,7 +93,10 @@ def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, m
     (path,) = study_folder.glob("*/study.db")
     study = tuning.open_study(path, NAME, 0)
     study.enqueue_trial(study.trials[0].params)
-    hopeless = {one.name: one.low for one in tuning.space(tiny.scenario.train, 8)}
+    hopeless = {
+        one.name: one.low
+        for one in ImageLearner().search_space(tiny.scenario, open_split(tiny.workspace.splits(NAME), "train"))
+    }
     study.enqueue_trial(hopeless | {"epochs": 5, "learning_rate": tiny.scenario.train.learning_rate / 4, "filters": 4})
     found = tune(tiny.scenario, tiny.workspace, MUCH, 3)
     last = found.trials[-1]
@@ -102,9 +107,9 @@ def test_a_trial_that_stands_worse_is_pruned_and_its_energy_counts(tiny: Tiny, m
 def test_killed_in_the_midst_it_goes_on_and_what_it_took_counts(tiny: Tiny) -> None:
     change(tiny.workspace, "train", epochs=200)
     program = (
-        "from evergreen.environment import configure; from evergreen.workspace import Workspace; from evergreen.scenario.settings import Scenario\n"
+        "from evergreen.environment import configure; from evergreen.workspace import Workspace; from evergreen.scenario.loading import load_scenario\n"
         "from tasks.tune import tune\n"
-        f"w = Workspace.find(); configure(w); tune(Scenario.load(w.scenarios, '{NAME}'), w, 1000, 1)"
+        f"w = Workspace.find(); configure(w); tune(load_scenario(w.scenarios, '{NAME}'), w, 1000, 1)"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=tiny.root, env=environment(tiny), stderr=subprocess.DEVNULL)
     folder, until = tiny.workspace.private / "tuning" / NAME, time.monotonic() + 120
@@ -149,7 +154,7 @@ def test_the_winner_is_written_into_the_scenario_and_the_comments_stay(tiny: Tin
     path = tiny.workspace.scenarios / f"{NAME}.yaml"
     path.write_text("# mine\n" + path.read_text().replace("train:", "train:  # how it is learned"))
     write_settings(tiny.workspace, NAME, {"epochs": 33, "learning_rate": 0.123})
-    train = Scenario.load(tiny.workspace.scenarios, NAME).train
+    train = load_scenario(tiny.workspace.scenarios, NAME).train
     assert (train.epochs, train.learning_rate) == (33, 0.123)
     assert path.read_text().startswith("# mine\n") and "# how it is learned" in path.read_text()
 

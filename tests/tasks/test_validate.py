@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from evergreen.data.dataset import Item, PartWriter, schema, staged, table
+from evergreen.data.dataset import PartWriter, staged, table
 from evergreen.errors import DataRefused
+from evergreen.kinds.classify.items import Item, schema
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.images import Header, Inspection
 from evergreen.names import tidy
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
@@ -41,8 +44,8 @@ ODD_LABELS = [
 ]
 
 
-def scenario(**validation: Any) -> Scenario:
-    return Scenario.model_validate(
+def scenario(**validation: Any) -> ImageScenario:
+    return ImageScenario.model_validate(
         {
             "name": "pets",
             "kind": "classify",
@@ -60,18 +63,17 @@ def batch(
 ) -> Path:
     """A batch folder with so many items of each label; their images are a few bytes that nobody decodes."""
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for label, number in items.items():
             for index in range(number):
                 image = f"{salt}/{label}/{index}".encode()
                 near = 1 + 0.02 * ((index % 5) - 2)  # the medians stay what is asked for
                 looks = Inspection(Header("PNG", side, side, 1), brightness * near, 0.2, sharpness * near, index)
-                writer.add(
-                    Item(
-                        hashlib.sha256(image).hexdigest(), image, label, None, None, f"{label}/{index}.png",
-                        datetime(2026, 1, 2, tzinfo=UTC), looks,
-                    )
+                one = Item(
+                    hashlib.sha256(image).hexdigest(), image, label, None, None, f"{label}/{index}.png",
+                    datetime(2026, 1, 2, tzinfo=UTC), looks,
                 )  # fmt: skip
+                writer.add_row(one.row())
     return folder
 
 
@@ -109,7 +111,7 @@ def refusal(workspace: Workspace, settings: Scenario, collected: Collection | No
 
 
 def test_digits_as_collected_meet_the_expectations_of_the_quickstart(workspace: Workspace) -> None:
-    quickstart = Scenario.load(workspace.scenarios, "quickstart")
+    quickstart = load_scenario(workspace.scenarios, "quickstart")
     validation = validate(quickstart, workspace, collect(quickstart, workspace))
     assert (validation.items, validation.new_items) == (1797, 1797)
     assert validation.labels["3"] == 183
@@ -292,12 +294,12 @@ def test_finding_it_unchanged_imports_neither_great_expectations_nor_pandas(work
         import json, sys
         from pathlib import Path
         from pydantic import TypeAdapter
-        from evergreen.scenario.settings import Scenario
+        from evergreen.kinds.classify.settings import ImageScenario
         from evergreen.workspace import Workspace
         from tasks.collect import Collection
         from tasks.validate import Validation, unchanged
         given = json.load(sys.stdin)
-        scenario = Scenario.model_validate(given["scenario"])
+        scenario = ImageScenario.model_validate(given["scenario"])
         collection, last = Collection(**given["collection"]), TypeAdapter(Validation).validate_python(given["validation"])
         answer = unchanged(scenario, Workspace(Path(given["root"])), collection, last)
         print(json.dumps([answer, sorted({"great_expectations", "pandas"} & set(sys.modules))]))

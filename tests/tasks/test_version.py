@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evergreen.data.versions import data_unchanged, data_version, fetch_data
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.version import DataVersion, page, stage, unchanged, version
@@ -23,7 +24,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def scenario(name: str = "quickstart") -> Scenario:
-    return Scenario.load(Path(__file__).resolve().parents[2] / "scenarios", name)
+    return load_scenario(Path(__file__).resolve().parents[2] / "scenarios", name)
 
 
 def stage_batch(workspace: Workspace, batch: str = "00000-aaa", content: str = "one", name: str = "quickstart") -> None:

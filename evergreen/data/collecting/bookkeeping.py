@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from evergreen import progress
 from evergreen.data.collecting.base import Candidate, Inspector, Policy, Recogniser
 from evergreen.data.collecting.known_items import KnownItems
-from evergreen.data.dataset import Item, PartWriter, Quarantine, iter_parts, stage_records
+from evergreen.data.dataset import PartWriter, Quarantine, iter_parts, stage_records
 from evergreen.data.sources.base import Source, SourceEntry
-from evergreen.errors import DataRefused
-from evergreen.media.images import BadImage, Inspection
-from evergreen.media.isolated import Verdict
+from evergreen.errors import BadItem, DataRefused
 
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 4 * 2**20
@@ -66,7 +65,7 @@ class Collecting:
         """
         writing = staging / ".writing"
         writing.mkdir(parents=True)
-        with PartWriter(writing, self.policy.origin) as writer:
+        with PartWriter(writing, self.inspector.schema, self.policy.origin) as writer:
             self._read(writer)
         items_hash = writer.hash
         if self._conflicting:
@@ -91,14 +90,14 @@ class Collecting:
         return name or name_of_changes
 
     def _read(self, writer: PartWriter) -> None:
-        waiting: deque[tuple[Chunk, Future[list[Verdict]]]] = deque()
+        waiting: deque[tuple[Chunk, Future[list[Any]]]] = deque()
         with self.inspector, progress.task("collect", unit="items") as report:
             for chunk in self._chunks():
                 answer = self.inspector.submit([candidate for candidate, is_inspected in chunk if is_inspected])
                 waiting.append((chunk, answer))
                 if len(waiting) > self.inspector.max_pending:
                     self._settle(*waiting.popleft(), writer)
-                report(self.count["seen"], share=chunk[-1][0].entry.fraction_read)
+                report(self.count["seen"], fraction=chunk[-1][0].entry.fraction_read)
             while waiting:
                 self._settle(*waiting.popleft(), writer)
 
@@ -111,7 +110,7 @@ class Collecting:
             if is_inspected and candidate.id is not None:
                 self._pending.add(candidate.id)
             chunk.append((candidate, is_inspected))
-            size_bytes += len(candidate.entry.data or b"")
+            size_bytes += len(candidate.content or b"")
             if len(chunk) >= CHUNK_ITEMS or size_bytes >= CHUNK_BYTES:
                 yield chunk
                 chunk, size_bytes = [], 0
@@ -133,16 +132,17 @@ class Collecting:
     def _is_met(self, id: bytes | None) -> bool:
         return id in self._pending or id in self._labels or id in self._bad
 
-    def _settle(self, chunk: Chunk, answer: Future[list[Verdict]], writer: PartWriter) -> None:
-        """Decide about a chunk; items come in the order of the source, so that the first one of several copies is settled before them."""
+    def _settle(self, chunk: Chunk, answer: Future[list[Any]], writer: PartWriter) -> None:
+        """Decide about a chunk; items come in the order of the source, so that the first one of several copies is settled
+        before them."""
         verdicts = iter(answer.result())
         for candidate, is_inspected in chunk:
             verdict = next(verdicts) if is_inspected else None
             if candidate.id is not None and verdict is not None:
                 self._pending.discard(candidate.id)
-                if isinstance(verdict, BadImage):
+                if isinstance(verdict, BadItem):
                     self._bad[candidate.id] = (verdict.reason, verdict.detail)
-            if verdict is None or isinstance(verdict, BadImage):
+            if verdict is None or isinstance(verdict, BadItem):
                 self._settle_without_adding(candidate)
             else:
                 self._add(candidate, verdict, writer)
@@ -157,61 +157,50 @@ class Collecting:
         if id in self._bad:
             self._refuse(candidate, *self._bad[id])
         elif id in self._conflicting:
-            self._refuse(candidate, "label-conflict", "the same image has several labels")
+            self._refuse(candidate, "label-conflict", f"the same {self.inspector.noun} has several labels")
         elif self._labels[id] == candidate.label:
             self.count["duplicates"] += 1
         else:
             self._conflicting.add(id)
-            self._refuse(candidate, "label-conflict", f"the same image has the label {self._labels[id]!r} too")
+            self._refuse(candidate, "label-conflict", f"the same {self.inspector.noun} has the label {self._labels[id]!r} too")
 
-    def _add(self, candidate: Candidate, inspection: Inspection, writer: PartWriter) -> None:
-        id, entry = candidate.id, candidate.entry
-        assert id is not None and entry.data is not None
-        self._labels[id] = candidate.label
+    def _add(self, candidate: Candidate, inspection: Any, writer: PartWriter) -> None:
+        assert candidate.id is not None and candidate.content is not None
+        self._labels[candidate.id] = candidate.label
         self.count["added"] += 1
-        self.count["bytes"] += len(entry.data)
-        self.inspector.added(inspection)
-        writer.add(
-            Item(
-                id.hex(),
-                entry.data,
-                candidate.label,
-                candidate.group,
-                candidate.split,
-                entry.name,
-                self.collected_at,
-                inspection,
-            )
-        )
+        self.count["bytes"] += len(candidate.content)
+        writer.add_row(self.inspector.row(candidate, inspection, self.collected_at))
 
     def _refuse(self, candidate: Candidate, reason: str, detail: str) -> None:
         entry = candidate.entry
         self.quarantined[reason] += 1
         self.quarantine.add(
-            entry.name, reason, detail, id=candidate.id.hex() if candidate.id else None, data=entry.data, label=candidate.label,
+            entry.name, reason, detail, id=candidate.id.hex() if candidate.id else None, data=candidate.content, label=candidate.label,
             size_bytes=entry.size_bytes, collected_at=self.collected_at,
         )  # fmt: skip
 
     def _without_conflicts(self, writing: Path) -> tuple[Path, str]:
-        """Write the batch again without the images that turned out to have several labels, since it is not known which one is right.
+        """Write the batch again without the images that turned out to have several labels, since it is not known which one is
+        right.
 
         Returns:
             The new folder, and the hash of its items.
         """
         again = writing.with_name(".writing-again")
         again.mkdir()
-        with PartWriter(again, self.policy.origin) as writer:
+        with PartWriter(again, self.inspector.schema, self.policy.origin) as writer:
             for rows in iter_parts([writing]):
                 for row in rows.to_pylist():
                     id = bytes.fromhex(row["id"])
                     if id not in self._conflicting:
                         writer.add_row(tuple(row.values()))
                         continue
-                    entry = SourceEntry(row["source"], row["image"], len(row["image"]))
+                    content = b"".join(value for value in row.values() if isinstance(value, bytes))
                     self.count["added"] -= 1
-                    self.count["bytes"] -= len(row["image"])
-                    candidate = Candidate(entry, id, row["label"], None, None)
-                    self._refuse(candidate, "label-conflict", "the same image has another label too")
+                    self.count["bytes"] -= len(content)
+                    entry = SourceEntry(row["source"], content, len(content))
+                    candidate = Candidate(entry, id, str(row["label"]), None, None, content)
+                    self._refuse(candidate, "label-conflict", f"the same {self.inspector.noun} has another label too")
         shutil.rmtree(writing)
         return again, writer.hash
 

@@ -37,8 +37,12 @@ class KnownItems:
         differences: some examples of each of the three.
     """
 
-    def __init__(self, workspace: Workspace, name: str, policy: Policy) -> None:
-        self.name, self.policy = name, policy
+    def __init__(self, workspace: Workspace, name: str, policy: Policy, noun: str) -> None:
+        """
+        Args:
+            noun: what an item is, in the singular.
+        """
+        self.name, self.policy, self.noun = name, policy, noun
         self.folders = batches(workspace, name)
         self.count: Counter[str] = Counter()
         self.differences: dict[str, list[str]] = {}
@@ -61,7 +65,8 @@ class KnownItems:
         return bool(self._forgotten) and candidate.id is not None and id_digest(candidate.id) in self._forgotten
 
     def compare(self, candidate: Candidate) -> bool:
-        """Whether the data set holds the item already. If the source gives it another label, that is settled once all was compared."""
+        """Whether the data set holds the item already. If the source gives it another label, that is settled once all was
+        compared."""
         id, label = candidate.id, candidate.label
         if candidate.entry.problem is not None:
             self._unread.add(candidate.entry.name)
@@ -73,15 +78,15 @@ class KnownItems:
         if label == self._labels[id] or corrected or (id, label) in self._former:
             self._confirmed.add(id)
         else:
-            candidate.entry = replace(candidate.entry, data=None)  # the data set has it
+            candidate.entry, candidate.content = replace(candidate.entry, data=None), None  # the data set has it
             self._otherwise.setdefault(id, {}).setdefault(label, candidate)
         return True
 
     def conflicts(self) -> Iterator[tuple[Candidate, str]]:
         """The items whose labels contradict the data set, with a clause about each; call it once, when all was compared.
 
-        A known item under one other label was relabelled; under several, or beside its own, its labels contradict each other. An inbox
-        corrects by its CSV files alone, except what was withdrawn.
+        A known item under one other label was relabelled; under several, or beside its own, its labels contradict each other.
+        An inbox corrects by its CSV files alone, except what was withdrawn.
         """
         for id, candidates in list(self._otherwise.items()):
             has_one_label = len(candidates) == 1 and id not in self._confirmed
@@ -89,13 +94,13 @@ class KnownItems:
                 continue
             del self._otherwise[id]
             for candidate in candidates.values():
-                yield candidate, f"the data set holds the same image as {self._labels[id]!r}"
+                yield candidate, f"the data set holds the same {self.noun} as {self._labels[id]!r}"
             if id not in self._confirmed and not self.policy.whole:
                 self._present.discard(id)
 
     def changes(self) -> tuple[list[Correction], list[Withdrawal]]:
-        """The records of what the source takes away, gives back and labels otherwise, as far as it is followed in that; all of it is
-        counted. Call it after `conflicts`.
+        """The records of what the source takes away, gives back and labels otherwise, as far as it is followed in that; all of
+        it is counted. Call it after `conflicts`.
 
         Raises:
             DataRefused: the source takes away more than the policy allows.
@@ -137,8 +142,9 @@ class KnownItems:
             shown.append(example)
 
     def _names_of(self, ids: set[bytes]) -> tuple[dict[bytes, str], int]:
-        """The paths of those of these items that the source has brought, or that are withdrawn; and how many of the data set's items in
-        use the source has brought. Of parts that don't record their origin, the source has brought those of which it has half."""
+        """The paths of those of these items that the source has brought, or that are withdrawn; and how many of the data set's
+        items in use the source has brought. Of parts that don't record their origin, the source has brought those of which it
+        has half."""
         import pyarrow.parquet as pq
 
         names: dict[bytes, str] = {}

@@ -1,8 +1,8 @@
 """What every source of items has in common.
 
-A source is streamed one entry at a time and never unpacked to disk. Archives are assumed to be hostile: an entry whose name points
-outside, a link (except a hard link to a file of the same archive), a device or an entry of absurd size is yielded as a problem and never
-followed; an archive that is itself a trap (a bomb, millions of entries, damaged) is refused.
+A source is streamed one entry at a time and never unpacked to disk. Archives are assumed to be hostile: an entry whose name
+points outside, a link (except a hard link to a file of the same archive), a device or an entry of absurd size is yielded as a
+problem and never followed; an archive that is itself a trap (a bomb, millions of entries, damaged) is refused.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Source(ABC):
     """Where items come from.
 
     Attributes:
-        published_at: the publication date of a data set that never changes, recorded as the collection date of its items; None for
-            others, whose items are dated by the collection.
+        published_at: the publication date of a data set that never changes, recorded as the collection date of its items; None
+            for others, whose items are dated by the collection.
     """
 
     published_at: ClassVar[datetime | None] = None
@@ -59,8 +59,8 @@ class Source(ABC):
         """
 
     def names(self) -> Iterator[tuple[str, float | None]]:
-        """The name of each entry and the fraction of the source that has been read with it (None if not known), for an estimate: entries
-        are not read where names can be had without.
+        """The name of each entry and the fraction of the source that has been read with it (None if not known), for an
+        estimate: entries are not read where names can be had without.
 
         Raises: as `stream`.
         """
@@ -69,7 +69,8 @@ class Source(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 (hex) that changes if the source may have changed: cheap, of the names, sizes and times of files, which are not read."""
+        """sha256 (hex) that changes if the source may have changed: cheap, of the names, sizes and times of files, which are
+        not read."""
 
     @abstractmethod
     def describe(self) -> str:

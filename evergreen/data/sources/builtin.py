@@ -13,7 +13,8 @@ from evergreen.data.sources.base import Source, SourceEntry
 
 
 class DigitsSource(Source):
-    """scikit-learn's digits (Alpaydin and Kaynak 1998, UCI repository): 1,797 images of 8×8 grey pixels, 0 to 16 scaled to 0 to 255."""
+    """scikit-learn's digits (Alpaydin and Kaynak 1998, UCI repository): 1,797 images of 8×8 grey pixels, 0 to 16 scaled to 0 to
+    255."""
 
     published_at: ClassVar[datetime | None] = datetime(1998, 7, 1, tzinfo=UTC)
 

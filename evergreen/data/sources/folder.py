@@ -64,8 +64,8 @@ def walk(folder: Path, links: Literal["none", "inside", "all"] = "none") -> Iter
     """Everything below a folder but the folders themselves, sorted by name within each.
 
     Args:
-        links: which links to folders are entered: none, those that stay inside the folder, or all. A link to a folder that it lies in is
-            never entered. Those that aren't entered are given as entries.
+        links: which links to folders are entered: none, those that stay inside the folder, or all. A link to a folder that it
+            lies in is never entered. Those that aren't entered are given as entries.
 
     Raises:
         WrongUse: a folder below cannot be listed: what it holds could not be accounted for.

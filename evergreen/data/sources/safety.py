@@ -1,4 +1,5 @@
-"""Limits for archives, which are assumed to be hostile: what exceeds them is refused, and a name that points outside is not followed."""
+"""Limits for archives, which are assumed to be hostile: what exceeds them is refused, and a name that points outside is not
+followed."""
 
 from __future__ import annotations
 

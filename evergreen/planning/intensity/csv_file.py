@@ -37,12 +37,12 @@ def read_csv(path: Path, *, zone: str, time_zone: str = "UTC", step: timedelta =
     """A CSV file with a header, times in its first column (ISO 8601) and the intensity in the first other column whose name has
     "intensity" in it. A column named "zone" must say `zone` in every row.
 
-    A step of the series is the row that stands at its start, or the mean of those within where none does: so files whose step changes
-    on the way, or is shorter, become even (the published experiment takes the rows at :00 and :30 too). Rows further apart
-    than a step, such as hourly ones, hold up to the next. Steps without a row are unknown. Rows of one time are averaged.
+    A step of the series is the row that stands at its start, or the mean of those within where none does: so files whose step
+    changes on the way, or is shorter, become even (the published experiment takes the rows at :00 and :30 too). Rows further
+    apart than a step, such as hourly ones, hold up to the next. Steps without a row are unknown. Rows of one time are averaged.
 
-    Times without an offset are `time_zone`'s. The hour that a clock change repeats is resolved by the order of the rows; the one it
-    leaves out is none in UTC.
+    Times without an offset are `time_zone`'s. The hour that a clock change repeats is resolved by the order of the rows; the
+    one it leaves out is none in UTC.
 
     Args:
         step: of the series.
@@ -111,8 +111,8 @@ def _rows(path: Path, zone: str) -> pd.DataFrame:
 
 
 def _moments(text: pd.Series, time_zone: ZoneInfo, path: Path) -> pd.Series:
-    """In UTC. Of an hour that the clocks repeat, the first pass comes first: a time that isn't after the row before it is of the
-    second pass."""
+    """In UTC. Of an hour that the clocks repeat, the first pass comes first: a time that isn't after the row before it is of
+    the second pass."""
     import pandas as pd
 
     moments = pd.to_datetime(text.where(text.str.match(DATE)), format="ISO8601", errors="coerce", utc=True)

@@ -13,8 +13,8 @@ from evergreen.planning.intensity.service import Http, Points, even, moment_of, 
 
 @dataclass(frozen=True)
 class GreatBritain:
-    """The national Carbon Intensity API of Great Britain, https://carbon-intensity.github.io/api-definitions: what was emitted, by
-    half hours, of generation and imports; its own forecast is not used."""
+    """The national Carbon Intensity API of Great Britain, https://carbon-intensity.github.io/api-definitions: what was emitted,
+    by half hours, of generation and imports; its own forecast is not used."""
 
     cache: Path
     base_url: str = "https://api.carbonintensity.org.uk"

@@ -1,7 +1,8 @@
 """What a grid emits over time, in grams of CO2 equivalents a kWh.
 
-All figures are averages over what the grid generates at the place where the energy is drawn (average-intensity, location-based by
-the GHG Protocol's Scope 2 Guidance). What one more kWh would cause, the marginal intensity, is another figure and not given here.
+All figures are averages over what the grid generates at the place where the energy is drawn (average-intensity, location-based
+by the GHG Protocol's Scope 2 Guidance). What one more kWh would cause, the marginal intensity, is another figure and not given
+here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HALF_HOUR = timedelta(minutes=30)
-# In which a grid moves little and steadily; what it did in a longer one nobody can tell.
+# In which a grid moves little and steadily; what it did in a longer one is unknown.
 LONGEST_FILLED_GAP = timedelta(hours=3)
 
 

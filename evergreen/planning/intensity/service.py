@@ -68,8 +68,8 @@ class Http:
         return points
 
     def get(self, path: str, read: Callable[[Any], Points], *, keep_seconds: float) -> Points:
-        """What `read` makes of the JSON at `path`, from the cache where an answer is younger than `keep_seconds`. Only what could
-        be read, and is not empty, is kept.
+        """What `read` makes of the JSON at `path`, from the cache where an answer is younger than `keep_seconds`. Only what
+        could be read, and is not empty, is kept.
 
         Raises:
             NoIntensity: no answer, an error, or one that isn't as expected.
@@ -90,7 +90,8 @@ class Http:
         return points
 
     def _ask(self, url: str) -> bytes:
-        # requests for its retries by urllib3: of a status too, with a longer pause each time; httpx has those of connecting only.
+        # requests for its retries by urllib3: of a status too, with a longer pause each time; httpx has those of connecting
+        # only.
         import requests
         from requests.adapters import HTTPAdapter
         from urllib3.exceptions import HTTPError
@@ -135,8 +136,8 @@ def _at_most(chunks: Iterator[bytes], seconds: float, limit_bytes: int = 20_000_
 
 
 def _pieces(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, float]]:
-    """Start and end of each question and the seconds to keep its answer. The pieces begin on fixed days, whatever `start` is, so
-    that tomorrow's questions about last month are today's, and are answered by the cache."""
+    """Start and end of each question and the seconds to keep its answer. The pieces begin on fixed days, whatever `start` is,
+    so that tomorrow's questions about last month are today's, and are answered by the cache."""
     now = datetime.now(UTC)
     first, end = floor(in_utc(start, "the start"), LONGEST_QUESTION), min(in_utc(end, "the end"), now)
     while first < end:

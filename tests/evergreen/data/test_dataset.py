@@ -22,7 +22,6 @@ from evergreen.data import dataset
 from evergreen.data.dataset import (
     SOURCE,
     Correction,
-    Item,
     PartWriter,
     Quarantine,
     Records,
@@ -35,11 +34,11 @@ from evergreen.data.dataset import (
     parts,
     read_quarantine,
     records,
-    schema,
     stage_records,
     staged,
     table,
 )
+from evergreen.kinds.classify.items import Item, schema
 from evergreen.media.images import Header, Inspection
 from evergreen.names import tidy
 from evergreen.workspace import Workspace
@@ -57,9 +56,9 @@ def item(image: bytes, label: str = "cat", **others: Any) -> Item:
 def written(folder: Path, items: list[Item]) -> str:
     """The hash of the batch that is now in the folder."""
     folder.mkdir(parents=True)
-    with PartWriter(folder) as writer:
+    with PartWriter(folder, schema()) as writer:
         for one in items:
-            writer.add(one)
+            writer.add_row(one.row())
     assert writer.items == len(items)
     return writer.hash
 
@@ -122,8 +121,8 @@ def test_every_column_comes_back_as_it_was_given(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_every_part_has_the_columns_that_the_architecture_names(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text()
+def test_every_part_has_the_columns_that_the_documentation_names(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "internals.md").read_text()
     assert [name for name in schema().names if f"`{name}`" not in page] == []
     written(tmp_path / "batch", [item(b"image")])
     [part] = parts([tmp_path / "batch"])
@@ -146,14 +145,14 @@ def test_no_items_make_no_part(tmp_path: Path) -> None:
 
 def test_a_part_is_never_written_over(tmp_path: Path) -> None:
     written(tmp_path / "batch", [item(b"1")])
-    with pytest.raises(FileExistsError), PartWriter(tmp_path / "batch") as writer:
-        writer.add(item(b"2"))
+    with pytest.raises(FileExistsError), PartWriter(tmp_path / "batch", schema()) as writer:
+        writer.add_row(item(b"2").row())
     assert table([tmp_path / "batch"])["id"].to_pylist() == [item(b"1").id]
 
 
 def test_an_interrupted_batch_has_no_half_part(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), PartWriter(tmp_path) as writer:
-        writer.add(item(b"1"))
+    with pytest.raises(KeyboardInterrupt), PartWriter(tmp_path, schema()) as writer:
+        writer.add_row(item(b"1").row())
         raise KeyboardInterrupt
     assert contents(tmp_path) == {}
 
@@ -174,8 +173,8 @@ def test_batches_come_in_the_order_of_their_arrival(workspace: Workspace) -> Non
 def test_some_images_are_found_among_many(tmp_path: Path) -> None:
     items = [item(bytes([number])) for number in range(50)]
     written(tmp_path / "batch", items)
-    wanted = [items[40].id, items[3].id, "0" * 64]
-    assert list(iter_images([tmp_path / "batch"], wanted)) == [(items[3].id, b"\x03"), (items[40].id, b"\x28")]
+    requested = [items[40].id, items[3].id, "0" * 64]
+    assert list(iter_images([tmp_path / "batch"], requested)) == [(items[3].id, b"\x03"), (items[40].id, b"\x28")]
 
 
 def put(quarantine: Quarantine, source: str, reason: str = "empty", data: bytes | None = b"", **others: Any) -> None:
@@ -325,12 +324,12 @@ def test_a_person_has_the_last_word_before_the_source(workspace: Workspace) -> N
 
 
 def test_a_part_says_where_its_items_came_from(tmp_path: Path) -> None:
-    for number, told in enumerate(("source", "inbox", None)):
+    for number, reported in enumerate(("source", "inbox", None)):
         folder = tmp_path / f"0000{number}-aaa"
         folder.mkdir()
-        with PartWriter(folder, told) as writer:
-            writer.add(item(b"a"))
-        assert origin(parts([folder])[0]) == told and table([folder]).num_rows == 1
+        with PartWriter(folder, schema(), reported) as writer:
+            writer.add_row(item(b"a").row())
+        assert origin(parts([folder])[0]) == reported and table([folder]).num_rows == 1
 
 
 def test_labels_of_parts_from_before_read_as_the_scenario_writes_them(tmp_path: Path) -> None:

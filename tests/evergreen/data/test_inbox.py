@@ -34,10 +34,10 @@ def test_a_file_whose_name_says_that_it_is_on_its_way_is_left(tmp_path: Path, na
 def test_a_file_that_changed_just_now_is_left_whatever_time_its_copier_gave_it(tmp_path: Path) -> None:
     os.utime(put(tmp_path, "cat/a.png"), (1, 1))
     assert list(Inbox.look_into(tmp_path, 3600).left) == ["cat/a.png"]
-    assert [entry.name for entry in Inbox.look_into(tmp_path, 0).images] == ["cat/a.png"]
+    assert [entry.name for entry in Inbox.look_into(tmp_path, 0).loose] == ["cat/a.png"]
 
 
-def test_images_archives_and_corrections_are_told_apart(tmp_path: Path) -> None:
+def test_images_archives_and_corrections_are_distinguished(tmp_path: Path) -> None:
     put(tmp_path, "cat/a.png")
     put(tmp_path, "cat/b.csv")
     put(tmp_path, "fixes.csv", b"id,label\n")
@@ -131,7 +131,7 @@ def test_files_whose_label_is_not_known_stay_and_are_counted(tmp_path: Path) -> 
             inbox.leave(label)
     assert inbox.unknown == {"Cat": 1, "wolf": 2} and inbox.put_away() == 1
     again = Inbox.look_into(tmp_path, 0)
-    assert [entry.name for entry in again.images + again.archives] == ["Cat/a.png", "more.zip"]
+    assert [entry.name for entry in again.loose + again.archives] == ["Cat/a.png", "more.zip"]
 
 
 @given(st.binary(max_size=200))

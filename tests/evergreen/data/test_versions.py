@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from evergreen.data import versions
 from evergreen.data.versions import (
     add_data,
-    commit_stage,
     data_unchanged,
     data_version,
     fetch_data,
@@ -23,8 +25,11 @@ from evergreen.data.versions import (
     stage_status,
 )
 from evergreen.errors import EvergreenError
-from evergreen.workspace import Workspace
+from evergreen.workspace import Workspace, replace_file
+from tasks import dependencies
 from tests.support.shipped import ROOT, shipped
+
+ENTRY = {"plot": {"file": "confusion.csv", "template": "confusion", "x": "actual", "y": "predicted"}}
 
 pytestmark = pytest.mark.slow  # runs DVC
 
@@ -75,6 +80,12 @@ def clone(workspace: Workspace, folder: Path) -> Workspace:
 def forget_cache(workspace: Workspace) -> None:
     shutil.rmtree(workspace.root / ".dvc/cache")
     shutil.rmtree(workspace.root / ".dvc/tmp", ignore_errors=True)
+
+
+def commit_stage(workspace: Workspace, stage: str, name: str) -> None:
+    """As `Stage` does."""
+    dependencies.write(workspace, name)
+    versions.commit_stage(workspace, stage, name, functools.partial(dependencies.entry, workspace))
 
 
 def make_outputs(workspace: Workspace, content: str) -> None:
@@ -197,6 +208,13 @@ def test_a_stage_is_unchanged_until_its_inputs_its_settings_or_its_outputs_chang
     change(workspace, "preprocess", height=9)
     assert not stage_status(workspace, "preprocess", "quickstart").unchanged
     change(workspace, "preprocess", height=8)
+
+    depends = workspace.dependencies("quickstart") / "preprocess.json"
+    kept = depends.read_text()
+    replace_file(depends, kept.replace('"code": {', '"code": {"another": "0",').encode())
+    assert not stage_status(workspace, "preprocess", "quickstart").unchanged
+    replace_file(depends, kept.encode())
+    assert stage_status(workspace, "preprocess", "quickstart") == before
 
     make_outputs(workspace, "[2]")
     after = stage_status(workspace, "preprocess", "quickstart")
@@ -410,15 +428,63 @@ def test_a_scenario_is_added_to_dvc_yaml_by_its_first_stage_and_dropped_where_it
         assert stage_status(workspace, "preprocess", name).unchanged
         (workspace.scenarios / "second.yaml").unlink(missing_ok=True)
     # The second's file is gone, and the quickstart has never been run here: dvc repro would stop at either.
-    told = (workspace.root / "dvc.yaml").read_text()
-    assert told.startswith("# The stages after") and YAML(typ="safe").load(told)["vars"] == [{"names": ["third"]}], told
+    reported = (workspace.root / "dvc.yaml").read_text()
+    assert reported.startswith("# The stages after") and YAML(typ="safe").load(reported)["vars"] == [
+        {"scenarios": {"third": ENTRY}}
+    ], reported
     text = (workspace.scenarios / "third.yaml").read_text().replace("name: third", "name: fourth")
     (workspace.scenarios / "fourth.yaml").write_text(text)
     put(workspace, "fourth", "one")
     workspace.splits("fourth").mkdir(parents=True)
     (workspace.splits("fourth") / "labels.json").write_text("[1]")
     commit_stage(workspace, "preprocess", "fourth")
-    assert YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["vars"] == [{"names": ["fourth", "third"]}]
+    assert YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())["vars"] == [
+        {"scenarios": {"fourth": ENTRY, "third": ENTRY}}
+    ]
+
+
+def test_the_dvc_yaml_of_an_earlier_version_is_brought_up_to_date_with_all_its_scenarios(workspace: Workspace) -> None:
+    put(workspace, "quickstart", "one")
+    make_outputs(workspace, "[1]")
+    for name in ("second", "broken"):
+        text = (workspace.scenarios / "quickstart.yaml").read_text().replace("name: quickstart", f"name: {name}")
+        (workspace.scenarios / f"{name}.yaml").write_text(text)
+    (workspace.scenarios / "broken.yaml").write_text("name: broken\n")
+    lock = YAML(typ="safe").load((workspace.root / "dvc.lock").read_text())
+    lock["stages"] |= {f"preprocess@{name}": {"cmd": "x"} for name in ("second", "broken")}
+    with open(workspace.root / "dvc.lock", "w") as file:
+        YAML(typ="safe").dump(lock, file)
+    (workspace.root / "dvc.yaml").write_text(
+        "# Mine\nvars:\n  - names:\n      - broken\n      - never-run\n      - second\n      - quickstart\n  - size: 3\n\n"
+        "stages:\n  preprocess:\n    matrix:\n      name: ${names}\n    cmd: python -m tasks.preprocess ${item.name}\n"
+        "    deps:\n      - evergreen/gone.py\n  own:\n    cmd: echo ${size}\n"
+    )
+    assert not stage_status(workspace, "preprocess", "quickstart").unchanged
+    commit_stage(workspace, "preprocess", "quickstart")
+    pipeline = YAML(typ="safe").load((workspace.root / "dvc.yaml").read_text())
+    shipped_stages = YAML(typ="safe").load(versions.PIPELINE.read_text())["stages"]
+    assert pipeline["vars"] == [{"scenarios": {"quickstart": ENTRY, "second": ENTRY}}, {"size": 3}]
+    assert pipeline["stages"] == shipped_stages | {"own": {"cmd": "echo ${size}"}}
+    assert (workspace.root / "dvc.yaml").read_text().startswith("# Mine\n")
+    assert stage_status(workspace, "preprocess", "quickstart").unchanged
+
+
+def test_dvc_shows_the_plot_that_the_kind_says(workspace: Workspace) -> None:
+    plot = {"file": "pairs.csv", "template": "scatter", "x": "a", "y": "b"}
+    dependencies.write(workspace, "quickstart")
+    workspace.splits("quickstart").mkdir(parents=True)
+    put(workspace, "quickstart", "one")
+    versions.commit_stage(workspace, "preprocess", "quickstart", lambda _: {"plot": plot})
+    with Repo(str(workspace.root)) as repo:
+        stages = {getattr(stage, "name", ""): stage for stage in repo.index.stages}
+        [out] = [out for out in stages["evaluate@quickstart"].outs if out.plot]
+    assert out.def_path == "outputs/quickstart/plots/pairs.csv"
+    assert out.plot == {"template": "scatter", "x": "a", "y": "b"}
+
+
+def test_the_committed_dvc_yaml_is_as_shipped() -> None:
+    ours, shipped_one = (YAML(typ="safe").load(path.read_text()) for path in (ROOT / "dvc.yaml", versions.PIPELINE))
+    assert ours["stages"] == shipped_one["stages"] and shipped_one["vars"] == [{"scenarios": {"quickstart": ENTRY}}]
 
 
 def test_it_does_not_matter_from_which_folder_it_is_done(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

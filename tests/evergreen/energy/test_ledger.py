@@ -1,4 +1,4 @@
-"""The ledger: what was spent stays written, whoever else writes and whatever is killed."""
+"""The ledger: what was spent stays written, whatever else writes or is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from evergreen.energy.ledger import Cost, Entry, device, note, of_month, path, read
 from evergreen.errors import WrongUse
-from evergreen.scenario.settings import Scenario
+from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 from tests.conftest import ROOT
 from tests.evergreen.data.test_versions import change
@@ -59,7 +59,7 @@ def test_a_month_is_a_calendar_month_in_utc() -> None:
 
 def test_money_is_of_machine_hours_and_energy(workspace: Workspace) -> None:
     change(workspace, "price", currency="EUR", per_kwh=0.30, per_machine_hour=1.20)
-    scenario = Scenario.load(workspace.scenarios, "quickstart")
+    scenario = load_scenario(workspace.scenarios, "quickstart")
     cost = Cost.of(scenario, 1800, 500, 200)
     assert cost.money == pytest.approx(0.5 * 1.20 + 0.5 * 0.30)
     assert cost.carbon_gco2e == pytest.approx(0.5 * 380.95)
@@ -73,7 +73,7 @@ def test_unknown_parts_make_an_unknown_sum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "settings", "told"),
+    ("section", "settings", "reported"),
     [
         ("price", {"currency": "EUR", "per_kwh": 0}, "price.per_kwh: Input should be greater than 0; got 0"),
         (
@@ -90,9 +90,9 @@ def test_unknown_parts_make_an_unknown_sum() -> None:
     ],
 )
 def test_a_price_or_budget_that_makes_no_sense_is_refused(
-    workspace: Workspace, section: str, settings: dict[str, Any], told: str
+    workspace: Workspace, section: str, settings: dict[str, Any], reported: str
 ) -> None:
     change(workspace, section, **settings)
     with pytest.raises(WrongUse) as refused:
-        Scenario.load(workspace.scenarios, "quickstart")
-    assert told in str(refused.value)
+        load_scenario(workspace.scenarios, "quickstart")
+    assert reported in str(refused.value)

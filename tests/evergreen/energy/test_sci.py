@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from evergreen.energy.meter import Energy
 from evergreen.energy.sci import embodied_gco2e, footprint
+from evergreen.scenario.loading import load_scenario, parse_scenario
 from evergreen.scenario.settings import Machine, Scenario
 from tests.support.shipped import shipped
 
-QUICKSTART = Scenario.load(shipped() / "scenarios", "quickstart")
+QUICKSTART = load_scenario(shipped() / "scenarios", "quickstart")
 HOUR, YEAR = 3600.0, 365 * 24 * 3600.0
 
 
@@ -31,10 +32,11 @@ def test_the_specifications_example_of_a_machine_reserved_for_an_hour() -> None:
 
 
 def test_the_guides_example_of_twenty_thousand_requests_on_a_rented_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The SCI guide's quick guide: a host of 1230.3 kg, 4 years, 4 of 32 processors, a month, 1329 g for its energy, 20,000 requests.
+    # The SCI guide's quick guide: a host of 1230.3 kg, 4 years, 4 of 32 processors, a month, 1329 g for its energy, 20,000
+    # requests.
     from evergreen.energy.carbon import Intensity
 
-    monkeypatch.setattr("evergreen.energy.sci.intensity", lambda country: Intensity(443.0, "as told", 2023))
+    monkeypatch.setattr("evergreen.energy.sci.intensity", lambda country: Intensity(443.0, "as reported", 2023))
     machine = Machine(embodied_kgco2e=1230.3, lifespan_years=4, share=4 / 32)
     energy = Energy(3.0 * 3.6e6, 0.0, ("estimate",), YEAR / 12)  # 3 kWh at 443 g/kWh
     one = footprint(scenario(machine), energy, units=20_000)
@@ -86,7 +88,7 @@ def test_a_machine_that_cannot_be_is_refused_by_name(tmp_path: Path, machine: st
     path = tmp_path / "quickstart.yaml"
     path.write_text((shipped() / "scenarios" / "quickstart.yaml").read_text() + f"machine: {machine}\n")
     with pytest.raises(WrongUse, match=f"machine.*{hint}"):
-        Scenario.parse(path)
+        parse_scenario(path)
 
 
 def test_a_part_of_the_work_takes_a_part_of_the_energy() -> None:

@@ -40,7 +40,8 @@ def network(path: Path, seed: int = 0, hidden: int = 8, kernel: int = 3, stride:
 
 
 def test_the_work_of_a_network_is_what_is_worked_out_by_hand(tmp_path: Path) -> None:
-    """Conv: 800 numbers of 3·3·3 products and sums each; Relu 800; pooling 8 of 100 each; Flatten 8; Gemm 4 of 8 products and sums."""
+    """Conv: 800 numbers of 3·3·3 products and sums each; Relu 800; pooling 8 of 100 each; Flatten 8; Gemm 4 of 8 products and
+    sums."""
     operations = 800 * 54 + 800 + 8 * 100 + 8 + 4 * 16
     numbers = (8 * 27 + 32 + 4) + 800 + 800 + 8 + 8 + 4  # weights, and what each node gives
     assert work(network(tmp_path / "one.onnx")) == (operations, 4 * numbers)
@@ -72,7 +73,7 @@ def test_without_a_counter_the_counted_work_decides_between_operations_and_bytes
     assert str(found).endswith("times the energy by counted work (no energy counter can be read)")
 
 
-def test_a_network_whose_shapes_cannot_be_told_has_no_counted_work(tmp_path: Path) -> None:
+def test_a_network_whose_shapes_are_not_known_has_no_counted_work(tmp_path: Path) -> None:
     import onnx
 
     path = network(tmp_path / "one.onnx")
@@ -83,7 +84,8 @@ def test_a_network_whose_shapes_cannot_be_told_has_no_counted_work(tmp_path: Pat
 
 
 def test_the_interval_over_blocks_is_students() -> None:
-    """Ratios 1, 2 and 4: the logarithms' mean is log 2, their standard error log 2 / √3, and t(0.975, 2 degrees of freedom) is 4.303."""
+    """Ratios 1, 2 and 4: the logarithms' mean is log 2, their standard error log 2 / √3, and t(0.975, 2 degrees of freedom) is
+    4.303."""
     found = of_blocks([math.log(1), math.log(2), math.log(4)])
     assert found.ratio == pytest.approx(2)
     assert found.high / found.ratio == pytest.approx(math.exp(4.303 * math.log(2) / math.sqrt(3)), rel=1e-3)

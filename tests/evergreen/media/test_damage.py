@@ -1,4 +1,5 @@
-"""Images that can be decoded although part of their data is lost or changed: what their decoders warn of, and what is harmless."""
+"""Images that can be decoded although part of their data is lost or changed: what their decoders warn of, and what is
+harmless."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from evergreen.evaluation.pictures import commonest_mistakes, confusion_matrix
+from evergreen.kinds.classify.pictures import commonest_mistakes, confusion_matrix
 from evergreen.media import lettering
 from evergreen.media.lettering import drawable, fonts_for, remedy
 

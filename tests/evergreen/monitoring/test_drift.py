@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.classify.contract import ImageContract
 from evergreen.media.images import BadImage
 from evergreen.monitoring.drift import (
-    FEATURES,
-    PROPERTIES,
     Drift,
     Feature,
     Observations,
@@ -27,9 +26,14 @@ from evergreen.monitoring.drift import (
     observe,
     reference,
 )
+from evergreen.scenario.loading import load_scenario
 from evergreen.serving.embedding import EmbeddingModel
 from evergreen.workspace import Workspace
 from tests.tiny import NAME, Tiny
+
+CONTRACT = ImageContract()
+PROPERTIES = CONTRACT.properties
+FEATURES = (*PROPERTIES, "embedding", "predicted label")
 
 UNSEEN = range(500, 1_797)  # digits that the small network was not trained on
 
@@ -44,7 +48,7 @@ def seen(model: EmbeddingModel) -> Observations:
     """All digits that the network was not trained on, shuffled: any two parts of them differ by chance alone."""
     from tests.tasks.test_preprocess import digit
 
-    everything = observe(model, (digit(number)[0] for number in UNSEEN))
+    everything = observe(model, CONTRACT, (digit(number)[0] for number in UNSEEN))
     return everything.take(np.random.default_rng(0).permutation(len(everything)))
 
 
@@ -70,7 +74,7 @@ def altered(model: EmbeddingModel, alter: Callable[[np.ndarray], np.ndarray], it
         pixels = (decode(digit(int(number))[0], 1)[..., 0].astype(float) for number in taken)
         return [bytes(cv2.imencode(".png", np.clip(alter(one), 0, 255).astype(np.uint8))[1]) for one in pixels]
 
-    return observe(model, images())
+    return observe(model, CONTRACT, images())
 
 
 def feature(drift: Drift, name: str) -> Feature:
@@ -115,7 +119,7 @@ def test_one_label_alone_is_found_and_named(known: Observations, seen: Observati
     assert labels.distance == pytest.approx(1 - (known.predicted == 3).mean())
 
 
-def test_a_property_that_moved_is_told_with_figures(known: Observations, new: Observations) -> None:
+def test_a_property_that_moved_is_reported_with_figures(known: Observations, new: Observations) -> None:
     """All brightnesses of the reference are 0.2 or 0.4 by halves; the new ones are 0.6."""
     known, new = (dataclasses.replace(one, properties=one.properties.copy()) for one in (known, new))
     known.properties[:350, 0], known.properties[350:, 0], new.properties[:, 0] = 0.2, 0.4, 0.6
@@ -211,7 +215,7 @@ def test_observations_that_are_no_numbers_are_refused(
 ) -> None:
     broken = getattr(new, column).copy()
     broken[3:5, 1] = value
-    with pytest.raises(EvergreenError, match="2 of 300 items new have an image property or embedding that is no finite"):
+    with pytest.raises(EvergreenError, match="2 of 300 items new have a property or embedding that is no finite"):
         compare(known, dataclasses.replace(new, **{column: broken}), alpha=0.05)
 
 
@@ -233,11 +237,11 @@ def test_a_level_that_is_no_chance_is_refused(known: Observations, new: Observat
 
 def test_what_is_no_image_is_refused(model: EmbeddingModel) -> None:
     with pytest.raises(BadImage):
-        observe(model, [b"not an image"])
+        observe(model, CONTRACT, [b"not an image"])
 
 
 def test_no_images_give_no_observations(model: EmbeddingModel) -> None:
-    nothing = observe(model, [])
+    nothing = observe(model, CONTRACT, [])
     assert len(nothing) == 0 and nothing.properties.shape == (0, len(PROPERTIES)) and nothing.embeddings.shape == (0, 32)
 
 
@@ -246,7 +250,7 @@ def test_the_reference_is_what_its_encoded_images_give(tiny: Tiny, model: Embedd
 
     ids = held_out(tiny.workspace, NAME)["id"].to_pylist()
     images = dict(iter_images(batches(tiny.workspace, NAME), ids))
-    found, expected = reference(tiny.workspace, NAME, model), observe(model, [images[id] for id in ids])
+    found, expected = reference(tiny.scenario, tiny.workspace, model), observe(model, CONTRACT, [images[id] for id in ids])
     np.testing.assert_array_equal(found.properties, expected.properties)
     np.testing.assert_allclose(found.embeddings, expected.embeddings, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.predicted, expected.predicted)
@@ -257,7 +261,7 @@ def test_the_reference_holds_no_item_that_the_network_learned_from(tiny: Tiny) -
 
 
 def test_of_many_held_out_items_the_same_few_are_taken_each_time(tiny: Tiny, model: EmbeddingModel) -> None:
-    one, same, other = (reference(tiny.workspace, NAME, model, most_items=40, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (reference(tiny.scenario, tiny.workspace, model, most_items=40, seed=seed) for seed in (1, 1, 2))
     assert len(one) == 40
     np.testing.assert_array_equal(one.embeddings, same.embeddings)
     assert not np.array_equal(one.embeddings, other.embeddings)
@@ -265,7 +269,7 @@ def test_of_many_held_out_items_the_same_few_are_taken_each_time(tiny: Tiny, mod
 
 def test_a_scenario_that_never_ran_has_no_reference(workspace: Workspace, model: EmbeddingModel) -> None:
     with pytest.raises(EvergreenError, match="the splits of quickstart cannot be read .* Run the scenario first"):
-        reference(workspace, NAME, model)
+        reference(load_scenario(workspace.scenarios, NAME), workspace, model)
 
 
 def test_a_data_set_that_lacks_its_items_gives_no_reference(tiny: Tiny, model: EmbeddingModel) -> None:
@@ -273,7 +277,7 @@ def test_a_data_set_that_lacks_its_items_gives_no_reference(tiny: Tiny, model: E
 
     shutil.rmtree(tiny.workspace.data(NAME))
     with pytest.raises(EvergreenError, match="lacks .* of the items that it was split into.* dvc checkout"):
-        reference(tiny.workspace, NAME, model)
+        reference(tiny.scenario, tiny.workspace, model)
 
 
 def test_a_stored_reference_is_read_back_as_it_was(known: Observations, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.energy.ledger import Cost, Entry, device, note, read
-from evergreen.planning.budget import OverBudget, hold, is_limited, training_limit_wh
+from evergreen.kinds.base.kind import kind_of
+from evergreen.planning.budget import OverBudget, check_budget, is_limited, training_limit_wh
 from evergreen.planning.estimate import (
     SPREAD_OF_FEW,
     Estimate,
@@ -22,8 +23,8 @@ from evergreen.planning.estimate import (
     expected,
     item_counts,
     no_trial,
-    training_kind,
 )
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.trial import count_items
@@ -68,7 +69,7 @@ def test_unknown_energy_stays_unknown() -> None:
 
 def test_without_data_nothing_is_known(workspace: Workspace) -> None:
     with pytest.raises(NothingKnown, match="nothing was collected for quickstart yet"):
-        estimate(Scenario.load(workspace.scenarios, "quickstart"), workspace, no_trial)
+        estimate(load_scenario(workspace.scenarios, "quickstart"), workspace, no_trial)
 
 
 def test_a_first_run_is_estimated_from_the_items_of_its_source(
@@ -80,7 +81,7 @@ def test_a_first_run_is_estimated_from_the_items_of_its_source(
         for number in range(60):
             (folder / label / f"{number}.png").write_bytes(b"never read")
     (folder / "readme.txt").write_bytes(b"no item")
-    scenario = Scenario.load(workspace.scenarios, "quickstart")
+    scenario = load_scenario(workspace.scenarios, "quickstart")
     scenario = scenario.model_copy(
         update={"collect": scenario.collect.model_copy(update={"builtin": None, "path": str(folder)})}
     )
@@ -108,7 +109,7 @@ def test_a_first_run_is_estimated_from_the_items_of_its_source(
 
 
 def test_the_items_of_an_archive_and_of_the_shipped_digits_are_counted(workspace: Workspace, tmp_path: Path) -> None:
-    quickstart = Scenario.load(workspace.scenarios, "quickstart")
+    quickstart = load_scenario(workspace.scenarios, "quickstart")
     assert count_items(quickstart, workspace)[0] == 1797
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for number in range(30):
@@ -125,7 +126,7 @@ def test_a_source_that_is_not_here_is_not_downloaded_for_an_estimate(
 ) -> None:
     monkeypatch.setattr("evergreen.data.sources.public_file._sample_folders", lambda workspace: [tmp_path])
     with pytest.raises(NothingKnown, match="nobody knows how many items cifar10 has"):
-        estimate(Scenario.load(workspace.scenarios, "cifar10"), workspace, no_trial, count=count_items)
+        estimate(load_scenario(workspace.scenarios, "cifar10"), workspace, no_trial, count=count_items)
 
 
 def test_the_estimate_of_a_retraining_covers_what_it_has_done_and_a_second_training() -> None:
@@ -134,14 +135,16 @@ def test_the_estimate_of_a_retraining_covers_what_it_has_done_and_a_second_train
     assert list(whole.stages) == ["look", "decide", "train"]
     assert whole.cost.seconds == 15 and whole.cost.energy_wh == pytest.approx(1.3)
     assert whole.least.seconds == pytest.approx(13) and whole.most.seconds == pytest.approx(17 + 8)
-    assert whole.told()["seconds_of_a_second_training"] == 8
+    assert whole.to_dict()["seconds_of_a_second_training"] == 8
 
 
 def test_every_stage_that_ran_is_in_the_ledger_and_the_next_run_is_estimated_from_it(tiny: Tiny) -> None:
     counts = item_counts(tiny.scenario, tiny.workspace)
     assert counts["all"] == 500 and 300 < counts["train"] < 450
     entries = {entry.stage: entry for entry in read(tiny.workspace, NAME)}
-    assert entries["train"].work == 8 * counts["train"] and entries["train"].work_kind == training_kind(tiny.scenario)
+    assert entries["train"].work == 8 * counts["train"] and entries["train"].work_kind == kind_of(
+        tiny.scenario
+    ).learner.training_work(tiny.scenario)
     found = estimate(tiny.scenario, tiny.workspace, no_trial)
     assert found.stages["train"][0] == pytest.approx(entries["train"].cost.seconds)
     assert found.missing == ("collect", "validate", "register", "promote")
@@ -179,7 +182,7 @@ def held(tiny: Tiny, **budget: Any) -> None:
     scenario = tiny.scenario
     assert is_limited(scenario)
     found = estimate(scenario, tiny.workspace, lambda *_: Expected(60, 2, 1, 0.5, "a trial"), first="train")
-    hold(scenario, tiny.workspace, found, now=NOW)
+    check_budget(scenario, tiny.workspace, found, now=NOW)
 
 
 def test_within_the_budgets_a_run_may_start(spender: Tiny) -> None:
@@ -192,8 +195,8 @@ def test_a_run_over_its_own_budget_is_refused_in_numbers(spender: Tiny) -> None:
 
 
 def test_a_run_over_what_is_left_of_the_month_is_refused_in_numbers(spender: Tiny) -> None:
-    told = r"would pass the month's budget of 4 Wh: 3(\.\d+)? Wh are spent this month, and it is estimated to take 2 Wh"
-    with pytest.raises(OverBudget, match=told):
+    reported = r"would pass the month's budget of 4 Wh: 3(\.\d+)? Wh are spent this month, and it is estimated to take 2 Wh"
+    with pytest.raises(OverBudget, match=reported):
         held(spender, month={"wh": 4})
 
 
@@ -204,14 +207,14 @@ def test_what_nobody_knows_is_said_and_not_taken_for_nothing(spender: Tiny) -> N
     change(spender.workspace, "budget", month={"wh": 100})
     found = estimate(spender.scenario, spender.workspace, lambda *_: Expected(60, None, None, 0.5, "a trial"), first="train")
     with pytest.raises(OverBudget, match="the month's budget of 100 Wh cannot be kept"):
-        hold(spender.scenario, spender.workspace, found, now=NOW)
+        check_budget(spender.scenario, spender.workspace, found, now=NOW)
 
 
 def test_training_stops_at_the_tightest_of_its_limits(workspace: Workspace) -> None:
     def limit(**sections: dict[str, Any]) -> float | None:
         for section, settings in sections.items():
             change(workspace, section, **settings)
-        return training_limit_wh(Scenario.load(workspace.scenarios, "quickstart"))
+        return training_limit_wh(load_scenario(workspace.scenarios, "quickstart"))
 
     assert limit() is None
     assert limit(budget={"run": {"wh": 3}}) == 3

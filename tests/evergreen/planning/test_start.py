@@ -102,7 +102,7 @@ def test_late_news_is_bridged() -> None:
 
 
 @pytest.mark.parametrize("step", [timedelta(minutes=15), HOUR])
-def test_grids_told_in_other_steps_are_forecast_by_half_hours_too(step: timedelta) -> None:
+def test_grids_reported_in_other_steps_are_forecast_by_half_hours_too(step: timedelta) -> None:
     count = int(STEPS * (HALF_HOUR / step))
     hours = np.arange(count) * (step / HOUR)
     ahead = forecast(of(300 + 100 * np.cos(hours * 2 * np.pi / 24), step), now=NOW, steps=48)
@@ -260,7 +260,7 @@ def with_unknown(places: slice) -> IntensitySeries:
 @pytest.mark.parametrize(
     ("history", "reason"),
     [
-        (None, "nobody tells the grid's intensity"),
+        (None, "the grid's intensity is not known"),
         (of(np.array([])), "nothing is known of the past of zone DE"),
         (with_unknown(slice(None)), "nothing is known of the past"),
         (with_unknown(slice(0, STEPS - 6 * 48)), "only 6.0 days of the grid's past are known, and 7.0 days are needed"),
@@ -313,7 +313,7 @@ def test_a_provider_is_asked_for_the_past_and_not_for_what_lies_ahead() -> None:
 
 def test_a_service_that_fails_stops_no_work() -> None:
     made = plan_with(Failing(NoIntensity("it is down")), now=NOW, duration=HOUR, deadline=NOW + DAY)
-    assert made.starts_now and made.reason == "starts now: nobody tells the grid's intensity (it is down.)"
+    assert made.starts_now and made.reason == "starts now: the grid's intensity is not known (it is down.)"
 
 
 def test_a_file_that_is_wrong_stops_no_work_and_is_named(tmp_path: Path) -> None:

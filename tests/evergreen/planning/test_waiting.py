@@ -13,6 +13,7 @@ from evergreen.errors import WrongUse
 from evergreen.planning.intensity.csv_file import CsvFile
 from evergreen.planning.intensity.provider import Provider
 from evergreen.planning.waiting import provider, saved_gco2e, when
+from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tests.evergreen.data.test_versions import change
@@ -36,7 +37,7 @@ def grid(tmp_path: Path) -> CsvFile:
 
 def scenario(workspace: Workspace, **settings: Any) -> Scenario:
     change(workspace, "start", **settings)
-    return Scenario.load(workspace.scenarios, "quickstart")
+    return load_scenario(workspace.scenarios, "quickstart")
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "found_hours_ago", "source", "told"),
+    ("seconds", "found_hours_ago", "source", "reported"),
     [
         (None, 0, "grid", "nobody knows yet how long it takes"),
         (3600, 25, "grid", "its deadline was 2026-11-24 23:00 UTC"),
@@ -76,31 +77,31 @@ class Broken:
     ],
 )
 def test_in_doubt_it_starts_at_once_and_says_why(
-    patient: Scenario, grid: CsvFile, seconds: float | None, found_hours_ago: float, source: str, told: str
+    patient: Scenario, grid: CsvFile, seconds: float | None, found_hours_ago: float, source: str, reported: str
 ) -> None:
     sources: dict[str, Provider | None] = {"grid": grid, "none": None, "broken": Broken()}
     found_at = NIGHT - timedelta(hours=found_hours_ago)
     start = when(patient, sources[source], seconds=seconds, reason_found_at=found_at, now=NIGHT)
-    assert start.now and start.ask_again_at is None and told in start.reason
+    assert start.now and start.ask_again_at is None and reported in start.reason
 
 
 def test_without_a_deadline_nobody_waits(workspace: Workspace, grid: CsvFile) -> None:
-    plain = Scenario.load(workspace.scenarios, "quickstart")
+    plain = load_scenario(workspace.scenarios, "quickstart")
     assert when(plain, grid, seconds=60, reason_found_at=NIGHT, now=NIGHT).now
     assert provider(plain, workspace) is None
 
 
-def test_what_the_wait_has_saved_is_told_by_what_the_grid_emitted(grid: CsvFile) -> None:
-    told = {"energy_wh": 50.0, "seconds": 3600.0, "reason_found_at": NIGHT}
-    assert saved_gco2e(grid, started_at=NOON - timedelta(hours=1), **told) == pytest.approx(400 * 0.05)  # type: ignore[arg-type]
-    assert saved_gco2e(grid, started_at=NIGHT, **told) == 0  # type: ignore[arg-type]
-    assert saved_gco2e(grid, started_at=NIGHT + timedelta(days=9), **told) is None  # type: ignore[arg-type]
-    assert saved_gco2e(grid, started_at=NOON, **(told | {"energy_wh": None})) is None  # type: ignore[arg-type]
-    assert saved_gco2e(Broken(), started_at=NOON, **told) is None  # type: ignore[arg-type]
+def test_what_the_wait_has_saved_is_measured_by_what_the_grid_emitted(grid: CsvFile) -> None:
+    reported = {"energy_wh": 50.0, "seconds": 3600.0, "reason_found_at": NIGHT}
+    assert saved_gco2e(grid, started_at=NOON - timedelta(hours=1), **reported) == pytest.approx(400 * 0.05)  # type: ignore[arg-type]
+    assert saved_gco2e(grid, started_at=NIGHT, **reported) == 0  # type: ignore[arg-type]
+    assert saved_gco2e(grid, started_at=NIGHT + timedelta(days=9), **reported) is None  # type: ignore[arg-type]
+    assert saved_gco2e(grid, started_at=NOON, **(reported | {"energy_wh": None})) is None  # type: ignore[arg-type]
+    assert saved_gco2e(Broken(), started_at=NOON, **reported) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [
         ({"within_hours": 0, "source": "great-britain"}, "start.within_hours: Input should be greater than 0; got 0"),
         ({"within_hours": 5}, "within_hours needs a source"),
@@ -110,10 +111,10 @@ def test_what_the_wait_has_saved_is_told_by_what_the_grid_emitted(grid: CsvFile)
         ({"source": "oracle"}, "start.source"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(workspace: Workspace, settings: dict[str, Any], told: str) -> None:
+def test_settings_that_make_no_sense_are_refused(workspace: Workspace, settings: dict[str, Any], reported: str) -> None:
     with pytest.raises(WrongUse) as refused:
         scenario(workspace, **settings)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_the_scenario_names_who_tells(workspace: Workspace) -> None:

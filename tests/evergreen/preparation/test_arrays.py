@@ -8,15 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.errors import EvergreenError
-from evergreen.preparation.arrays import Split, epoch_order, label_names, ordered_batches, steps_per_epoch, training_batches
+from evergreen.kinds.base.split import Split
+from evergreen.kinds.classify.learner import ImageLearner
+from evergreen.preparation.arrays import epoch_order, facts, open_split, ordered_batches, steps_per_epoch, training_batches
+
+LEARNER = ImageLearner()
 
 
 def split_of(items: int) -> Split:
-    """Items that can be told apart: the number of an item is its pixels, its number modulo 3 is its label."""
+    """Items that can be distinguished: the number of an item is its pixels, its number modulo 3 is its label."""
     numbers = np.arange(items)
-    return Split(
-        np.broadcast_to(numbers[:, None, None, None], (items, 4, 5, 3)).astype(np.uint8), (numbers % 3).astype(np.uint8)
-    )
+    pixels = np.broadcast_to(numbers[:, None, None, None], (items, 4, 5, 3)).astype(np.uint8)
+    return Split("train", {"images": pixels, "labels": (numbers % 3).astype(np.uint8)}, {"labels": ["a", "b", "c"]})
 
 
 def numbers_of(batches: object) -> list[list[int]]:
@@ -24,24 +27,24 @@ def numbers_of(batches: object) -> list[list[int]]:
 
 
 def write(folder: Path, split: Split, name: str = "train") -> None:
-    np.save(folder / f"{name}-images.npy", split.images)
-    np.save(folder / f"{name}-labels.npy", split.labels)
+    np.save(folder / f"{name}-images.npy", split["images"])
+    np.save(folder / f"{name}-labels.npy", split["labels"])
 
 
 def test_a_split_is_mapped_and_not_read(tmp_path: Path) -> None:
     write(tmp_path, split_of(7))
-    split = Split.open(tmp_path, "train")
-    assert isinstance(split.images, np.memmap) and len(split) == 7
+    split = open_split(tmp_path, "train")
+    assert isinstance(split["images"], np.memmap) and len(split) == 7
 
 
 def test_labels_keep_their_order(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('["b", "a", "ö"]', encoding="utf-8")
-    assert label_names(tmp_path) == ["b", "a", "ö"]
+    assert facts(tmp_path) == {"labels": ["b", "a", "ö"]}
 
 
 def test_a_missing_split_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(EvergreenError, match="the val split cannot be read"):
-        Split.open(tmp_path, "val")
+        open_split(tmp_path, "val")
 
 
 def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
@@ -49,20 +52,20 @@ def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train-images.npy"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EvergreenError, match="the train split cannot be read"):
-        Split.open(tmp_path, "train")
+        open_split(tmp_path, "train")
 
 
 def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     split = split_of(7)
-    write(tmp_path, Split(split.images, split.labels[:-1]))
+    write(tmp_path, Split("train", {"images": split["images"], "labels": split["labels"][:-1]}, {}))
     with pytest.raises(EvergreenError, match="don't fit"):
-        Split.open(tmp_path, "train")
+        open_split(tmp_path, "train")
 
 
 def test_arrays_of_python_objects_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "train-images.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(EvergreenError, match="the train split cannot be read"):
-        Split.open(tmp_path, "train")
+        open_split(tmp_path, "train")
 
 
 @given(items=st.integers(1, 500), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 10_000))
@@ -81,7 +84,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 @settings(deadline=None, max_examples=15)
 @given(items=st.integers(1, 60), batch_size=st.integers(1, 70), epochs=st.integers(1, 3))
 def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items: int, batch_size: int, epochs: int) -> None:
-    batches = numbers_of(training_batches(split_of(items), 3, batch_size, seed=1, epochs=epochs))
+    batches = numbers_of(training_batches(split_of(items), LEARNER, batch_size, seed=1, epochs=epochs))
     steps = steps_per_epoch(items, batch_size)
     assert len(batches) == steps * epochs
     assert {len(batch) for batch in batches} == {min(batch_size, items)}
@@ -93,18 +96,18 @@ def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items:
 @pytest.mark.slow
 def test_going_on_from_a_later_epoch_gives_the_very_batches_of_the_whole_training() -> None:
     split = split_of(50)
-    whole = numbers_of(training_batches(split, 3, 8, seed=3, epochs=4))
-    rest = numbers_of(training_batches(split, 3, 8, seed=3, first_epoch=2, epochs=4))
+    whole = numbers_of(training_batches(split, LEARNER, 8, seed=3, epochs=4))
+    rest = numbers_of(training_batches(split, LEARNER, 8, seed=3, first_epoch=2, epochs=4))
     assert rest == whole[2 * steps_per_epoch(50, 8) :]
 
 
 @pytest.mark.slow
 def test_ordered_batches_give_every_item_once_in_order() -> None:
-    assert numbers_of(ordered_batches(split_of(7), 3, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert numbers_of(ordered_batches(split_of(7), LEARNER, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 @pytest.mark.slow
 def test_a_batch_holds_pixels_as_bytes_and_labels_as_one_hot() -> None:
-    images, labels = next(ordered_batches(split_of(4), 3, 4).as_numpy_iterator())
+    images, labels = next(ordered_batches(split_of(4), LEARNER, 4).as_numpy_iterator())
     assert images.dtype == np.uint8 and images.shape == (4, 4, 5, 3)
     assert labels.dtype == np.float32 and labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]

@@ -13,23 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.errors import WrongUse
+from evergreen.kinds.base.split import NONE, REASONS, TEST, TRAIN, VAL, Assignment
 from evergreen.preparation.splits import (
-    LOOKS,
-    NONE,
-    REASONS,
+    DESCRIPTOR_LENGTH,
     SIMILAR,
-    TEST,
-    TRAIN,
-    VAL,
-    Assignment,
+    DescriptorFile,
     Items,
-    LooksFile,
     Space,
+    allocate,
     assign,
-    deal,
+    descriptors_of,
     groups_of,
     look_alikes,
-    looks_of,
 )
 from evergreen.scenario.settings import Group
 
@@ -39,8 +34,8 @@ SHARES: dict[str, Any] = {"val_share": 0.1, "test_share": 0.2, "seed": 7}
 def cut(items: Items, batches: int) -> Items:
     """The same data set when only its first batches had arrived."""
     end = items.ends[batches - 1]
-    looks = None if items.looks is None else items.looks[:end]
-    return Items(items.keys[:end], items.labels[:end], items.groups[:end], items.given[:end], looks, items.ends[:batches])
+    descriptors = None if items.descriptors is None else items.descriptors[:end]
+    return Items(items.keys[:end], items.labels[:end], items.groups[:end], items.given[:end], descriptors, items.ends[:batches])
 
 
 def plain(labels: list[int], **changes: Any) -> Items:
@@ -51,7 +46,7 @@ def plain(labels: list[int], **changes: Any) -> Items:
         labels=np.array(labels),
         groups=np.full(count, NONE),
         given=np.full(count, NONE, np.int8),
-        looks=None,
+        descriptors=None,
         ends=[count],
     )
     return replace(items, **changes)
@@ -63,8 +58,8 @@ def data_sets(draw: st.DrawFn) -> Items:
     numbers = np.random.default_rng(draw(st.integers(0, 2**32)))
     ends = np.cumsum(draw(st.lists(st.integers(0, 40), min_size=1, max_size=5)))
     count = int(ends[-1])
-    things = numbers.integers(-100, 100, (max(1, count // draw(st.integers(1, 4))), LOOKS))
-    looks = things[numbers.integers(0, len(things), count)] + numbers.integers(-20, 20, (count, LOOKS))
+    things = numbers.integers(-100, 100, (max(1, count // draw(st.integers(1, 4))), DESCRIPTOR_LENGTH))
+    descriptors = things[numbers.integers(0, len(things), count)] + numbers.integers(-20, 20, (count, DESCRIPTOR_LENGTH))
     groups = np.where(numbers.random(count) < draw(st.sampled_from([0, 0.3, 1])), numbers.integers(0, 12, count), NONE)
     given_splits = draw(st.sampled_from([(NONE,), (TRAIN, TEST), (TRAIN, VAL, TEST), (TRAIN,), (NONE, TRAIN, TEST)]))
     return Items(
@@ -72,7 +67,7 @@ def data_sets(draw: st.DrawFn) -> Items:
         labels=numbers.integers(0, draw(st.integers(1, 4)), count),
         groups=groups,
         given=numbers.choice(np.array(given_splits, np.int8), count),
-        looks=looks.astype(np.int8) if draw(st.booleans()) else None,
+        descriptors=descriptors.astype(np.int8) if draw(st.booleans()) else None,
         ends=ends.tolist(),
     )
 
@@ -126,7 +121,7 @@ def test_the_same_items_get_the_same_splits(items: Items) -> None:
 def test_a_given_split_is_kept_or_the_item_is_left_out(items: Items) -> None:
     found = assign(items, **SHARES)
     differs = (items.given != NONE) & (found.split != NONE) & (found.split != items.given)
-    assert (items.given[differs] == TRAIN).all()  # only train items may be dealt to a split that the source doesn't give
+    assert (items.given[differs] == TRAIN).all()  # only train items may be allocated to a split that the source doesn't give
     first_given = [int(np.flatnonzero(items.given == s)[0]) if (items.given == s).any() else len(items.given) for s in range(3)]
     batch = np.searchsorted(items.ends, np.arange(len(items.given)), side="right")
     for item in np.flatnonzero(differs):
@@ -137,12 +132,14 @@ def test_a_given_split_is_kept_or_the_item_is_left_out(items: Items) -> None:
 
 @pytest.mark.slow
 def test_looks_that_stay_in_their_file_give_the_same_splits(tmp_path: Path) -> None:
-    looks = np.random.default_rng(2).integers(-100, 100, (5000, LOOKS)).astype(np.int8)  # more than are read at a time
-    looks[4000:] = looks[:1000]
-    looks.tofile(tmp_path / "looks")
+    descriptors = (
+        np.random.default_rng(2).integers(-100, 100, (5000, DESCRIPTOR_LENGTH)).astype(np.int8)
+    )  # more than are read at a time
+    descriptors[4000:] = descriptors[:1000]
+    descriptors.tofile(tmp_path / "descriptors")
     items = plain([0, 1] * 2500, ends=[3000, 5000])
-    found = assign(replace(items, looks=LooksFile(tmp_path / "looks")), **SHARES)
-    assert same(found, assign(replace(items, looks=looks), **SHARES))
+    found = assign(replace(items, descriptors=DescriptorFile(tmp_path / "descriptors")), **SHARES)
+    assert same(found, assign(replace(items, descriptors=descriptors), **SHARES))
     assert found.cluster[4999] == 999
 
 
@@ -151,11 +148,11 @@ def test_looks_that_stay_in_their_file_give_the_same_splits(tmp_path: Path) -> N
 @given(data_sets())
 def test_two_look_alikes_of_one_batch_never_stand_on_both_sides(items: Items) -> None:
     items = cut(items, 1)
-    if items.looks is None or not len(items.keys):
+    if items.descriptors is None or not len(items.keys):
         return
     found = assign(items, **SHARES)
     end = len(items.keys)
-    points = Space.fit(items.looks, end).place(items.looks, end).astype(np.float32)
+    points = Space.fit(items.descriptors, end).project(items.descriptors, end).astype(np.float32)
     one, other = np.nonzero(points @ points.T >= (found.similar[0] or 0) + 1e-3)
     placed = (found.split[one] != NONE) & (found.split[other] != NONE)
     assert (found.split[one] == found.split[other])[placed].all()
@@ -187,7 +184,7 @@ def test_of_a_labels_few_clusters_the_most_different_one_is_held_out(odd: int) -
     points[odd * 6 : odd * 6 + 6] = (0, 1)
     split, have = np.full(30, NONE, np.int8), np.zeros((3, 1))
     order = np.random.default_rng(odd).permutation(30).astype(np.uint64)
-    deal(np.arange(30), clusters, np.zeros(30, int), points, order, have, {TRAIN: 1.0, TEST: 0.2}, split)
+    allocate(np.arange(30), clusters, np.zeros(30, int), points, order, have, {TRAIN: 1.0, TEST: 0.2}, split)
     assert set(split[odd * 6 : odd * 6 + 6]) == {TEST}
     assert (split == TRAIN).sum() == 24
 
@@ -214,7 +211,7 @@ def test_train_items_that_look_like_a_test_item_are_left_out_with_that_reason() 
     images = np.random.default_rng(3).integers(0, 256, (40, 32, 32, 1)).astype(np.uint8)
     images[1] = images[0] // 2 + 60  # the same thing under another exposure
     given_splits = np.array([TEST, TRAIN] + [TRAIN] * 38, np.int8)
-    found = assign(plain([0] * 40, given=given_splits, looks=looks_of(images)), **SHARES)
+    found = assign(plain([0] * 40, given=given_splits, descriptors=descriptors_of(images)), **SHARES)
     assert REASONS[found.left_out[1]] == "looks-like-test"
     assert np.flatnonzero(found.split == NONE).tolist() == [1]
 
@@ -223,9 +220,11 @@ def test_an_item_that_links_two_splits_is_left_out_and_moves_neither() -> None:
     groups = np.array([0] * 2 + [1] * 2 + [NONE])
     images = np.random.default_rng(3).integers(0, 256, (44, 32, 32, 1)).astype(np.uint8)
     groups = np.array([0, 1] + [NONE] * 40 + [1, NONE])
-    images[42] = images[0] // 2 + 60  # in the second item's group, and it looks like the first
+    images[42] = images[0] // 2 + 60  # in the second item's group, and it resembles the first
     given_splits = np.array([TRAIN, TEST] + [NONE] * 42, np.int8)
-    found = assign(plain([0] * 44, groups=groups, given=given_splits, looks=looks_of(images), ends=[42, 44]), **SHARES)
+    found = assign(
+        plain([0] * 44, groups=groups, given=given_splits, descriptors=descriptors_of(images), ends=[42, 44]), **SHARES
+    )
     assert found.split[:2].tolist() == [TRAIN, TEST]
     assert REASONS[found.left_out[42]] == "links-two-splits"
 
@@ -239,19 +238,21 @@ def test_val_is_dealt_out_of_train_where_the_source_gives_train_and_test_only() 
 
 def test_what_looks_alike_by_nature_does_not_collapse_into_one_cluster() -> None:
     numbers = np.random.default_rng(5)
-    thing = numbers.integers(-100, 100, LOOKS)
-    drifting = thing + np.cumsum(numbers.integers(-6, 7, (400, LOOKS)), axis=0)  # each looks much like the one before
-    looks = drifting.clip(-126, 126).astype(np.int8)
-    links, similar = look_alikes(Space.fit(looks, 400).place(looks, 400), 0)
+    thing = numbers.integers(-100, 100, DESCRIPTOR_LENGTH)
+    drifting = thing + np.cumsum(
+        numbers.integers(-6, 7, (400, DESCRIPTOR_LENGTH)), axis=0
+    )  # each descriptors much like the one before
+    descriptors = drifting.clip(-126, 126).astype(np.int8)
+    links, similar = look_alikes(Space.fit(descriptors, 400).project(descriptors, 400), 0)
     assert similar > SIMILAR[0]
     assert len(links)
 
 
 def test_images_without_any_edge_look_like_nothing() -> None:
     images = np.stack([np.full((16, 16, 3), level, np.uint8) for level in range(0, 250, 10)])
-    looks = looks_of(images)
-    assert not looks.any()
-    assert len(look_alikes(Space.fit(looks, len(looks)).place(looks, len(looks)), 0)[0]) == 0
+    descriptors = descriptors_of(images)
+    assert not descriptors.any()
+    assert len(look_alikes(Space.fit(descriptors, len(descriptors)).project(descriptors, len(descriptors)), 0)[0]) == 0
 
 
 def test_looks_hardly_depend_on_exposure_colour_and_size() -> None:
@@ -263,10 +264,10 @@ def test_looks_hardly_depend_on_exposure_colour_and_size() -> None:
         np.repeat(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
         cv2.resize(drawn, (64, 64), interpolation=cv2.INTER_AREA),
     ]
-    reference = looks_of(drawn[None])[0].astype(float)
+    reference = descriptors_of(drawn[None])[0].astype(float)
     for other in others:
-        looks = looks_of(other[None])[0].astype(float)
-        assert reference @ looks / np.linalg.norm(reference) / np.linalg.norm(looks) > 0.9
+        descriptors = descriptors_of(other[None])[0].astype(float)
+        assert reference @ descriptors / np.linalg.norm(reference) / np.linalg.norm(descriptors) > 0.9
 
 
 def test_a_pattern_finds_each_items_group() -> None:
@@ -275,17 +276,13 @@ def test_a_pattern_finds_each_items_group() -> None:
     assert groups == ["1", "1", "2", "own"]
 
 
-def test_without_a_rule_the_sources_own_groups_count() -> None:
-    assert groups_of(None, Path(), ["a", "b"], ["x", None]) == ["x", None]
-
-
 def test_a_csv_names_groups_by_path_or_file_name(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("\ufeffname,group\ndeep/a.png,one\nb.png,two\n", encoding="utf-8")
     assert groups_of(Group(csv="groups.csv"), tmp_path, ["deep/a.png", "deep/b.png"], [None, None]) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (None, "there is no file"),
         ("file,group\na.png,1\n", "lacks a column"),
@@ -294,10 +291,10 @@ def test_a_csv_names_groups_by_path_or_file_name(tmp_path: Path) -> None:
         ("", "lacks a column"),
     ],
 )
-def test_a_csv_that_does_not_fit_is_wrong_use(tmp_path: Path, content: str | None, told: str) -> None:
+def test_a_csv_that_does_not_fit_is_wrong_use(tmp_path: Path, content: str | None, reported: str) -> None:
     if content is not None:
         (tmp_path / "groups.csv").write_text(content)
-    with pytest.raises(WrongUse, match=told):
+    with pytest.raises(WrongUse, match=reported):
         groups_of(Group(csv="groups.csv"), tmp_path, ["a.png"], [None])
 
 
@@ -317,9 +314,9 @@ def test_twenty_per_cent_new_photographs_of_tiles_move_none_of_the_old(samples: 
                 images.append(cv2.resize(grey, (96, 96), interpolation=cv2.INTER_AREA)[..., None])
                 labels.append(member.name.split("MT_")[1].split("/")[0])
     order = np.random.default_rng(0).permutation(len(images))
-    looks, kinds = looks_of(np.stack(images)[order]), np.unique(labels, return_inverse=True)[1][order]
+    descriptors, kinds = descriptors_of(np.stack(images)[order]), np.unique(labels, return_inverse=True)[1][order]
     old = len(images) * 5 // 6
-    whole = plain(kinds.tolist(), looks=looks, ends=[old, len(images)])
+    whole = plain(kinds.tolist(), descriptors=descriptors, ends=[old, len(images)])
     before, after = assign(cut(whole, 1), **SHARES), assign(whole, **SHARES)
     assert np.array_equal(before.split, after.split[:old]) and np.array_equal(before.cluster, after.cluster[:old])
     # Nearly every new photograph shows a tile that the old ones show: it joins them.

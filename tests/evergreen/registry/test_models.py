@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from evergreen.registry.models import (
     Rollback,
     aliases,
     connect,
-    crown,
     download,
     find_version,
     last_refusal,
@@ -22,6 +22,7 @@ from evergreen.registry.models import (
     refuse,
     rollback,
     set_alias,
+    set_champion,
 )
 from evergreen.serving.scoring import load
 from evergreen.workspace import Workspace
@@ -40,9 +41,9 @@ def versions(registered: Tiny, more: int) -> Workspace:
 def test_without_a_model_there_are_no_aliases_and_it_is_said_how_to_train_one(tiny: Tiny) -> None:
     assert aliases(tiny.workspace, NAME) == {}
     assert look_up(tiny.workspace, NAME, "no such model") == Held(None, None, 0, {})
-    for wanted in ("champion", "1"):
+    for requested in ("champion", "1"):
         with pytest.raises(WrongUse, match="there is none yet.*evergreen run quickstart"):
-            find_version(tiny.workspace, NAME, wanted)
+            find_version(tiny.workspace, NAME, requested)
 
 
 def fingerprints(tiny: Tiny) -> dict[int, str]:
@@ -59,10 +60,10 @@ def test_a_model_in_no_use_is_said_to_be_in_none_and_how_to_use_it(registered: T
         load(registered.workspace, NAME)
 
 
-@pytest.mark.parametrize("wanted", ["2", "0", "champion", "no such thing", "-1", "1.0", "", "²"])
-def test_a_wrong_version_is_a_wrong_use_that_lists_what_there_is(registered: Tiny, wanted: str) -> None:
+@pytest.mark.parametrize("requested", ["2", "0", "champion", "no such thing", "-1", "1.0", "", "²"])
+def test_a_wrong_version_is_a_wrong_use_that_lists_what_there_is(registered: Tiny, requested: str) -> None:
     with pytest.raises(WrongUse) as refused:
-        find_version(registered.workspace, NAME, wanted)
+        find_version(registered.workspace, NAME, requested)
     assert "expected one of 1, or an alias: challenger" in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -100,7 +101,7 @@ def test_the_query_of_the_local_store_says_what_mlflows_client_says(registered: 
     client.create_registered_model("evergreen-other")
     client.create_model_version("evergreen-other", client.get_model_version(name, "1").source, tags={"fingerprint": first})
     client.set_registered_model_alias("evergreen-other", "champion", "1")
-    crown(workspace, NAME, 2)
+    set_champion(workspace, NAME, 2)
     assert (asked(first).version, asked(second).version) == (1, 2)
     assert asked(first).aliases == {"challenger": 2, "champion": 2}
     client.set_registered_model_alias(name, "champion", "1")  # a person, on MLflow's page
@@ -138,18 +139,18 @@ def test_a_refusal_is_on_record_with_its_reason_and_the_last_one_counts(register
 
 def test_a_new_champion_makes_the_old_one_previous(registered: Tiny) -> None:
     workspace = versions(registered, more=1)
-    assert crown(workspace, NAME, 1) is None
+    assert set_champion(workspace, NAME, 1) is None
     assert aliases(workspace, NAME) == {"challenger": 1, "champion": 1}
-    assert crown(workspace, NAME, 2) == 1
+    assert set_champion(workspace, NAME, 2) == 1
     assert aliases(workspace, NAME) == {"challenger": 1, "champion": 2, "previous": 1}
-    assert crown(workspace, NAME, 2) == 2
+    assert set_champion(workspace, NAME, 2) == 2
     assert aliases(workspace, NAME) == {"challenger": 1, "champion": 2, "previous": 1}
 
 
 def test_a_rollback_puts_the_previous_champion_back_and_a_second_one_undoes_it(registered: Tiny) -> None:
     workspace = versions(registered, more=1)
-    crown(workspace, NAME, 1)
-    crown(workspace, NAME, 2)
+    set_champion(workspace, NAME, 1)
+    set_champion(workspace, NAME, 2)
     done = rollback(workspace, NAME)
     assert done == Rollback(NAME, champion=1, previous=2) and "version 1 is the champion again" in str(done)
     assert (aliases(workspace, NAME)["champion"], aliases(workspace, NAME)["previous"]) == (1, 2)
@@ -163,7 +164,7 @@ def test_without_a_previous_champion_there_is_no_rollback(registered: Tiny) -> N
         with pytest.raises(WrongUse, match="no previous champion.*evergreen promote quickstart --version N --force"):
             rollback(registered.workspace, NAME)
         assert aliases(registered.workspace, NAME) == before
-        crown(registered.workspace, NAME, 1)
+        set_champion(registered.workspace, NAME, 1)
         if "champion" in before:
             set_alias(registered.workspace, NAME, "previous", 1)
 
@@ -172,7 +173,7 @@ def test_a_promotion_killed_between_its_two_steps_leaves_the_champion_in_use_and
     registered: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = versions(registered, more=1)
-    crown(workspace, NAME, 1)
+    set_champion(workspace, NAME, 1)
     step = registry.set_alias
 
     def killed(workspace: Workspace, name: str, alias: str, version: int) -> None:
@@ -182,9 +183,9 @@ def test_a_promotion_killed_between_its_two_steps_leaves_the_champion_in_use_and
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(registry, "set_alias", killed)
-        crown(workspace, NAME, 2)
+        set_champion(workspace, NAME, 2)
     assert aliases(workspace, NAME)["champion"] == 1
-    crown(workspace, NAME, 2)
+    set_champion(workspace, NAME, 2)
     assert (aliases(workspace, NAME)["champion"], aliases(workspace, NAME)["previous"]) == (2, 1)
 
 
@@ -204,10 +205,30 @@ def test_a_checkout_that_was_moved_keeps_its_models(registered: Tiny) -> None:
 
 def test_two_copies_of_a_checkout_do_not_touch_each_other(registered: Tiny, tmp_path: Path) -> None:
     copy = Tiny(shutil.copytree(registered.root, tmp_path / "copy", symlinks=True))
-    crown(copy.workspace, NAME, 1)
+    set_champion(copy.workspace, NAME, 1)
     assert copy.register_confused().model_version == 2
     assert aliases(registered.workspace, NAME) == {"challenger": 1} and fingerprints(registered) == {1: mark(registered)}
     assert download(registered.workspace, NAME, "1").is_relative_to(registered.root)
+
+
+@pytest.mark.parametrize(
+    "theirs", [{}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:10"}]
+)
+def test_connecting_leaves_the_environment_as_it_was(
+    registered: Tiny, theirs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    mlflow = connect(registered.workspace)
+    assert dict(os.environ) == before
+    assert mlflow.get_tracking_uri() == registry.tracking_uri(registered.workspace)
+    assert mlflow.get_registry_uri() == registry.registry_uri(registered.workspace)
+    if not theirs:
+        experiment = mlflow.MlflowClient().get_experiment(mlflow.MlflowClient().create_experiment("another"))
+        assert experiment.artifact_location.startswith("mlflow-artifacts:/")
+        load(registered.workspace, NAME, "1")
+        assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("root", ["evergreen:///artifacts", "mlflow-artifacts:/1"])

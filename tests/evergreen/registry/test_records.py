@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evergreen.energy.meter import Energy
-from evergreen.registry.models import connect, crown, rollback
+from evergreen.registry.models import connect, rollback, set_champion
 from evergreen.registry.store import artifacts, database
 from evergreen.reporting.history import read_history
 from flows.summary import conclude
@@ -25,7 +25,7 @@ CARD = "model_card.md"
 KEPT = ("metrics", "latest_metrics", "params", "tags", "model_version_tags", "inputs", "datasets")
 
 
-def finish(tiny: Tiny, registration: Registration, *, promoted: bool, energy_wh: float) -> dict[str, Any]:
+def finish(tiny: Tiny, registration: Registration, *, promoted: bool, energy_wh: float) -> None:
     """Conclude a run that trained, and registered or found this version."""
     docs = tiny.workspace.data_docs(NAME)
     docs.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def finish(tiny: Tiny, registration: Registration, *, promoted: bool, energy_wh:
     ]
     promotion = Promotion(registration.model, registration.model_version, promoted, f"at {energy_wh} Wh", 1, None, {})
     run = Run(tiny.scenario, tiny.workspace, outcomes)
-    return conclude(run, tiny.data_version, tiny.evaluation, registration, promotion)
+    conclude(run, tiny.data_version, tiny.evaluation, registration, promotion)
 
 
 def rows(tiny: Tiny) -> dict[str, set[Any]]:
@@ -53,7 +53,7 @@ def files(tiny: Tiny) -> dict[Path, bytes]:
 @pytest.fixture
 def recorded(registered: Tiny) -> Tiny:
     """Version 1 is the champion, version 2 was refused; the runs of both are on record."""
-    crown(registered.workspace, NAME, 1)
+    set_champion(registered.workspace, NAME, 1)
     finish(registered, registered.register(), promoted=True, energy_wh=3.0)
     second = registered.register_confused()
     registered.promote(2)
@@ -119,6 +119,6 @@ def test_a_second_version_of_the_same_training_has_a_run_of_its_own(recorded: Ti
     third = register(recorded.scenario, recorded.workspace, more, recorded.evaluation)
     assert third.model_version == 3 and third.run_id != first.run_id
     assert card(f"runs:/{first.run_id}/{CARD}") == before
-    told = recorded.client().get_metric_history(third.run_id, "val_loss")
+    reported = recorded.client().get_metric_history(third.run_id, "val_loss")
     history = json.loads((recorded.workspace.model(NAME) / "history.json").read_text())
-    assert [entry.value for entry in told] == [entry["val_loss"] for entry in history]
+    assert [entry.value for entry in reported] == [entry["val_loss"] for entry in history]

@@ -91,7 +91,7 @@ def test_nothing_on_the_page_can_be_fetched(page: str) -> None:
     assert "url(" not in style and "@import" not in style
 
 
-def test_the_browser_is_told_to_fetch_nothing(page: str) -> None:
+def test_the_browser_may_fetch_nothing(page: str) -> None:
     policies = [attributes for tag, attributes in Tags(page).tags if tag == "meta" and "http-equiv" in attributes]
     assert policies == [{"http-equiv": "Content-Security-Policy", "content": "default-src 'none'; style-src 'unsafe-inline'"}]
 

@@ -10,8 +10,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.evaluation.metrics import label_quality
-from evergreen.evaluation.mistakes import Example, Mistake, Mistakes
+from evergreen.kinds.base.judge import Review
+from evergreen.kinds.classify.comparison import METRICS
+from evergreen.kinds.classify.metrics import label_quality
+from evergreen.kinds.classify.mistakes import Example, Mistake, Mistakes, rendered
 from evergreen.reporting.history import DataState, Event, History, Quarantined, Thumbnail, Version
 from evergreen.reporting.report import answer, figures, notes, render
 
@@ -22,14 +24,14 @@ HOSTILE = "<script>hacked=1</script><img src=x onerror=hacked=1>\"'&amp;"
 def version(number: int, accuracy: float | None = 0.9, wh_per_1000: float | None = 0.01, **others: Any) -> Version:
     around = (None, None) if accuracy is None else (accuracy - 0.02, accuracy + 0.02)
     made = Version(
-        number, WHEN + timedelta(days=number), f"{number:032x}", ("00000-a",), accuracy, *around, accuracy, *around, 500, 2.0, 0.8,
+        number, WHEN + timedelta(days=number), f"{number:032x}", ("00000-a",), {"accuracy": (accuracy, *around), "f1_macro": (accuracy, *around)}, 500, 2.0, 0.8,
         ("estimate",), 60.0, 0.7, None, wh_per_1000, 0.0, True, "there was no champion yet", None, None,
     )  # fmt: skip
     return replace(made, **others)
 
 
 def history(*versions: Version, champion: int | None = 1, **others: Any) -> History:
-    made = History("quickstart", champion, None, versions, (), (), Quarantined({}, ()), 0, None, None)
+    made = History("quickstart", champion, None, versions, (), (), Quarantined({}, ()), 0, None, None, tuple(METRICS.values()))
     return replace(made, **others)
 
 
@@ -40,20 +42,20 @@ def page(*histories: History) -> str:
 def test_the_answer_tells_what_retraining_brought_and_took() -> None:
     found = history(version(1, 0.9), version(2, 0.85), version(3, 0.95), champion=3)
     assert answer(found) == (
-        "Version 3 is in use, 95.0 % accurate: 5.0 points more than version 1, for 2 retrainings that took 4.0 ± 1.6 Wh, 1.4 gCO2e."
+        "Version 3 is in use, accuracy 95.0 %: 5.0 points better than version 1, for 2 retrainings that took 4.0 ± 1.6 Wh, 1.4 gCO2e."
     )
     assert "brought nothing better, for 4.0 ± 1.6 Wh" in answer(replace(found, champion=1))
-    assert "5.0 points less than version 1" in answer(replace(found, champion=2))
-    assert answer(history(version(1))) == "Version 1 is in use, 90.0 % accurate. Nothing has been retrained yet."
+    assert "5.0 points worse than version 1" in answer(replace(found, champion=2))
+    assert answer(history(version(1))) == "Version 1 is in use, accuracy 90.0 %. Nothing has been retrained yet."
     assert answer(history(version(1), champion=None)) == "1 version registered, and none is in use."
     assert answer(history()) == "No model yet. Train one with: evergreen run quickstart"
 
 
 def test_the_answer_is_not_given_for_more_than_it_is_worth() -> None:
     close = history(version(1, 0.9), version(2, 0.91, test_items=600), champion=2, unfinished=2)
-    told = " ".join(notes(close))
-    assert "overlap: taken alone, the difference may be chance" in told
-    assert "different test splits (500 and 600 items)" in told and "2 runs ended without a model" in told
+    reported = " ".join(notes(close))
+    assert "overlap: taken alone, the difference may be chance" in reported
+    assert "different test splits (500 and 600 items)" in reported and "2 runs ended without a model" in reported
     assert list(notes(history(version(1, 0.5), version(2, 0.9), champion=2))) == []
 
 
@@ -63,13 +65,13 @@ def test_a_gap_between_val_and_test_is_said_of_the_version_in_use() -> None:
 
 
 def test_what_is_unknown_is_never_zero() -> None:
-    bare = version(2, None, None, f1_macro=None, energy_wh=None, energy_uncertainty_wh=None, carbon_gco2e=None)
+    bare = version(2, None, None, energy_wh=None, energy_uncertainty_wh=None, carbon_gco2e=None)
     text = re.sub(r"<(style|svg).*?</\1>", "", page(history(bare, champion=2)), flags=re.DOTALL)
     row = re.search(r'<tr class="champion">.*?</tr>', text, re.DOTALL)
     assert row is not None and row[0].count("<td>unknown") == 5 and ">0" not in row[0]
     assert "nothing recorded yet" in text and "the scenario names no price" in text
     assert "The energy of a prediction was not measured" in text
-    partly = history(version(1), replace(bare, accuracy=0.95), champion=2)
+    partly = history(version(1), replace(bare, quality=version(2, 0.95).quality), champion=2)
     assert "unknown energy, unknown carbon" in answer(partly)
     assert "2.0 Wh and 1 unknown" in page(partly)
 
@@ -106,14 +108,14 @@ def test_the_page_fetches_nothing_and_stays_small_and_the_same() -> None:
     assert text == page(many, replace(many, scenario="cifar10"))
 
 
-def test_a_chart_is_told_in_words_and_takes_the_pages_colours() -> None:
+def test_a_chart_is_reported_in_words_and_takes_the_pages_colours() -> None:
     text = page(history(version(1), version(2, 0.95), champion=2))
     assert text.count('role="img"') == 4 and "accuracy: version 1 90.0, version 2 95.0" in text
     svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert not any("#0102" in svg for svg in svgs) and all("var(--first)" in svg for svg in svgs)
 
 
-def test_changes_of_champion_and_of_the_data_are_told() -> None:
+def test_changes_of_champion_and_of_the_data_are_reported() -> None:
     states = (
         DataState("a" * 32, (1,), WHEN, {"cat": 5}, {"cat": 5}, 0, 0, ()),
         DataState("b" * 32, (2, 3), WHEN, {"cat": 6, "dog": 2}, {"dog": 2, "cat": 1}, 1, 0, ()),
@@ -149,8 +151,8 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[float | None, float 
 
 def test_programs_get_null_for_what_is_unknown_and_no_pictures() -> None:
     shown = Thumbnail("data:image/png;base64,AAAA", "cat", "cat/1.png")
-    told = figures(history(version(1), data=(DataState(None, (), None, None, None, None, None, (shown,)),)))
-    assert told["versions"][0]["money"] is None and told["front"] == [1] and "thumbnails" not in told["data"][0]
+    reported = figures(history(version(1), data=(DataState(None, (), None, None, None, None, None, (shown,)),)))
+    assert reported["versions"][0]["money"] is None and reported["front"] == [1] and "thumbnails" not in reported["data"][0]
 
 
 def test_no_version_is_off_the_front_by_a_difference_that_the_intervals_leave_open() -> None:
@@ -172,9 +174,8 @@ def test_no_version_is_off_the_front_by_a_difference_that_the_intervals_leave_op
 
 
 def test_figures_have_the_digits_that_their_uncertainty_carries() -> None:
-    few = version(
-        1, 0.994413, 1.45e-4, accuracy_low=0.9799, accuracy_high=0.9985, energy_uncertainty_wh_per_1000=5.8e-5, test_items=358
-    )
+    quality = {"accuracy": (0.994413, 0.9799, 0.9985), "f1_macro": (0.994413, 0.9799, 0.9985)}
+    few = version(1, None, 1.45e-4, quality=quality, energy_uncertainty_wh_per_1000=5.8e-5, test_items=358)
     text = re.sub(r"<(style|svg).*?</\1>", "", page(history(few)), flags=re.DOTALL)
     assert "99.4 %" in text and "99.44" not in text and "0.14 ± 0.06 mWh" in text
     assert not re.search(r"\de-\d", text)
@@ -190,8 +191,8 @@ def mistakes(*labels: str) -> Mistakes:
 
 
 def test_the_page_shows_what_the_version_in_use_gets_wrong() -> None:
-    text = page(history(version(1), mistakes=mistakes("bolt", "nut")))
+    text = page(history(version(1), review=Review({}, rendered(mistakes("bolt", "nut")))))
     assert "1 item of 7 in the test split" in text and "bolt <span" in text and "1 of 3 items" in text
     assert "photo 7.png" in text and "abababababab" in text and "97.3 % sure" in text
     assert "Confusion matrix" in text and text.count('class="recall"') == 2
-    assert HOSTILE not in page(history(version(1), mistakes=mistakes(HOSTILE, "$x$")))
+    assert HOSTILE not in page(history(version(1), review=Review({}, rendered(mistakes(HOSTILE, "$x$")))))

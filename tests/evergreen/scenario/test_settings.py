@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from evergreen.errors import WrongUse
+from evergreen.scenario.loading import load_scenario, parse_scenario
 from evergreen.scenario.settings import Retraining, Scenario
 from tests.support.shipped import shipped
 
@@ -31,12 +32,12 @@ train:
 def parse(tmp_path: Path, text: str) -> Scenario:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    return Scenario.parse(path)
+    return parse_scenario(path)
 
 
 @pytest.mark.parametrize("path", sorted((shipped() / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_scenario_loads(path: Path) -> None:
-    assert Scenario.parse(path).name == path.stem
+    assert parse_scenario(path).name == path.stem
 
 
 def test_a_good_scenario_is_read_as_it_stands(tmp_path: Path) -> None:
@@ -84,7 +85,14 @@ def test_a_mistake_names_file_line_key_and_what_is_allowed(
     assert caught.value.exit_status == 2
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
+    pretrained = GOOD + "  model: efficientnet_lite0\n"
+    with pytest.raises(WrongUse, match=r"mine\.yaml.*at least 48 pixels, got 32: raise preprocess\.height and width"):
+        parse(tmp_path, pretrained.replace("width: 32", "width: 48"))
+    assert parse(tmp_path, pretrained.replace(": 32", ": 48")).train.epochs == 2
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"preprocess\.height.*train\.epochs"):
         parse(tmp_path, GOOD.replace("height: 32", "height: 1").replace("epochs: 2", "epochs: 0"))
 
@@ -154,7 +162,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(WrongUse, match="UTF-8"):
-        Scenario.parse(path)
+        parse_scenario(path)
 
 
 def test_the_name_must_be_the_files(tmp_path: Path) -> None:
@@ -165,7 +173,7 @@ def test_the_name_must_be_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "../quickstart", "", "a/b", "QUICKSTART", "x" * 300])
 def test_an_unknown_scenario_lists_the_known_ones(name: str) -> None:
     with pytest.raises(WrongUse, match="cifar10, inspection, quickstart"):
-        Scenario.load(shipped() / "scenarios", name)
+        load_scenario(shipped() / "scenarios", name)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evergreen.training.fitting import class_weights
+from evergreen.kinds.classify.learner import class_weights
 
 
 def test_balanced_weights_let_every_label_weigh_the_same() -> None:

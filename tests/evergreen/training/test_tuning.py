@@ -6,15 +6,19 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergreen.scenario.settings import Scenario, Train
-from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, space
+from evergreen.kinds.classify.comparison import ACCURACY
+from evergreen.kinds.classify.learner import ImageLearner
+from evergreen.kinds.classify.settings import ImageScenario, ImageTrain
+from evergreen.scenario.loading import load_scenario, parse_scenario
+from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score
 from tests.support.shipped import shipped
 
-QUICKSTART = Scenario.load(shipped() / "scenarios", "quickstart")
+QUICKSTART = load_scenario(shipped() / "scenarios", "quickstart")
 
 some = st.floats(1e-6, 1.0)
 finished = st.builds(
@@ -33,13 +37,19 @@ pruned = st.builds(
 )
 
 
+@pytest.mark.parametrize("model", ["residual", "efficientnet_lite0"])
 @pytest.mark.parametrize("path", sorted((shipped() / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_setting_that_is_tried_is_allowed_and_the_scenarios_own_are_within(path: Path) -> None:
-    train = Scenario.parse(path).train
-    ranges = space(train, side=32)
+def test_every_setting_that_is_tried_is_allowed_and_the_scenarios_own_are_within(path: Path, model: str) -> None:
+    scenario, learner = parse_scenario(path), ImageLearner()
+    assert isinstance(scenario, ImageScenario)
+    scenario = scenario.model_copy(update={"train": scenario.train.model_copy(update={"model": model})})
+    train, ranges = scenario.train, learner.search_space(scenario, learner.random_split(scenario, 1, np.random.default_rng(0)))
     for end in ("low", "high"):
         settings = {one.name: int(getattr(one, end)) if one.step else getattr(one, end) for one in ranges}
-        Train.model_validate(train.model_dump() | settings)
+        ImageTrain.model_validate(train.model_dump() | settings)
+    assert {one.name for one in ranges} & {"filters", "learning_rate", "fine_tuning_rate"} == (
+        {"filters", "learning_rate"} if model == "residual" else {"fine_tuning_rate"}
+    )
     for one in ranges:
         assert one.low < one.high and one.low <= getattr(train, one.name) <= one.high
         assert not one.step or (one.high - one.low) % one.step == 0  # or Optuna would cut the range
@@ -47,14 +57,14 @@ def test_every_setting_that_is_tried_is_allowed_and_the_scenarios_own_are_within
 
 @given(st.floats(0, 1), st.floats(1e-3, 1e3))
 def test_a_doubling_of_energy_costs_what_the_gate_asks_for_it(quality: float, ratio: float) -> None:
-    once, twice = (score(quality, times * ratio, QUICKSTART) for times in (1, 2))
+    once, twice = (score(ACCURACY, quality, quality, times * ratio, QUICKSTART) for times in (1, 2))
     assert once - twice == pytest.approx(QUICKSTART.promote.gain_per_doubling)
-    assert score(quality, 1.0, QUICKSTART) == quality
+    assert score(ACCURACY, quality, quality, 1.0, QUICKSTART) == quality
 
 
 @given(st.lists(finished | pruned, max_size=12))
 def test_no_trial_beats_one_of_the_front_for_no_more_energy(trials: list[TrialResult]) -> None:
-    best = front(trials)
+    best = front(trials, ACCURACY)
     known = [one for one in trials if one.quality is not None]
     assert bool(best) == bool(known)
     for one in best:
@@ -83,7 +93,7 @@ def test_the_picture_names_the_scenarios_own_and_the_winner() -> None:
         TrialResult(1, False, "pruned", {}, None, None, 0.1, None),
         TrialResult(2, False, "finished", {}, 0.95, 0.3, 0.2, 0.95),
     ]
-    (axes,) = picture(trials, 2, "accuracy").axes
+    (axes,) = picture(trials, 2, ACCURACY).axes
     legend = axes.get_legend()
     assert legend is not None
     assert {text.get_text() for text in legend.get_texts()} >= {"2 finished trials", "the scenario's own", "winner"}

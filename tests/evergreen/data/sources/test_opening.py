@@ -12,13 +12,14 @@ from evergreen.data.sources.archive import ArchiveSource
 from evergreen.data.sources.folder import FolderSource
 from evergreen.data.sources.opening import locate
 from evergreen.errors import EvergreenError
+from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tests.support.sources import folder_of, tar_of
 
 
-def public(url: str | None = "https://example.invalid/images.tar", sha256: str | None = None) -> Scenario:
-    return Scenario.model_validate(
+def public(url: str | None = "https://example.invalid/images.tar", sha256: str | None = None) -> ImageScenario:
+    return ImageScenario.model_validate(
         {
             "name": "pets",
             "kind": "classify",
@@ -31,7 +32,7 @@ def public(url: str | None = "https://example.invalid/images.tar", sha256: str |
     )
 
 
-def own(path: str) -> Scenario:
+def own(path: str) -> ImageScenario:
     return public().model_copy(update={"collect": public().collect.model_copy(update={"file": None, "path": path})})
 
 

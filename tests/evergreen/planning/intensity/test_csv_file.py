@@ -106,7 +106,7 @@ def test_a_wall_clocks_file_that_is_taken_for_utc_is_read_with_a_mean_and_a_gap(
         (["2020-06-01 00:00,5", "9020-06-01 00:30,5"], "goes from 2020-06-01 to 9020-06-01.*mistyped year"),
     ],
 )
-def test_a_line_that_is_not_right_is_told_with_file_value_and_remedy(
+def test_a_line_that_is_not_right_is_reported_with_file_value_and_remedy(
     written: Callable[..., Path], lines: list[str], message: str
 ) -> None:
     with pytest.raises(WrongUse, match=f"grid.csv.*{message}"):

@@ -23,7 +23,8 @@ from tests.evergreen.planning.intensity import DAY, HOUR, MONDAY, values_of
 
 
 class Service:
-    """A server on loopback that answers as it is set to: `answers` are statuses, bytes, "hang" or "drip"; the last one goes on for ever.
+    """A server on loopback that answers as it is set to: `answers` are statuses, bytes, "hang" or "drip"; the last one goes on
+    for ever.
 
     Without answers it tells half hours, or hours, of the intensity 100, 101, … of what it is asked for.
     """
@@ -190,7 +191,7 @@ def test_a_failure_that_passes_is_no_failure(provider: ElectricityMaps | GreatBr
         ("drip", "no answer that is of use"),
     ],
 )
-def test_what_a_service_gets_wrong_is_told_and_what_to_do(
+def test_what_a_service_gets_wrong_is_reported_and_what_to_do(
     provider: ElectricityMaps | GreatBritain, service: Service, tmp_path: Path, answer: int | bytes | str, message: str
 ) -> None:
     service.answers = [answer]
@@ -200,7 +201,7 @@ def test_what_a_service_gets_wrong_is_told_and_what_to_do(
     assert not list(tmp_path.glob("cache/*"))  # nonsense is not kept
 
 
-def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_service_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NoIntensity, match="does not answer"):
         GreatBritain(tmp_path, "http://127.0.0.1:9", timeout_seconds=0.3, pause_seconds=0.001).history(MONDAY, MONDAY + DAY)
 

@@ -1,0 +1,148 @@
+"""The learner of a kind: its networks, and how they are trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from evergreen.errors import EvergreenError
+from evergreen.kinds.base.codec import EMBEDDING
+from evergreen.kinds.base.metric import Metric
+from evergreen.kinds.base.split import Split
+from evergreen.scenario.settings import Scenario
+
+if TYPE_CHECKING:
+    import keras
+
+S = TypeVar("S", bound=Scenario)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The range of a setting of `train` that is tuned: integers in steps of `step`, or real numbers if that is None. `log`:
+    sampled on a logarithmic scale."""
+
+    name: str
+    low: float
+    high: float
+    step: int | None = None
+    log: bool = False
+
+
+class Learner(ABC, Generic[S]):
+    """Builds and trains the networks of one kind.
+
+    Attributes:
+        metric: shown for each epoch, on train and val; its key is the metric's name in the compiled network.
+        inputs: names of the arrays that the network takes, which are also the names of its inputs.
+        outputs: names of the network's outputs.
+        largest_difference: that is allowed between an output of an exported file and that of the Keras model.
+    """
+
+    metric: ClassVar[Metric]
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
+    largest_difference: ClassVar[float] = 1e-4
+
+    @abstractmethod
+    def build(self, scenario: S, train: Split, *, steps: int) -> keras.Model:
+        """Build and compile a network. Keras' random seed is set to the scenario's before the call.
+
+        Args:
+            train: the training split, of which only shapes and facts are used.
+            steps: the number of steps of the whole training.
+
+        Returns:
+            A model that maps `inputs` (one array, or several by name) to the first of `outputs`, and is trained on `targets`.
+        """
+
+    def first_epoch(
+        self, scenario: S, model: keras.Model, train: Split, val: Split, report: Callable[[int], object]
+    ) -> dict[str, float] | None:
+        """Train the first epoch in a way of the kind's own, such as fitting the last layer of a pre-trained network.
+
+        Args:
+            model: in training; its weights are changed.
+            val: may be empty.
+            report: to be called with the number of items, of train and val, that are done.
+
+        Returns:
+            `loss` and `metric.key`, and the same with the prefix `val_` if there is a validation split, of the model after the
+            epoch; None if the first epoch is trained as all others are, and the model is unchanged. By default None.
+        """
+        return None
+
+    @abstractmethod
+    def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """The training targets of some items, `(rows, …)`.
+
+        Args:
+            rows: int `(rows,)`, the items' indices in the arrays.
+        """
+
+    @abstractmethod
+    def loss_of_guessing(self, train: Split) -> float:
+        """The loss of an untrained network; a loss many times as large means that the training has diverged."""
+
+    @abstractmethod
+    def settings(self, train: Split) -> dict[str, Any]:
+        """What the codec needs to know about the training data, for the model's `settings.json`."""
+
+    @abstractmethod
+    def different_networks(self, scenario: S, settings: Mapping[str, Any]) -> list[str]:
+        """List how the scenario's network differs from that of a registered model, in words; empty if the model's weights fit.
+
+        Args:
+            settings: the registered model's `settings.json`.
+        """
+
+    @abstractmethod
+    def random_split(self, scenario: S, items: int, random: np.random.Generator) -> Split:
+        """Make items of the right shape with random content, for measuring the speed of training."""
+
+    @abstractmethod
+    def search_space(self, scenario: S, train: Split) -> list[Range]:
+        """The settings that are tuned, with ranges around the scenario's own values."""
+
+    @abstractmethod
+    def preparation_work(self, scenario: S) -> str:
+        """A text that identifies the work of preparing an item: costs are estimated from earlier runs with the same text."""
+
+    @abstractmethod
+    def prediction_work(self, scenario: S) -> str:
+        """The same for a prediction."""
+
+    @abstractmethod
+    def training_work(self, scenario: S) -> str:
+        """The same for training."""
+
+    def embedding(self, model: keras.Model) -> keras.KerasTensor:
+        """The network's internal representation of an item, in which drift is detected. It is exported beside `outputs`.
+
+        Returns:
+            float32 `(items, dimensions)`; by default the input of the last dense layer.
+
+        Raises:
+            EvergreenError: there is no dense layer.
+        """
+        import keras
+
+        dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+        if not dense:
+            raise EvergreenError(
+                "the network has no embedding", expected="a dense layer", received=[layer.name for layer in model.layers][-5:],
+                fix="End it in a dense layer, or let the kind's learner say what its embedding is.",
+            )  # fmt: skip
+        return keras.layers.Identity(dtype="float32", name=EMBEDDING)(dense[-1].input)
+
+    def class_weight(self, scenario: S, train: Split) -> dict[int, float] | None:
+        """Class weights for the loss, as `keras.Model.fit` takes them; None for equal weights."""
+        return None
+
+    def agree(self, trained: np.ndarray, served: np.ndarray) -> np.ndarray:
+        """bool `(items,)`: True for items on which the Keras model and the exported file give the same answer."""
+        return np.ones(len(trained), bool)

@@ -1,0 +1,223 @@
+"""The learner of image classifiers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evergreen.kinds.base.learner import Learner, Range
+from evergreen.kinds.base.split import Split
+from evergreen.kinds.classify.comparison import ACCURACY
+from evergreen.kinds.classify.settings import PRETRAINED, ImageScenario, ImageTrain
+from evergreen.preparation.arrays import items_at_once
+
+if TYPE_CHECKING:
+    import keras
+
+OF_THE_NETWORK = ("model", "filters", "mirror")  # the settings of `train` that determine the number and meaning of the weights
+FEATURES_AT_ONCE = 32  # items
+
+
+class ImageLearner(Learner[ImageScenario]):
+    """Small convolutional networks (`evergreen.models.cnn`), trained with Muon."""
+
+    metric = ACCURACY
+    inputs = ("images",)
+    outputs = ("probabilities",)
+
+    def build(self, scenario: ImageScenario, train: Split, *, steps: int) -> keras.Model:
+        """Build and compile a network that gives each image one label.
+
+        The optimizer is Muon (see `evergreen.models.muon`), or AdamW for a pre-trained network. The learning rate warms up to
+        `learning_rate` (or `fine_tuning_rate`) in the first twentieth of the steps, then decays to 0 with a cosine schedule.
+        Weight decay excludes biases and normalizations.
+
+        Returns:
+            A model that maps images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`; it is
+            trained on one-hot labels float32 `(batch, labels)`.
+        """
+        import keras
+
+        settings = scenario.train
+        height, width, channels = train["images"].shape[1:]
+        model = _network(settings, (height, width, channels), len(train.facts["labels"]))
+        optimizer = _optimizer(settings, steps)
+        optimizer.exclude_from_weight_decay([variable for variable in model.trainable_variables if len(variable.shape) < 2])
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        return model
+
+    def first_epoch(
+        self, scenario: ImageScenario, model: keras.Model, train: Split, val: Split, report: Callable[[int], object]
+    ) -> dict[str, float] | None:
+        """For a pre-trained network, fit its last layer to the frozen features, as `evergreen.training.last_layer` does."""
+        if scenario.train.model not in PRETRAINED:
+            return None
+        from evergreen.models.pretrained import set_last_layer
+        from evergreen.training.last_layer import fit_last_layer
+
+        splits = [split for split in (train, val) if len(split)]
+        features = self._features(scenario, model, splits, report)
+        balanced = scenario.train.class_weights == "balanced"
+        layer = fit_last_layer(features[0], train["labels"], len(train.facts["labels"]), balanced=balanced)
+        set_last_layer(model, layer.mean, layer.variance, layer.kernel, layer.bias)
+        found: dict[str, float] = {}
+        for prefix, split, values in zip(("", "val_"), splits, features, strict=False):
+            probabilities = layer.probabilities(values).astype(np.float32)
+            targets = self.targets(split, np.arange(len(split)))
+            found[f"{prefix}loss"] = float(np.mean(model.loss(targets, probabilities)))
+            found[f"{prefix}{self.metric.key}"] = float((probabilities.argmax(axis=1) == split["labels"]).mean())
+        return found
+
+    def _features(
+        self, scenario: ImageScenario, model: keras.Model, splits: Sequence[Split], report: Callable[[int], object]
+    ) -> list[np.ndarray]:
+        """The features of each split's images, float32 `(items, features)`; `report` gets the number of images done. They are
+        computed in full precision, as the exported network computes them."""
+        from evergreen.models.pretrained import feature_extractor
+        from evergreen.training.precision import FULL, dtype_policy
+
+        with dtype_policy(FULL):
+            network = _network(scenario.train, model.input_shape[1:], model.output_shape[1])
+        network.set_weights(model.get_weights())
+        extract, found, done = feature_extractor(network), [], 0
+        for split in splits:
+            parts, at_once = [], items_at_once(split, self, FEATURES_AT_ONCE)
+            for start in range(0, len(split), at_once):
+                images = np.asarray(split["images"][start : start + at_once])
+                parts.append(np.asarray(extract.predict_on_batch(images)))
+                done += len(images)
+                report(done)
+            found.append(np.concatenate(parts))
+        return found
+
+    def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """One-hot labels, float32 `(rows, labels)`."""
+        one_hot: np.ndarray = np.eye(len(split.facts["labels"]), dtype=np.float32)[split["labels"][rows]]
+        return one_hot
+
+    def loss_of_guessing(self, train: Split) -> float:
+        """The loss of predicting all labels with equal probability: log(labels)."""
+        return math.log(max(2, len(train.facts["labels"])))
+
+    def settings(self, train: Split) -> dict[str, Any]:
+        """The labels, the images' shape, and the range with which deep images were read."""
+        read_with = train.facts.get("range")
+        return {
+            "labels": list(train.facts["labels"]),
+            "shape": list(train["images"].shape[1:]),
+            **({"range": read_with} if read_with else {}),
+        }
+
+    def different_networks(self, scenario: ImageScenario, settings: Mapping[str, Any]) -> list[str]:
+        """Differences in architecture, image size or labels."""
+        pixels = scenario.preprocess
+        compared = {
+            **{key: (settings["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
+            "image size": (list(settings["shape"]), [pixels.height, pixels.width, pixels.channels]),
+            "labels": (list(settings["labels"]), list(scenario.validation.labels)),
+        }
+        return [key for key, (theirs, ours) in compared.items() if theirs != ours]
+
+    def random_split(self, scenario: ImageScenario, items: int, random: np.random.Generator) -> Split:
+        """Random pixels and labels."""
+        pixels, labels = scenario.preprocess, scenario.validation.labels
+        images = random.integers(0, 256, (items, pixels.height, pixels.width, pixels.channels), np.uint8)
+        return Split("train", {"images": images, "labels": random.integers(0, len(labels), items)}, {"labels": labels})
+
+    def search_space(self, scenario: ImageScenario, train: Split) -> list[Range]:
+        """Learning rate, regularization, augmentation, epochs, and the width of a network that is not pre-trained."""
+        settings, side = scenario.train, min(train["images"].shape[1:3])
+        filters = max(4, settings.filters // 4 * 4)
+        if settings.model in PRETRAINED:
+            rate, own_rate, largest_rate = "fine_tuning_rate", settings.fine_tuning_rate, 0.1
+            width = []
+        else:
+            rate, own_rate, largest_rate = "learning_rate", settings.learning_rate, 10.0
+            width = [Range("filters", max(4, filters // 8 * 4), filters * 2, step=4)]  # determines the cost of a prediction
+        return [
+            Range(rate, own_rate / 4, min(largest_rate, own_rate * 4), log=True),
+            Range(
+                "weight_decay", max(1e-6, settings.weight_decay / 10), min(1.0, max(1e-3, settings.weight_decay * 10)), log=True
+            ),
+            Range("label_smoothing", 0.0, 0.2),
+            *width,
+            Range("epochs", max(1, settings.epochs // 2), settings.epochs * 2, step=1),  # determines the cost of training
+            Range("shift", 0, max(1, side // 8, settings.shift), step=1),
+            Range("erase", 0, max(1, side // 4, settings.erase), step=1),
+        ]
+
+    def preparation_work(self, scenario: ImageScenario) -> str:
+        """The size of the images."""
+        pixels = scenario.preprocess
+        return f"{pixels.height}×{pixels.width}×{pixels.channels}"
+
+    def prediction_work(self, scenario: ImageScenario) -> str:
+        """The network, the image size and the number of labels."""
+        train, labels = scenario.train, len(scenario.validation.labels)
+        ways = ", both ways" if train.mirror else ""
+        width = "" if train.model in PRETRAINED else f" of {train.filters} filters"
+        return f"{train.model}{width} on {self.preparation_work(scenario)}, {labels} labels{ways}"
+
+    def training_work(self, scenario: ImageScenario) -> str:
+        """The work of a prediction, with precision, batch size and augmentation."""
+        train = scenario.train
+        return (
+            f"{self.prediction_work(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, "
+            f"shift {train.shift}, erase {train.erase}"
+        )
+
+    def embedding(self, model: keras.Model) -> keras.KerasTensor:
+        """As in `Learner.embedding`; with `train.mirror`, the mean over the image and its mirror image."""
+        from evergreen.models import cnn
+
+        found = super().embedding(model)
+        mirrors = any(isinstance(layer, cnn.BothWays) for layer in model.layers)
+        return cnn.MeanOfBoth(dtype="float32", name="mean_embedding")(found) if mirrors else found
+
+    def class_weight(self, scenario: ImageScenario, train: Split) -> dict[int, float] | None:
+        """Weights that give all labels the same total weight, if `train.class_weights` is balanced."""
+        if scenario.train.class_weights == "none":
+            return None
+        return class_weights(train["labels"], len(train.facts["labels"]))
+
+    def agree(self, trained: np.ndarray, served: np.ndarray) -> np.ndarray:
+        """True for items with the same most probable label."""
+        same: np.ndarray = trained.argmax(axis=1) == served.argmax(axis=1)
+        return same
+
+
+def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int) -> keras.Model:
+    from evergreen.models import cnn, pretrained
+
+    varied = settings.flip != "none" or settings.shift or settings.erase
+    augment = cnn.Augment(settings.flip, settings.shift, settings.erase, name="augment", dtype="uint8") if varied else None
+    if settings.model == "efficientnet_lite0":
+        return pretrained.efficientnet_lite0(shape, label_count, augment=augment, mirror=settings.mirror)
+    network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
+    return network(shape, label_count, filters=settings.filters, augment=augment, mirror=settings.mirror)
+
+
+def _optimizer(settings: ImageTrain, steps: int) -> keras.Optimizer:
+    import keras
+
+    from evergreen.models.muon import Muon
+
+    pretrained = settings.model in PRETRAINED
+    steps -= steps // settings.epochs if pretrained else 0  # the first epoch takes no steps: see `ImageLearner.first_epoch`
+    rate, climb = settings.fine_tuning_rate if pretrained else settings.learning_rate, max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(rate / 10, max(1, steps - climb), warmup_target=rate, warmup_steps=climb)
+    return (keras.optimizers.AdamW if pretrained else Muon)(schedule, weight_decay=settings.weight_decay or None)
+
+
+def class_weights(labels: np.ndarray, label_count: int) -> dict[int, float]:
+    """The weight of each label's items that gives all labels the same total weight.
+
+    Args:
+        labels: integers `(items,)`, indices below `label_count`.
+    """
+    counts = np.bincount(labels, minlength=label_count)
+    return {label: len(labels) / (label_count * max(int(count), 1)) for label, count in enumerate(counts)}

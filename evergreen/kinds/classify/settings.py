@@ -1,0 +1,182 @@
+"""The settings of scenarios of the kind `classify`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from evergreen.names import tidy
+from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
+
+PRETRAINED = ("efficientnet_lite0",)  # the networks that know photographs before they are trained
+PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
+Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
+
+
+class ImageCollect(Collect):
+    """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
+
+    builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
+    pattern: str = Field(
+        r"(?:.*/)?(?P<label>[^/]+)/[^/]+",
+        description="regular expression that an item's whole path inside the source must match; the group `label` is its "
+        "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
+    )
+    rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
+    max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        if "label" not in groups:
+            raise ValueError("must have a group named label: (?P<label>…)")
+        return value
+
+    @field_validator("rename")
+    @classmethod
+    def _tidy(cls, value: dict[str, str]) -> dict[str, str]:
+        return {tidy(old): tidy(new) for old, new in value.items()}
+
+
+class ImageValidate(Validate):
+    """The requirements on images and labels."""
+
+    labels: Annotated[list[str], Field(min_length=2)] = Field(description="the label set, in the order of the model's output")
+    min_items_per_label: Annotated[int, Field(ge=1)] = 10
+    min_side: Annotated[int, Field(ge=1)] = Field(1, description="pixels of an image's shorter side, at least")
+    max_side: Annotated[int, Field(ge=1)] = Field(20_000, description="pixels of an image's longer side, at most")
+    max_brightness_shift: Share = Field(0.2, description="median brightness (0 to 1) against the last accepted version")
+    max_sharpness_ratio: Annotated[float, Field(gt=1)] = Field(4.0, description="median sharpness, either way, against it")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        labels = [tidy(label) for label in value]
+        if len(set(labels)) != len(labels):
+            raise ValueError("names a label twice")
+        if not all(labels):
+            raise ValueError("names a label of no letter")
+        return labels
+
+
+class Range(Section):
+    """The values that are read as black and white in images with more than 8 bits per value, in the file's own units."""
+
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _has_an_extent(self) -> Range:
+        if self.high <= self.low:
+            raise ValueError("high must be above low")
+        return self
+
+
+class ImagePreprocess(Preprocess):
+    """The network's input size, and which images must share a split."""
+
+    height: Annotated[int, Field(ge=4, le=4096)]
+    width: Annotated[int, Field(ge=4, le=4096)]
+    channels: Literal[1, 3]
+    range: Range | None = Field(
+        None,
+        description="of images with more than 8 bits a value: the values that are black (low) and white (high); null: as chosen from the data by "
+        "the first collection",
+    )
+    group: Group | None = None
+    look_alikes: bool = Field(True, description="keep items that look alike on one side, and out of train where test has one")
+
+
+class ImageTrain(Train):
+    """The network and its training."""
+
+    _order: ClassVar[tuple[str, ...]] = (
+        "model", "filters", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
+        "label_smoothing", "class_weights", "flip", "shift", "erase", "mirror", "patience", "max_seconds", "max_wh",
+    )  # fmt: skip
+
+    model: Literal["residual", "plain", "efficientnet_lite0"] = Field(
+        "residual",
+        description="residual and plain are small networks that learn from nothing; efficientnet_lite0 knows photographs (ImageNet), which helps with "
+        "few images: its first epoch fits the last layer to frozen features, the others adjust the whole network",
+    )
+    filters: Annotated[int, Field(ge=4, le=1024)] = Field(
+        32, description="channels of the first stage of residual and plain; later ones have more"
+    )
+    fine_tuning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(
+        2e-4,
+        description="the learning rate of efficientnet_lite0 after its first epoch; learning_rate is that of residual and plain",
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    class_weights: Literal["none", "balanced"] = "none"
+    flip: Literal["none", "horizontal", "both"] = "none"
+    shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
+    erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
+    mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
+
+    @model_validator(mode="after")
+    def _mirror_images_are_learned_from(self) -> ImageTrain:
+        if self.mirror and self.flip == "none":
+            raise ValueError("mirror needs flip: horizontal or both, or the network has never seen a mirror image")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _ordered(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialize in a fixed order: models' `settings.json` holds these settings, and the same training always gives the same
+        bytes."""
+        values: dict[str, Any] = handler(self)
+        return {name: values[name] for name in self._order if name in values}
+
+
+class ImagePromote(Promote):
+    """The conditions for promoting a new model to champion."""
+
+    item_columns: ClassVar[frozenset[str]] = frozenset({"label", *get_args(Column)})
+
+    metric: Literal["accuracy", "f1_macro"] = Field(
+        "accuracy", description="by which a challenger must be better; f1_macro counts every label alike, however rare"
+    )
+    floor: Share | None = Field(
+        None,
+        description="of the metric: a first model below it is not promoted; a later one must beat the champion. A first model must be better "
+        "than always naming the commonest label in any case",
+    )
+    gain_per_doubling: Share = Field(
+        0.001, description="accuracy that a challenger must gain for each doubling of the energy of a prediction"
+    )
+    margin: Annotated[float, Field(gt=0, le=0.1)] = Field(
+        0.005, description="of the metric; who surely loses less than this counts as equally good"
+    )
+    slices: tuple[Column, ...] = Field(
+        (), description="columns of the items: for no value of one may the challenger be worse by more than chance"
+    )
+
+
+class ImageScenario(Scenario):
+    """A scenario that gives each image one label."""
+
+    deciding: ClassVar[dict[str, Any]] = Scenario.deciding | {"validation": {"labels"}}
+
+    kind: Literal["classify"]
+    collect: ImageCollect
+    validation: ImageValidate = Field(alias="validate")
+    preprocess: ImagePreprocess
+    train: ImageTrain
+    promote: ImagePromote = Field(default_factory=lambda: ImagePromote.model_validate({}))
+
+    @model_validator(mode="after")
+    def _pretrained_networks_take_no_tiny_images(self) -> ImageScenario:
+        side = min(self.preprocess.height, self.preprocess.width)
+        if self.train.model in PRETRAINED and side < PRETRAINED_FROM_SIDE:
+            raise ValueError(
+                f"train.model: {self.train.model} needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {side}: raise preprocess.height and width, "
+                "or choose residual"
+            )
+        return self

