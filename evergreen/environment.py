@@ -285,6 +285,7 @@ def import_tensorflow() -> None:
     if "tensorflow" not in sys.modules:
         pin_keras()  # in case `configure` was not called
         _import_in_silence()
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
     import keras
 
     if keras.config.backend() != "tensorflow":
@@ -295,6 +296,11 @@ def import_tensorflow() -> None:
     for name, value in json.loads((_KERAS_HOME / "keras.json").read_text(encoding="utf-8")).items():
         if name != "backend":
             getattr(keras.config, f"set_{name}")(value)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    """False for the warning that TensorFlow compiles a function again, as it must where several networks are compared."""
+    return "retracing" not in str(record.msg)
 
 
 def _import_in_silence() -> None:

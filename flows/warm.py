@@ -103,13 +103,14 @@ def _saved_wh(run: Run) -> float | None:
     (training,) = (outcome for outcome in run.outcomes if outcome.stage == "train")
     if training.state == "unchanged":
         return None
-    kind = kind_of(run.scenario).learner.training_work(run.scenario)
+    learner = kind_of(run.scenario).learner
+    kind = learner.training_work(run.scenario)
     entries = [
         entry
         for entry in read(run.workspace, run.scenario.name)
         if (entry.stage, entry.device, entry.work_kind) == ("train", device(), kind) and entry.work
     ]
-    scratch = expected(entries, training.result.train_items * run.scenario.train.epochs)
+    scratch = expected(entries, training.result.train_items * learner.equivalent_epochs(run.scenario))
     if scratch is None or scratch.energy_wh is None or training.energy.energy_wh is None:
         return None
     return scratch.energy_wh - training.energy.energy_wh

@@ -174,7 +174,8 @@ def _run_id(mlflow: Any, scenario: Scenario, workspace: Workspace) -> str:
         run_name=f"{scenario.name}, registered without the run of its training", log_system_metrics=False
     ) as run:
         mlflow.set_tag("scenario", scenario.name)
-        mlflow.log_params({f"train.{key}": value for key, value in scenario.train.model_dump(mode="json").items()})
+        trained: dict[str, Any] = json.loads((workspace.model(scenario.name) / "settings.json").read_text())["train"]
+        mlflow.log_params({f"train.{key}": value for key, value in trained.items()})
         for epoch, entry in enumerate(json.loads((workspace.model(scenario.name) / "history.json").read_text()), start=1):
             mlflow.log_metrics(charted(entry, kind_of(scenario)), step=epoch)
     return str(run.info.run_id)

@@ -14,6 +14,8 @@ A training may start from the champion's weights, and is then shorter (`evergree
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,13 @@ from evergreen.training.checkpoint import Checkpoint, fingerprint
 from evergreen.training.export import export
 from evergreen.training.fine_tuning import Start, WarmStart
 from evergreen.training.fitting import Fitting, TrainingData
+from evergreen.training.selection import Selection, checkpoint_of, lines_of, rows_of, select
 from evergreen.training.tracking import Tracker
 from evergreen.workspace import Workspace, replace_file, replace_folder
 from tasks.page import Page
 from tasks.stage import Stage
+
+log = logging.getLogger("evergreen")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Training:
     Attributes:
         quality: of the kept weights on val, in words; empty without a validation split.
         start: the initial weights; None for random ones.
+        selection: how it was chosen how to train; None if the scenario says so.
     """
 
     epochs: int
@@ -54,13 +60,15 @@ class Training:
     run_id: str | None
     history: list[dict[str, float]]
     start: WarmStart | None = None
+    selection: Selection | None = None
 
     def __str__(self) -> str:
+        way = "" if self.selection is None else f"{self.selection}: "
         kept = f", {self.quality} on val" if self.quality else ""
         why = "" if self.stopped == "epochs" else f" (stopped: {self.stopped})"
         warm = "" if self.start is None else f" from {self.start}"
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        return f"{epochs}{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
+        return f"{way}{epochs}{warm}{why}, kept epoch {self.best_epoch}{kept}, {self.parameters:,} parameters"
 
 
 def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Training:
@@ -84,9 +92,17 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
     if not len(data.train):
         raise EvergreenError("the train split is empty", fix="Collect more items, or lower val_share and test_share.")
     warm = start if isinstance(start, WarmStart) else None
-    scenario = warm.of(scenario) if warm else scenario
-    checkpoint = Checkpoint(workspace.checkpoints(scenario.name), fingerprint(scenario, splits, data.train, warm))
-    with Meter() as meter, _tracker(scenario, workspace, warm) as tracker:
+    checkpoints, selection = workspace.checkpoints(scenario.name), None
+    if warm:
+        scenario = warm.of(scenario)
+    checkpoint = Checkpoint(checkpoints, fingerprint(scenario, splits, data.train, warm))
+    if kind_of(scenario).learner.candidates(scenario, len(data.train)):
+        selection = select(scenario, workspace, data)
+        for line in lines_of(selection, kind_of(scenario).judge.headline(scenario)):
+            log.info("train: %s", line)
+        checkpoint = checkpoint_of(scenario, workspace, data, selection)
+        scenario = scenario.with_train(selection.settings)
+    with Meter() as meter, _tracker(scenario, workspace, warm, selection) as tracker:
         initial_weights = warm.weights(workspace, scenario.name) if warm else None
         fitting = Fitting(scenario, data, checkpoint, tracker, meter, initial_weights)
         state = fitting.state
@@ -102,7 +118,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         record = {key: value for key, value in asdict(state).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())
         tracker.log_figure(kind_of(scenario).judge.learning_curve(state.history), "learning_curve.png")
-    checkpoint.remove()
+    shutil.rmtree(checkpoints, ignore_errors=True)
     metric, kept = fitting.learner.metric, state.history[state.best_epoch - 1].get(f"val_{fitting.learner.metric.key}")
     return Training(
         epochs=len(state.history),
@@ -116,11 +132,13 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         run_id=state.run_id,
         history=state.history,
         start=warm,
+        selection=selection,
     )
 
 
-def _tracker(scenario: Scenario, workspace: Workspace, start: WarmStart | None) -> Tracker:
-    description = "from scratch" if start is None else f"fine-tuned from {start}"
+def _tracker(scenario: Scenario, workspace: Workspace, start: WarmStart | None, selection: Selection | None) -> Tracker:
+    chosen = "from scratch" if selection is None else selection.compared[selection.chosen].name
+    description = chosen if start is None else f"fine-tuned from {start}"
     return Tracker(scenario, workspace, experiment=f"evergreen-{scenario.name}", description=description)
 
 
@@ -148,7 +166,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
-    """The metrics of each epoch."""
+    """The metrics of each epoch, and what was compared."""
     metric = kind_of(scenario).learner.metric
     epochs = [
         {
@@ -161,11 +179,19 @@ def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
         }
         for number, epoch in enumerate(training.history, start=1)
     ]
-    return Page(tables={"Epochs": epochs})
+    selection = training.selection
+    compared = rows_of(selection, kind_of(scenario).judge.headline(scenario)) if selection else []
+    return Page(tables={**({"Ways to train": compared} if selection else {}), "Epochs": epochs})
 
 
 def work(scenario: Scenario, training: Training) -> tuple[float, str]:
-    return float(training.epochs * training.train_items), kind_of(scenario).learner.training_work(scenario)
+    """The items times epochs, and what determines the work per item. A comparison counts as the scenario's epochs: it is
+    estimated before it is known what will be chosen."""
+    learner = kind_of(scenario).learner
+    trained = training.start.of(scenario) if training.start else scenario
+    if training.selection is None:
+        trained = trained.with_train({"epochs": training.epochs})
+    return training.train_items * learner.equivalent_epochs(trained), learner.training_work(trained)
 
 
 def unchanged(scenario: Scenario, workspace: Workspace, start: Start, last: Training) -> bool:
@@ -175,6 +201,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, start: Start, last: Trai
         return False
     requested = (last.start.of(scenario) if last.start else scenario).train.model_dump(mode="json")
     trained: dict[str, Any] = json.loads((workspace.model(scenario.name) / "settings.json").read_text())["train"]
+    trained = last.selection.requested if last.selection else trained
     return all(requested.get(key) == value for key, value in trained.items())
 
 

@@ -7,6 +7,7 @@ Writes  nothing.
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
@@ -20,6 +21,7 @@ from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
 from evergreen.preparation.arrays import network_inputs
 from evergreen.scenario.settings import Scenario
 from evergreen.training.precision import dtype_policy, training_policy
+from evergreen.training.selection import folds_of
 from evergreen.workspace import Workspace
 
 TRIAL_SECONDS = 5.0
@@ -27,35 +29,71 @@ COUNT_SECONDS = 5.0  # after this time the rest of an archive is extrapolated
 
 
 def trial(scenario: Scenario, work: float) -> Expected:
-    """Estimate the cost of a training.
+    """Estimate the cost of a training, or of comparing several where the scenario leaves open how to train.
 
     Args:
-        work: items times epochs.
+        work: items times epochs (`Learner.equivalent_epochs`).
     """
     from evergreen.environment import import_tensorflow
 
-    started = time.monotonic()
-    import_tensorflow()
-    settings, learner = scenario.train, kind_of(scenario).learner
+    with progress.task("Starting TensorFlow"):
+        import_tensorflow()
+    learner = kind_of(scenario).learner
+    items = work / learner.equivalent_epochs(scenario)
+    candidates = learner.candidates(scenario, round(items))
+    tried = [scenario.with_train(one.settings) for one in candidates if not one.left_out]
+    if not tried:
+        return _trial_of(scenario, work, TRIAL_SECONDS)
+    pixels = scenario.preprocess
+    folds = folds_of(round(items * pixels.val_share / max(1e-9, 1 - pixels.val_share - pixels.test_share)))
+    trials = [_trial_of(one, items * folds * learner.equivalent_epochs(one), TRIAL_SECONDS / len(tried)) for one in tried]
+    return functools.reduce(_sum, trials)
+
+
+def _trial_of(scenario: Scenario, work: float, seconds: float) -> Expected:
+    """Estimate the cost of one training, by a trial of so many seconds."""
+    settings, learner, started = scenario.train, kind_of(scenario).learner, time.monotonic()
     split = learner.random_split(scenario, settings.batch_size, np.random.default_rng(scenario.seed))
     inputs, targets = network_inputs(split, learner), learner.targets(split, np.arange(len(split)))
     with dtype_policy(training_policy(settings)):
         model = learner.build(scenario, split, steps=100)
-        model.train_on_batch(inputs, targets)  # traces the network
-        start_seconds, steps = time.monotonic() - started, 0
-        with Meter() as meter, progress.task("Trial of the training", total=TRIAL_SECONDS) as report:
-            while steps == 0 or meter.spent().seconds < TRIAL_SECONDS:
-                model.train_on_batch(inputs, targets)
-                steps += 1
+        only_predicts = learner.equivalent_epochs(scenario) < 1
+
+        def step() -> float:
+            """Run the network once, and return the work done."""
+            if only_predicts:
+                model.predict_on_batch(inputs)
+                return settings.batch_size / 3
+            model.train_on_batch(inputs, targets)
+            return float(settings.batch_size)
+
+        step()  # traces the network
+        start_seconds, done = time.monotonic() - started, 0.0
+        with Meter() as meter, progress.task("Trial of the training", total=seconds) as report:
+            while not done or meter.spent().seconds < seconds:
+                done += step()
                 report(meter.spent().seconds)
     spent = meter.spent()
-    whole = spent * (work / (steps * settings.batch_size))
+    whole = spent * (work / done)
     return Expected(
         start_seconds + whole.seconds,
         whole.energy_wh,
         whole.uncertainty_wh,
         SPREAD_OF_TRIAL,
         f"a trial of {spent.seconds:.0f} s",
+    )
+
+
+def _sum(first: Expected, second: Expected) -> Expected:
+    def total(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else one + other
+
+    return Expected(
+        first.seconds + second.seconds,
+        total(first.energy_wh, second.energy_wh),
+        total(first.energy_uncertainty_wh, second.energy_uncertainty_wh),
+        SPREAD_OF_TRIAL,
+        f"trials of what is compared, {TRIAL_SECONDS:.0f} s in all",
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from evergreen import figures, progress
 from evergreen.energy.meter import Meter, available_methods
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, WrongUse
 from evergreen.evaluation.energy_ratio import EnergyRatio
 from evergreen.evaluation.gate import decide
 from evergreen.kinds.base.kind import kind_of
@@ -110,6 +110,12 @@ def tune(scenario: Scenario, workspace: Workspace, budget_wh: float, trials: int
     """
     from evergreen.environment import import_tensorflow
 
+    if kind_of(scenario).learner.candidates(scenario, 1):
+        raise WrongUse(
+            f"{scenario.name} leaves open how to train, so it has no settings to tune",
+            expected="a scenario that names a network",
+            fix=f"Name the one that the last run chose in the section train of scenarios/{scenario.name}.yaml, and tune that.",
+        )
     if not available_methods():
         raise EvergreenError(
             "the budget cannot be kept: energy can't be measured here", fix="See what evergreen doctor says of it."
@@ -204,10 +210,10 @@ class StudySession:
         suggested = {one.name: _plain(one, suggest(trial, one)) for one in self.ranges}
         # The scenario's own settings are used as they are, even if they lie outside the ranges.
         own = trial.user_attrs.get("own", False)
-        train = self.scenario.train if own else self.scenario.train.model_copy(update=suggested)
-        trial.set_user_attr("settings", {one.name: getattr(train, one.name) for one in self.ranges})
+        scenario = self.scenario if own else self.scenario.with_train(suggested)
+        trial.set_user_attr("settings", {one.name: getattr(scenario.train, one.name) for one in self.ranges})
         with Meter() as meter:
-            outcome = self._train(self.scenario.model_copy(update={"train": train}), trial, meter)
+            outcome = self._train(scenario, trial, meter)
         trial.set_user_attr("energy_wh", meter.spent().energy_wh)
         described = self._finish(trial, outcome) if isinstance(outcome, Measured) else self._end_early(trial, outcome)
         log.info(
@@ -293,8 +299,7 @@ class StudySession:
         return Measured(float(quality), energy)
 
     def _prediction_work(self, one: TrialResult) -> str:
-        train = self.scenario.train.model_copy(update=one.settings)
-        return self.learner.prediction_work(self.scenario.model_copy(update={"train": train}))
+        return self.learner.prediction_work(self.scenario.with_train(one.settings))
 
     def _finish(self, trial: Trial, measured: Measured) -> str:
         """Store a finished trial in the study, and return its result in words."""

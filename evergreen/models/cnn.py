@@ -95,7 +95,13 @@ class MeanOfBoth(layers.Layer):
 
 
 def residual(
-    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
+    shape: tuple[int, int, int],
+    labels: int,
+    *,
+    filters: int = 32,
+    reduction: int = 1,
+    augment: Augment | None = None,
+    mirror: bool = False,
 ) -> keras.Model:
     """A small residual network for images of at least 4×4 pixels.
 
@@ -108,12 +114,13 @@ def residual(
         shape: height, width and channels of the images.
         labels: the number of labels.
         filters: channels of the first stage.
+        reduction: the side of the squares of pixels that are averaged first.
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, augment, mirror)
-    side, channels = max(shape[:2]), max(filters // 2, 8)
+    x = _pixels(images, augment, mirror, reduction)
+    side, channels = max(x.shape[1:3]), max(filters // 2, 8)
     # The first convolution isn't normalized, which would cost more than the convolution: pixels are scaled already, and Muon
     # keeps its kernel's norm.
     x = layers.Conv2D(
@@ -131,11 +138,17 @@ def residual(
 
 
 def plain(
-    shape: tuple[int, int, int], labels: int, *, filters: int = 32, augment: Augment | None = None, mirror: bool = False
+    shape: tuple[int, int, int],
+    labels: int,
+    *,
+    filters: int = 32,
+    reduction: int = 1,
+    augment: Augment | None = None,
+    mirror: bool = False,
 ) -> keras.Model:
     """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as for `residual`."""
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = _pixels(images, augment, mirror)
+    x = _pixels(images, augment, mirror, reduction)
     for block in range(3):
         x = layers.Conv2D(filters * 2**block, 3, padding="same", activation="relu")(x)
         x = layers.MaxPooling2D(padding="same")(x)
@@ -152,10 +165,11 @@ def load(path: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _pixels(images: Any, augment: Augment | None, mirror: bool) -> Any:
+def _pixels(images: Any, augment: Augment | None, mirror: bool, reduction: int) -> Any:
     x = augment(images) if augment else images
     x = BothWays(name="both_ways", dtype="uint8")(x) if mirror else x
-    return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
+    x = layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
+    return x if reduction == 1 else layers.AveragePooling2D(reduction, name="reduction")(x)
 
 
 def _convolution(x: Any, filters: int, *, halve: bool = False) -> Any:

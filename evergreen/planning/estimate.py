@@ -158,7 +158,8 @@ def estimate(
     """Estimate a run.
 
     Args:
-        trial: estimates training if there is no earlier run to go by, given the scenario and the items times epochs.
+        trial: estimates training if there is no earlier run to go by, given the scenario and the items times
+            epochs (`Learner.equivalent_epochs`).
         first: the first stage that runs; all later ones run too.
         count: counts the items of the source if nothing was collected yet, and describes how; without it, such a run can't be
             estimated.
@@ -178,7 +179,7 @@ def estimate(
         "validate": (items["all"], "items"),
         "version": (1, ""),
         "preprocess": (items["all"], learner.preparation_work(scenario)),
-        TRAINING: (items["train"] * scenario.train.epochs, learner.training_work(scenario)),
+        TRAINING: (items["train"] * learner.equivalent_epochs(scenario), learner.training_work(scenario)),
         "evaluate": (items["test"], learner.prediction_work(scenario)),
         "register": (1, ""),
         "promote": (1, ""),

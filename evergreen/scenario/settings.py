@@ -8,8 +8,9 @@ values (`evergreen.scenario.document`).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -343,6 +344,10 @@ class Scenario(Section):
     machine: Machine | None = None
     start: Start = Field(default_factory=lambda: Start.model_validate({}))
     budget: Budget = Field(default_factory=lambda: Budget.model_validate({}))
+
+    def with_train(self, settings: Mapping[str, Any]) -> Self:
+        """A copy with these settings of `train` in place of its own; they are not validated."""
+        return self.model_copy(update={"train": self.train.model_copy(update=settings)})
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Scenario:

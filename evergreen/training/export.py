@@ -37,7 +37,7 @@ def export(model: keras.Model, folder: Path, learner: Learner[Any]) -> None:
         learner: of the model's kind; names the inputs and outputs.
     """
     _export_keras(model, folder / "model.keras")
-    _export_onnx(model, folder / "model.onnx", learner)
+    export_onnx(model, folder / "model.onnx", learner)
 
 
 def compare(folder: Path, split: Split, learner: Learner[Any]) -> float:
@@ -95,7 +95,8 @@ def _export_keras(model: keras.Model, path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(name), data)  # without the modification time
 
 
-def _export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
+def export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
+    """Write the network with its embedding as an ONNX file."""
     import keras
     import onnx
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,24 +36,26 @@ class WarmStart:
         sha256: of the file with the weights, in hex.
         epochs_share: the fraction of the scenario's epochs.
         rate_share: the fraction of the scenario's learning rate.
+        settings: of `train` that the scenario leaves open, as that version was trained with them.
     """
 
     version: int
     sha256: str
     epochs_share: float
     rate_share: float
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"version {self.version}"
 
     def of(self, scenario: Scenario) -> Scenario:
         """The scenario with the settings of the fine-tuning."""
-        settings = scenario.train
+        begun = scenario.with_train(self.settings)
         shorter = {
-            "epochs": max(1, round(settings.epochs * self.epochs_share)),
-            "learning_rate": settings.learning_rate * self.rate_share,
+            "epochs": max(1, round(begun.train.epochs * self.epochs_share)),
+            "learning_rate": begun.train.learning_rate * self.rate_share,
         }
-        return scenario.model_copy(update={"train": settings.model_copy(update=shorter)})
+        return begun.with_train(shorter)
 
     def weights(self, workspace: Workspace, name: str) -> list[np.ndarray]:
         """The weights, in the network's order.
@@ -85,7 +87,8 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
     """
     settings: Retraining = scenario.retraining
     registered = json.loads((download(workspace, scenario.name, str(version)) / "artifacts" / "settings.json").read_text())
-    other = kind_of(scenario).learner.different_networks(scenario, registered)
+    learner = kind_of(scenario).learner
+    other = learner.different_networks(scenario, registered)
     if other:
         raise NotPossible(f"version {version} has another network than the scenario (other {', '.join(other)})")
     try:
@@ -94,7 +97,8 @@ def warm_start(scenario: Scenario, workspace: Workspace, version: int) -> WarmSt
         raise NotPossible(f"the weights of version {version} can't be had: {error}") from None
     replace_file(_file(workspace, scenario.name), content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return WarmStart(version, sha256, settings.fine_tune_epochs, settings.fine_tune_rate)
+    begun = learner.open_settings(scenario, registered)
+    return WarmStart(version, sha256, settings.fine_tune_epochs, settings.fine_tune_rate, begun)
 
 
 def _file(workspace: Workspace, name: str) -> Path:

@@ -101,6 +101,7 @@ class Fitting:
         self.model.optimizer.build(self.model.trainable_variables)
         if saved:
             _assign([*self.model.variables, *self.model.optimizer.variables], saved.variables)
+        if saved and not self.state.stopped:
             self.state.attempts += 1
             log.info("train: going on after epoch %d of an earlier attempt", len(self.state.history))
         self._best = KeepBestWeights(self.state, saved.best_weights if saved else [])

@@ -87,3 +87,10 @@ class Tracker:
         except Exception as error:
             self.reachable = False
             log.warning("MLflow can't be reached (%s): the training goes on, without its figures there.", error)
+
+
+class Untracked(Tracker):
+    """Logs nothing: for trainings that only help to compare, such as those on a fold."""
+
+    def _try(self, work: Callable[[], None]) -> None:
+        self.reachable = False

@@ -74,6 +74,22 @@ def test_large_images_cost_the_residual_network_no_more_parameters_than_a_few_st
     assert large < 1.2 * small
 
 
+@pytest.mark.parametrize("network", ["residual", "plain"])
+def test_a_reduced_image_is_seen_as_one_of_averaged_pixels(cnn: Any, network: str) -> None:
+    import keras
+
+    build = getattr(cnn, network)
+    squares = np.random.default_rng(0).integers(0, 64, (3, 8, 10, 1, 1, 3), np.uint8) * 4
+    noise = np.array([1, -1, -1, 1], int).reshape(1, 1, 1, 2, 2, 1)  # which averages to nothing
+    large = np.clip(squares + 4 + noise, 0, 255).astype(np.uint8).transpose(0, 1, 3, 2, 4, 5).reshape(3, 16, 20, 3)
+    small = large.reshape(3, 8, 2, 10, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
+    keras.utils.set_random_seed(0)
+    whole = build((8, 10, 3), 4, filters=4)
+    reduced = build((16, 20, 3), 4, filters=4, reduction=2)
+    reduced.set_weights(whole.get_weights())
+    assert np.allclose(np.array(reduced(large)), np.array(whole(small)), atol=1e-5)
+
+
 def test_a_saved_network_loads_in_safe_mode_and_predicts_the_same(cnn: Any, tmp_path: Path) -> None:
     model = cnn.residual((8, 8, 1), 4, filters=8, augment=cnn.Augment("horizontal", 2, 3))
     model.save(tmp_path / "model.keras")

@@ -67,7 +67,10 @@ def flow_run_id(up: Up, state: str = "Completed") -> str:
 
 def test_prefect_shows_the_run_with_its_stages_as_tasks(up: Up, run_summary: Any, page: Any) -> None:
     shows(page, f"{up.prefect_url}/runs", "training-quickstart")
-    shows(page, f"{up.prefect_url}/runs/flow-run/{flow_run_id(up)}?tab=Task+Runs", "collect", "preprocess", "train", "promote")
+    page.goto(f"{up.prefect_url}/runs/flow-run/{flow_run_id(up)}")
+    page.get_by_text("Task Runs", exact=True).last.click()  # a tab in the address is forgotten if the page loads slowly
+    for stage in ("collect", "preprocess", "train", "promote"):
+        page.get_by_text(stage, exact=True).last.wait_for(state="visible")
 
 
 def test_prefect_shows_a_run_in_which_nothing_changed_with_its_stages(up: Up, run_summary: Any) -> None:

@@ -144,6 +144,11 @@ def test_without_splits_it_says_what_to_do_first(tiny: Tiny) -> None:
         tune(tiny.scenario, tiny.workspace, MUCH, 1)
 
 
+def test_where_the_scenario_leaves_open_how_to_train_there_is_nothing_to_tune(tiny: Tiny) -> None:
+    with pytest.raises(WrongUse, match=r"leaves open how to train.*Name the one that the last run chose"):
+        tune(tiny.scenario.with_train({"model": "auto"}), tiny.workspace, 1.0, 3)
+
+
 def test_where_energy_cannot_be_measured_no_budget_is_promised(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_file, "available_methods", lambda: ())
     with pytest.raises(EvergreenError, match="cannot be kept.*evergreen doctor"):

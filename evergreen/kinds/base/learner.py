@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -33,6 +33,21 @@ class Range:
     log: bool = False
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A way to train, for a scenario that leaves that open.
+
+    Attributes:
+        name: what it is, in a few words.
+        settings: of `train`, in place of the scenario's.
+        left_out: why it is not tried, as a clause; empty if it is.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    left_out: str = ""
+
+
 class Learner(ABC, Generic[S]):
     """Builds and trains the networks of one kind.
 
@@ -59,6 +74,38 @@ class Learner(ABC, Generic[S]):
         Returns:
             A model that maps `inputs` (one array, or several by name) to the first of `outputs`, and is trained on `targets`.
         """
+
+    def candidates(self, scenario: S, items: int) -> Sequence[Candidate]:
+        """The ways to train that are compared if the scenario leaves that open. At least one of them must be tried. By default
+        none: the scenario says how to train.
+
+        Args:
+            items: the number of items in the training split.
+        """
+        return ()
+
+    def open_settings(self, scenario: S, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those settings of `train` that the scenario leaves open, with the values that a registered model was trained with. By
+        default none.
+
+        Args:
+            settings: the registered model's `settings.json`.
+        """
+        return {}
+
+    def precompute(
+        self, scenario: S, train: Split, val: Split, report: Callable[[int], object]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Compute what several trainings on parts of the same items share, such as the features of a frozen network. By default
+        nothing. `first_epoch` finds it among the arrays of the splits.
+
+        Args:
+            report: to be called with the number of items, of train and val, that are done.
+
+        Returns:
+            Arrays by name, `(items, …)` each, of train and of val.
+        """
+        return {}, {}
 
     def first_epoch(
         self, scenario: S, model: keras.Model, train: Split, val: Split, report: Callable[[int], object]
@@ -119,6 +166,11 @@ class Learner(ABC, Generic[S]):
     @abstractmethod
     def training_work(self, scenario: S) -> str:
         """The same for training."""
+
+    def equivalent_epochs(self, scenario: S) -> float:
+        """The work of a training in epochs of gradient steps, each of which counts as three predictions. By default
+        `train.epochs`."""
+        return float(scenario.train.epochs)
 
     def embedding(self, model: keras.Model) -> keras.KerasTensor:
         """The network's internal representation of an item, in which drift is detected. It is exported beside `outputs`.

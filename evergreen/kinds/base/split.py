@@ -79,3 +79,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
+
+    def rows(self, rows: np.ndarray) -> Split:
+        """A copy of some of the items.
+
+        Args:
+            rows: int `(rows,)`, their indices in the arrays.
+        """
+        return Split(self.name, {array: values.take(rows, axis=0) for array, values in self.arrays.items()}, self.facts)
+
+    def followed_by(self, other: Split) -> Split:
+        """A copy of the items of this split, and then of the other, with the arrays that both have."""
+        shared = [array for array in self.arrays if array in other.arrays]
+        arrays = {array: np.concatenate([self[array], other[array]]) for array in shared}
+        return Split(self.name, arrays, self.facts)

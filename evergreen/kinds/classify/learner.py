@@ -8,17 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evergreen.kinds.base.learner import Learner, Range
+from evergreen.kinds.base.learner import Candidate, Learner, Range
 from evergreen.kinds.base.split import Split
 from evergreen.kinds.classify.comparison import ACCURACY
-from evergreen.kinds.classify.settings import PRETRAINED, ImageScenario, ImageTrain
+from evergreen.kinds.classify.settings import (
+    AUTO,
+    PRETRAINED,
+    PRETRAINED_BELOW_ITEMS,
+    PRETRAINED_FROM_SIDE,
+    ImageScenario,
+    ImageTrain,
+)
 from evergreen.preparation.arrays import items_at_once
 
 if TYPE_CHECKING:
     import keras
 
-OF_THE_NETWORK = ("model", "filters", "mirror")  # the settings of `train` that determine the number and meaning of the weights
+OF_THE_NETWORK = (
+    "model",
+    "filters",
+    "reduction",
+    "mirror",
+)  # the settings of `train` that determine the number and meaning of the weights
 FEATURES_AT_ONCE = 32  # items
+# What `auto` tries: trainings of at most so many megapixels in all their epochs, which take a few minutes on two cores.
+FINE_TUNING_EPOCHS = 4
+MOST_TO_FINE_TUNE, MOST_TO_SMALL = 100, 600
+SMALL_SIDE = 56  # pixels to which a small network's images are averaged down, or a little more
 
 
 class ImageLearner(Learner[ImageScenario]):
@@ -56,11 +72,14 @@ class ImageLearner(Learner[ImageScenario]):
         """For a pre-trained network, fit its last layer to the frozen features, as `evergreen.training.last_layer` does."""
         if scenario.train.model not in PRETRAINED:
             return None
-        from evergreen.models.pretrained import set_last_layer
+        from evergreen.models.pretrained import FEATURES, set_last_layer
         from evergreen.training.last_layer import fit_last_layer
 
         splits = [split for split in (train, val) if len(split)]
-        features = self._features(scenario, model, splits, report)
+        if FEATURES in train.arrays:
+            features = [split[FEATURES] for split in splits]
+        else:
+            features = self._features(scenario, model, splits, report)
         balanced = scenario.train.class_weights == "balanced"
         layer = fit_last_layer(features[0], train["labels"], len(train.facts["labels"]), balanced=balanced)
         set_last_layer(model, layer.mean, layer.variance, layer.kernel, layer.bias)
@@ -71,6 +90,49 @@ class ImageLearner(Learner[ImageScenario]):
             found[f"{prefix}loss"] = float(np.mean(model.loss(targets, probabilities)))
             found[f"{prefix}{self.metric.key}"] = float((probabilities.argmax(axis=1) == split["labels"]).mean())
         return found
+
+    def candidates(self, scenario: ImageScenario, items: int) -> Sequence[Candidate]:
+        """For `auto`: the last layer on frozen features, fine-tuning, and a small network from scratch. Which of them are tried
+        depends on the size and the number of the images alone."""
+        settings, pixels = scenario.train, scenario.preprocess
+        if settings.model != AUTO:
+            return ()
+        side = min(pixels.height, pixels.width)
+        no_photographs = ""
+        if side < PRETRAINED_FROM_SIDE:
+            no_photographs = f"it needs images of at least {PRETRAINED_FROM_SIDE} pixels"
+        elif items >= PRETRAINED_BELOW_ITEMS:
+            no_photographs = f"from {PRETRAINED_BELOW_ITEMS:,} items on, a small network learns what it needs from them"
+        reduction = 1 if no_photographs else max(1, side // SMALL_SIDE)
+        seen = items * pixels.height * pixels.width / 1e6  # megapixels per epoch
+        tuning = min(settings.epochs, FINE_TUNING_EPOCHS)
+        no_tuning = "train.epochs leaves it none" if tuning < 2 else _too_much(seen * tuning, MOST_TO_FINE_TUNE)
+        no_small = "" if no_photographs else _too_much(seen * settings.epochs / reduction**2, MOST_TO_SMALL)
+        known = {"model": "efficientnet_lite0"}
+        own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs}
+        return (
+            Candidate("last layer on frozen features", known | {"epochs": 1}, no_photographs),
+            Candidate("small network from scratch", own, no_small),
+            Candidate("fine-tuning", known | {"epochs": tuning}, no_photographs or no_tuning),
+        )
+
+    def open_settings(self, scenario: ImageScenario, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """For `auto`: the network and its epochs."""
+        if scenario.train.model != AUTO:
+            return {}
+        theirs = {"reduction": 1} | settings["train"]
+        return {key: theirs[key] for key in ("model", "reduction", "epochs")}
+
+    def precompute(
+        self, scenario: ImageScenario, train: Split, val: Split, report: Callable[[int], object]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """For a pre-trained network: the features of the images, float32 `(items, features)`."""
+        if scenario.train.model not in PRETRAINED:
+            return {}, {}
+        from evergreen.models.pretrained import FEATURES
+
+        of_train, of_val = self._features(scenario, self.build(scenario, train, steps=1), [train, val], report)
+        return {FEATURES: of_train}, {FEATURES: of_val}
 
     def _features(
         self, scenario: ImageScenario, model: keras.Model, splits: Sequence[Split], report: Callable[[int], object]
@@ -115,12 +177,14 @@ class ImageLearner(Learner[ImageScenario]):
     def different_networks(self, scenario: ImageScenario, settings: Mapping[str, Any]) -> list[str]:
         """Differences in architecture, image size or labels."""
         pixels = scenario.preprocess
+        theirs = {"reduction": 1} | settings["train"]  # which models from before there was one have
+        ours = scenario.with_train(self.open_settings(scenario, settings)).train
         compared = {
-            **{key: (settings["train"].get(key), getattr(scenario.train, key)) for key in OF_THE_NETWORK},
+            **{key: (theirs.get(key), getattr(ours, key)) for key in OF_THE_NETWORK},
             "image size": (list(settings["shape"]), [pixels.height, pixels.width, pixels.channels]),
             "labels": (list(settings["labels"]), list(scenario.validation.labels)),
         }
-        return [key for key, (theirs, ours) in compared.items() if theirs != ours]
+        return [key for key, (old, new) in compared.items() if old != new]
 
     def random_split(self, scenario: ImageScenario, items: int, random: np.random.Generator) -> Split:
         """Random pixels and labels."""
@@ -159,8 +223,9 @@ class ImageLearner(Learner[ImageScenario]):
         """The network, the image size and the number of labels."""
         train, labels = scenario.train, len(scenario.validation.labels)
         ways = ", both ways" if train.mirror else ""
-        width = "" if train.model in PRETRAINED else f" of {train.filters} filters"
-        return f"{train.model}{width} on {self.preparation_work(scenario)}, {labels} labels{ways}"
+        width = "" if train.model in PRETRAINED else f" of {train.filters} filters"  # auto may choose such a network
+        reduced = "" if train.reduction == 1 else f", reduced by {train.reduction},"
+        return f"{train.model}{width}{reduced} on {self.preparation_work(scenario)}, {labels} labels{ways}"
 
     def training_work(self, scenario: ImageScenario) -> str:
         """The work of a prediction, with precision, batch size and augmentation."""
@@ -169,6 +234,11 @@ class ImageLearner(Learner[ImageScenario]):
             f"{self.prediction_work(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, "
             f"shift {train.shift}, erase {train.erase}"
         )
+
+    def equivalent_epochs(self, scenario: ImageScenario) -> float:
+        """The first epoch of a pre-trained network only predicts."""
+        epochs = float(scenario.train.epochs)
+        return epochs - 2 / 3 if scenario.train.model in PRETRAINED else epochs
 
     def embedding(self, model: keras.Model) -> keras.KerasTensor:
         """As in `Learner.embedding`; with `train.mirror`, the mean over the image and its mirror image."""
@@ -198,7 +268,21 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
     if settings.model == "efficientnet_lite0":
         return pretrained.efficientnet_lite0(shape, label_count, augment=augment, mirror=settings.mirror)
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
-    return network(shape, label_count, filters=settings.filters, augment=augment, mirror=settings.mirror)
+    return network(
+        shape,
+        label_count,
+        filters=settings.filters,
+        reduction=settings.reduction,
+        augment=augment,
+        mirror=settings.mirror,
+    )
+
+
+def _too_much(megapixels: float, most: float) -> str:
+    """Why a training is not tried, as a clause; empty if it is."""
+    if megapixels <= most:
+        return ""
+    return f"it would see {megapixels:,.0f} megapixels in its epochs, more than the {most:,.0f} that take minutes without a GPU"
 
 
 def _optimizer(settings: ImageTrain, steps: int) -> keras.Optimizer:

@@ -19,16 +19,15 @@ from evergreen.data.sources.opening import open_source
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
 from evergreen.kinds.classify.folder_layout import Layout, understand
-from evergreen.kinds.classify.settings import PRETRAINED_FROM_SIDE, ImageCollect
+from evergreen.kinds.classify.settings import PRETRAINED_BELOW_ITEMS, PRETRAINED_FROM_SIDE, ImageCollect
 from evergreen.media.depth import Sample, extremes
 from evergreen.media.images import BadImage, Header, PixelRange, decode, read_header
 from evergreen.names import alike, tidy
 
 SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224)  # input sizes to choose from if the images' sizes vary
 LONGEST_SIDE = 128  # time and energy grow with the square of the side; users raise it if details are fine
-# A pre-trained network is proposed for fewer images than this: more teach a small network as much, which predicts at a fraction
-# of the energy. Its weights are of photographs of 224 pixels.
-PRETRAINED_BELOW_ITEMS, PRETRAINED_LONGEST_SIDE = 5_000, 224
+# For a pre-trained network, whose weights are of photographs of 224 pixels.
+PRETRAINED_LONGEST_SIDE = 224
 UNBALANCED = 3.0  # ratio of the largest class to the smallest
 NOT_HIDDEN = r"(?!(?:.*/)?\.)"  # neither the file nor any folder has a name that begins with a dot
 MAX_PIXELS: int = ImageCollect.model_fields["max_pixels"].default
@@ -311,21 +310,20 @@ def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[st
 def _training(counts: dict[str, int], size: dict[str, int], pretrained: bool, reasons: list[str]) -> dict[str, Any]:
     items = sum(counts.values())
     ratio = max(counts.values()) / min(counts.values())
-    settings: dict[str, Any] = {"model": "efficientnet_lite0" if pretrained else "residual"}
+    settings: dict[str, Any] = {"model": "auto" if pretrained else "residual"}
+    settings["epochs"] = 80 if items < 2_000 else 30 if items < 5_000 else 20
+    settings["batch_size"] = 32 if items < 5_000 else 256
+    settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
     if pretrained:
-        settings |= {"epochs": 1, "batch_size": 32}
         reasons.append(
-            f"A network that knows photographs (EfficientNet-Lite0, ImageNet), since {items:,} images are few to learn from. One epoch fits its last layer, "
-            "in about a minute; with train.epochs: 8 the others adjust the whole network, at many times the cost."
+            f"How to train is chosen by comparing on validation images, since {items:,} images are few to learn from: a network that knows "
+            "photographs (EfficientNet-Lite0, ImageNet), of which only the last layer or the whole is trained, or a small network from scratch. Among "
+            "those that are as good, the one that takes the least energy is kept."
         )
-    else:
-        settings["epochs"] = 80 if items < 2_000 else 30 if items < 5_000 else 20
-        settings["batch_size"] = 32 if items < 5_000 else 256
-        settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
-        reasons.append(
-            f"{settings['epochs']} epochs in batches of {settings['batch_size']}, at a learning rate that suits those: "
-            f"usual for {items:,} images."
-        )
+    reasons.append(
+        f"{settings['epochs']} epochs{' of the small network' if pretrained else ''} in batches of {settings['batch_size']}, at a learning rate that suits "
+        f"those: usual for {items:,} images."
+    )
     if ratio >= UNBALANCED:
         settings["class_weights"] = "balanced"
         reasons.append(f"Class weights are balanced: the largest class has {ratio:.1f} times the images of the smallest.")
@@ -334,7 +332,7 @@ def _training(counts: dict[str, int], size: dict[str, int], pretrained: bool, re
     settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
     settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
     reasons.append(
-        f"{'From the second epoch on, training' if pretrained else 'Training'} shifts images by up to {settings['shift']} pixels"
+        f"Training shifts images by up to {settings['shift']} pixels"
         + (" and mirrors them: change train.flip to none where left and right differ, as in writing." if size["channels"] == 3
            else ", and does not mirror them: set train.flip where left and right mean the same.")
     )  # fmt: skip

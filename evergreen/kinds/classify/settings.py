@@ -10,8 +10,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
 
+AUTO = "auto"  # the model that training chooses by comparing
 PRETRAINED = ("efficientnet_lite0",)  # the networks that know photographs before they are trained
 PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
+PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it needs
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 
 
@@ -97,20 +99,24 @@ class ImageTrain(Train):
     """The network and its training."""
 
     _order: ClassVar[tuple[str, ...]] = (
-        "model", "filters", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
+        "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "class_weights", "flip", "shift", "erase", "mirror", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
 
-    model: Literal["residual", "plain", "efficientnet_lite0"] = Field(
+    model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
         "residual",
-        description="residual and plain are small networks that learn from nothing; efficientnet_lite0 knows photographs (ImageNet), which helps with "
-        "few images: its first epoch fits the last layer to frozen features, the others adjust the whole network",
+        description="auto compares several ways to train on val, and keeps the cheapest that is good enough; residual and plain are small networks that learn from nothing; efficientnet_lite0 knows photographs (ImageNet), which helps with "
+        "few images: its first epoch fits the last layer to frozen features, the others adjust its later stages",
     )
     filters: Annotated[int, Field(ge=4, le=1024)] = Field(
         32, description="channels of the first stage of residual and plain; later ones have more"
     )
+    reduction: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="residual and plain first average squares of so many by so many pixels: a fraction of the work, where details do not matter",
+    )
     fine_tuning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(
-        2e-4,
+        5e-5,
         description="the learning rate of efficientnet_lite0 after its first epoch; learning_rate is that of residual and plain",
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
@@ -129,9 +135,13 @@ class ImageTrain(Train):
 
     @model_serializer(mode="wrap")
     def _ordered(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Serialize in a fixed order: models' `settings.json` holds these settings, and the same training always gives the same
-        bytes."""
+        """Serialize in a fixed order, without what has no effect: models' `settings.json` holds these settings, and the same
+        training always gives the same bytes."""
         values: dict[str, Any] = handler(self)
+        if self.model not in (AUTO, *PRETRAINED):
+            values.pop("fine_tuning_rate", None)
+        if self.reduction == 1:  # which models from before there was one have
+            values.pop("reduction", None)
         return {name: values[name] for name in self._order if name in values}
 
 
@@ -170,6 +180,15 @@ class ImageScenario(Scenario):
     preprocess: ImagePreprocess
     train: ImageTrain
     promote: ImagePromote = Field(default_factory=lambda: ImagePromote.model_validate({}))
+
+    @model_validator(mode="after")
+    def _something_is_left_of_the_image(self) -> ImageScenario:
+        side, reduction = min(self.preprocess.height, self.preprocess.width), self.train.reduction
+        if reduction > 1 and side // reduction < 4:
+            raise ValueError(
+                f"train.reduction: {reduction} leaves {side // reduction} of {side} pixels, and networks need 4: lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pretrained_networks_take_no_tiny_images(self) -> ImageScenario:

@@ -92,6 +92,20 @@ def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
     assert parse(tmp_path, pretrained.replace(": 32", ": 48")).train.epochs == 2
 
 
+def test_a_reduction_leaves_something_of_the_image(tmp_path: Path) -> None:
+    assert parse(tmp_path, GOOD + "  reduction: 8\n").train.reduction == 8
+    with pytest.raises(WrongUse, match=r"mine\.yaml.*reduction: 9 leaves 3 of 32 pixels, and networks need 4: lower it"):
+        parse(tmp_path, GOOD + "  reduction: 9\n")
+
+
+def test_settings_that_have_no_effect_are_not_stored_with_a_model(tmp_path: Path) -> None:
+    small = parse(tmp_path, GOOD).train.model_dump()
+    assert not {"reduction", "fine_tuning_rate"} & set(small)
+    reduced = parse(tmp_path, GOOD + "  reduction: 2\n").train.model_dump()
+    assert list(reduced)[:4] == ["model", "filters", "reduction", "precision"]
+    assert "fine_tuning_rate" in parse(tmp_path, GOOD + "  model: auto\n").train.model_dump()
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"preprocess\.height.*train\.epochs"):
         parse(tmp_path, GOOD.replace("height: 32", "height: 1").replace("epochs: 2", "epochs: 0"))

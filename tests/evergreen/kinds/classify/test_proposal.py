@@ -18,8 +18,7 @@ from ruamel.yaml import YAML
 
 from evergreen.data.sources.opening import open_source
 from evergreen.errors import DataRefused, WrongUse
-from evergreen.kinds.classify.proposal import PRETRAINED_BELOW_ITEMS
-from evergreen.kinds.classify.settings import ImageScenario
+from evergreen.kinds.classify.settings import PRETRAINED_BELOW_ITEMS, ImageScenario
 from evergreen.proposal.propose import Proposal
 from evergreen.proposal.propose import propose as propose_of
 from evergreen.scenario.loading import parse_scenario
@@ -121,13 +120,13 @@ def test_a_few_odd_sizes_do_not_count(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("items", "size", "model"),
     [
-        (40, (60, 48), "efficientnet_lite0"),
+        (40, (60, 48), "auto"),
         (40, (60, 47), "residual"),
-        (PRETRAINED_BELOW_ITEMS - 1, (48, 48), "efficientnet_lite0"),
+        (PRETRAINED_BELOW_ITEMS - 1, (48, 48), "auto"),
         (PRETRAINED_BELOW_ITEMS, (48, 48), "residual"),
     ],
 )
-def test_few_images_that_are_not_tiny_get_a_pretrained_network(
+def test_for_few_images_that_are_not_tiny_how_to_train_is_chosen_by_comparing(
     workspace: Workspace, items: int, size: tuple[int, int], model: str
 ) -> None:
     folder = images(workspace.root / "pictures", {"oak": 20, "ash": 20}, size=size)
@@ -135,9 +134,8 @@ def test_few_images_that_are_not_tiny_get_a_pretrained_network(
         os.link(folder / "oak" / "000.png", folder / "oak" / f"again-{number}.png")
     scenario, reasons = proposed(workspace, folder)
     assert isinstance(scenario, ImageScenario) and scenario.train.model == model
-    assert ("A network that knows photographs" in reasons) == (model == "efficientnet_lite0")
-    if model == "efficientnet_lite0":
-        assert scenario.train.epochs == 1
+    assert ("How to train is chosen by comparing" in reasons) == (model == "auto")
+    assert ("80 epochs of the small network" in reasons) == (model == "auto" and items < 2_000)
 
 
 def test_the_input_of_a_small_network_is_smaller(workspace: Workspace) -> None:
