@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
+LARGE_CLUSTER, FEW_ITEMS = 0.5, 50  # of more items than these, a cluster of over half of them is warned of
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -143,6 +145,13 @@ def _summary(scenario: Scenario, contract: Contract[Any], prepared: Prepared, as
                 received=f"{items:,} items in {clusters:,} clusters of {', '.join(sorted(out)) or 'one split'}",
                 fix=contract.fix_of_empty_split,
             )
+    if sizes.max() > LARGE_CLUSTER * len(assignment.split) and len(assignment.split) >= FEW_ITEMS:
+        log.warning(
+            "%s of %s items must share a split, as they are linked by group or looks; val and test have the few others. %s",
+            f"{sizes.max():,}",
+            f"{len(assignment.split):,}",
+            contract.fix_of_empty_split,
+        )
     return Preparation(
         name=scenario.name,
         items=len(assignment.split),

@@ -114,7 +114,7 @@ def residual(
         shape: height, width and channels of the images.
         labels: the number of labels.
         filters: channels of the first stage.
-        reduction: the side of the squares of pixels that are averaged first.
+        reduction: the side of the squares of pixels that are averaged first; the augmentation takes the averages for pixels.
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
     """
@@ -166,10 +166,13 @@ def load(path: Path) -> keras.Model:
 
 
 def _pixels(images: Any, augment: Augment | None, mirror: bool, reduction: int) -> Any:
-    x = augment(images) if augment else images
-    x = BothWays(name="both_ways", dtype="uint8")(x) if mirror else x
-    x = layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
-    return x if reduction == 1 else layers.AveragePooling2D(reduction, name="reduction")(x)
+    x, dtype = images, "uint8"
+    if reduction > 1:  # first, so that the augmentation has less to do
+        x, dtype = layers.Rescaling(1.0, dtype="float32", name="pixels")(x), "float32"
+        x = layers.AveragePooling2D(reduction, dtype=dtype, name="reduction")(x)
+    x = augment(x) if augment else x
+    x = BothWays(name="both_ways", dtype=dtype)(x) if mirror else x
+    return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 
 def _convolution(x: Any, filters: int, *, halve: bool = False) -> Any:

@@ -18,9 +18,9 @@ from evergreen.models import efficientnet_lite
 from evergreen.models.cnn import Augment, BothWays, MeanOfBoth
 
 FEATURES, STANDARDIZED, LAST = "features", "standardized_features", "last"
-# The stages of the backbone from whose outputs features are taken. On four data sets (bench/README.md) they are as good as
-# later ones or better, and a third of the number.
-DEPTHS = (1, 2, 4, 6)
+# The stages of the backbone, counted from 0, from whose outputs features are taken: all but the first. On four data sets
+# (bench/README.md) they are as good as fewer or later ones, or better.
+DEPTHS = (1, 2, 3, 4, 5, 6)
 # The first layer that is fine-tuned, which begins the fourth of seven stages. Those before it see edges and textures, which are
 # the same everywhere, and their gradients would take over half of the time.
 TRAINED_FROM = "block_5_expand"

@@ -172,9 +172,11 @@ class Fitting:
             around.on_epoch_end(0, found)
 
     def best_model(self) -> keras.Model:
-        """A model with the weights of the best epoch, in full precision, as it is exported and served."""
+        """A calibrated model with the weights of the best epoch, in full precision, as it is exported and served."""
         model = self._build(FULL, 1)
         _assign(model.weights, self._best.weights)
+        if len(self.data.val):
+            self.learner.calibrate(self.scenario, model, self.data.val)
         return model
 
     def diverged(self) -> Diverged:

@@ -79,13 +79,14 @@ def test_a_reduced_image_is_seen_as_one_of_averaged_pixels(cnn: Any, network: st
     import keras
 
     build = getattr(cnn, network)
-    squares = np.random.default_rng(0).integers(0, 64, (3, 8, 10, 1, 1, 3), np.uint8) * 4
+    squares = np.random.default_rng(0).integers(0, 62, (3, 8, 10, 1, 1, 3), np.uint8) * 4
     noise = np.array([1, -1, -1, 1], int).reshape(1, 1, 1, 2, 2, 1)  # which averages to nothing
-    large = np.clip(squares + 4 + noise, 0, 255).astype(np.uint8).transpose(0, 1, 3, 2, 4, 5).reshape(3, 16, 20, 3)
+    large = (squares + 4 + noise).astype(np.uint8).transpose(0, 1, 3, 2, 4, 5).reshape(3, 16, 20, 3)
     small = large.reshape(3, 8, 2, 10, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
     keras.utils.set_random_seed(0)
-    whole = build((8, 10, 3), 4, filters=4)
-    reduced = build((16, 20, 3), 4, filters=4, reduction=2)
+    whole = build((8, 10, 3), 4, filters=4, augment=cnn.Augment("both", 1, 2))
+    reduced = build((16, 20, 3), 4, filters=4, reduction=2, augment=cnn.Augment("both", 1, 2, dtype="float32"))
+    assert reduced(large, training=True).shape == (3, 4)
     reduced.set_weights(whole.get_weights())
     assert np.allclose(np.array(reduced(large)), np.array(whole(small)), atol=1e-5)
 

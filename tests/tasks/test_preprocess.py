@@ -106,6 +106,17 @@ def test_the_summary_tells_what_the_stage_returns(workspace: Workspace) -> None:
     assert "100 items" in str(preparation)
 
 
+@pytest.mark.parametrize(("together", "warned"), [(60, True), (40, False)])
+def test_a_cluster_of_most_items_is_warned_of(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture, together: int, warned: bool
+) -> None:
+    items = [(*digit(number), "one" if number < together else str(number), None) for number in range(100)]
+    add_batch(workspace, items)
+    preprocess(scenario(look_alikes=False), workspace)
+    said = "60 of 100 items must share a split, as they are linked by group or looks; val and test have the few others. Collect"
+    assert (said in caplog.text) == warned
+
+
 def test_the_same_data_gives_the_same_bytes_and_no_scratch_files_stay(workspace: Workspace) -> None:
     add_batch(workspace, digits(0, 100))
     preprocess(scenario(), workspace)

@@ -137,6 +137,32 @@ def test_the_model_comes_as_keras_and_as_onnx_which_agree(prepared: Workspace) -
     assert training.quality == figures.percent(history[training.best_epoch - 1]["val_accuracy"], items=64)
 
 
+@pytest.mark.parametrize("settings", [{}, {"mirror": True}], ids=["one way", "both ways"])
+def test_a_calibrated_model_says_the_same_with_probabilities_that_fit_val(
+    prepared: Workspace, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    from evergreen.kinds.classify.metrics import quality
+    from evergreen.serving.scoring import Model
+
+    other = Workspace(tmp_path / "calibrated")
+    write_splits(other)
+    plain, calibrated = train(scenario(**settings), prepared), train(scenario(**settings, calibrate=True), other)
+    assert calibrated.history == plain.history
+    val = open_split(prepared.splits("quickstart"), "val")
+    before, after = (
+        Model.open(workspace.model("quickstart")).run({"images": np.array(val["images"])})["probabilities"]
+        for workspace in (prepared, other)
+    )
+    labels = val["labels"].astype(int)
+    same = (before.argmax(axis=1) == after.argmax(axis=1)).mean()
+    assert same > 0.9 if settings else same == 1  # the mean of both ways may turn where they disagree
+    assert not np.allclose(before, after, atol=0.01)
+    assert quality(labels, after)["log_loss"] < quality(labels, before)["log_loss"]
+    kept = {name: json.loads((one.model("quickstart") / "settings.json").read_text())["train"] for name, one in
+            {"plain": prepared, "calibrated": other}.items()}  # fmt: skip
+    assert kept["calibrated"]["calibrate"] is True and "calibrate" not in kept["plain"]
+
+
 PRETRAINED = {"model": "efficientnet_lite0", "fine_tuning_rate": 1e-3}
 
 

@@ -123,6 +123,14 @@ class Learner(ABC, Generic[S]):
         """
         return None
 
+    def calibrate(self, scenario: S, model: keras.Model, val: Split) -> None:
+        """Correct how sure of itself a trained model is, before it is exported. By default nothing is done.
+
+        Args:
+            model: in full precision; its weights are changed.
+            val: at least one item, on which it was not trained.
+        """
+
     @abstractmethod
     def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """The training targets of some items, `(rows, …)`.

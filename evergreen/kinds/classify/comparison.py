@@ -110,11 +110,14 @@ def against_commonest(
     commonest = int(np.bincount(labels, minlength=len(names)).argmax())
     compared = LabelComparison(labels, np.full_like(predicted, commonest), predicted, names, metric)
     items, by_naming = len(labels), int((labels == commonest).sum())
-    right = int((predicted == labels).sum())
+    theirs, ours = (float(values[0]) for values in compared.values(compared.counts[None].astype(float)))
+    shown = f"{metric.text(ours, items=items)} of {items:,} test items are right"
+    if not compared.by_fraction:
+        shown = f"{metric.title} is {metric.text(ours, items=items)} on {items:,} test items"
     return Baseline(
         compared,
         f'always naming "{names[commonest]}"',
-        f"{metric_text(right, items)} of {items:,} test items are right, against {metric_text(by_naming, items)}",
+        f"{shown}, against {metric.text(theirs, items=items)}",
         tuple(
             f'no item of the training split has the label "{name}"'
             for name, count in zip(names, train_items, strict=True)
@@ -122,11 +125,6 @@ def against_commonest(
         ),
         best_p_value=chance(items - by_naming, 0),
     )
-
-
-def metric_text(right: int, items: int) -> str:
-    """The accuracy as text, for this number of items."""
-    return ACCURACY.text(right / items, items=items)
 
 
 def _accuracy(right: np.ndarray) -> Figure:

@@ -24,13 +24,10 @@ from evergreen.preparation.arrays import items_at_once
 if TYPE_CHECKING:
     import keras
 
-OF_THE_NETWORK = (
-    "model",
-    "filters",
-    "reduction",
-    "mirror",
-)  # the settings of `train` that determine the number and meaning of the weights
-FEATURES_AT_ONCE = 32  # items
+# The settings of `train` that determine the number and meaning of the weights.
+OF_THE_NETWORK = ("model", "filters", "reduction", "mirror")
+FEATURES_AT_ONCE, LOGITS_AT_ONCE = 32, 256  # items
+LAST, PROBABILITIES = "last", "probabilities"  # layers of every network
 # What `auto` tries: trainings of at most so many megapixels in all their epochs, which take a few minutes on two cores.
 FINE_TUNING_EPOCHS = 4
 MOST_TO_FINE_TUNE, MOST_TO_SMALL = 100, 600
@@ -156,6 +153,28 @@ class ImageLearner(Learner[ImageScenario]):
             found.append(np.concatenate(parts))
         return found
 
+    def calibrate(self, scenario: ImageScenario, model: keras.Model, val: Split) -> None:
+        """Divide the weights of the last layer by the best temperature, if `train.calibrate` says so."""
+        if not scenario.train.calibrate:
+            return
+        from evergreen.training.calibration import temperature
+
+        found = temperature(self._logits(model, val), val["labels"].astype(int))
+        last = model.get_layer(LAST)
+        last.set_weights([weights / found for weights in last.get_weights()])
+
+    def _logits(self, model: keras.Model, val: Split) -> np.ndarray:
+        """float32 `(ways, items, labels)`: two ways if the network looks at mirror images too."""
+        import keras
+
+        network = keras.Model(model.input, model.get_layer(PROBABILITIES).input)
+        parts, at_once = [], items_at_once(val, self, LOGITS_AT_ONCE)
+        for start in range(0, len(val), at_once):
+            images = np.asarray(val["images"][start : start + at_once])
+            found = np.asarray(network(images, training=False))
+            parts.append(found.reshape(-1, len(images), found.shape[1]))
+        return np.concatenate(parts, axis=1)
+
     def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """One-hot labels, float32 `(rows, labels)`."""
         one_hot: np.ndarray = np.eye(len(split.facts["labels"]), dtype=np.float32)[split["labels"][rows]]
@@ -264,7 +283,10 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
     from evergreen.models import cnn, pretrained
 
     varied = settings.flip != "none" or settings.shift or settings.erase
-    augment = cnn.Augment(settings.flip, settings.shift, settings.erase, name="augment", dtype="uint8") if varied else None
+    reduction = 1 if settings.model in PRETRAINED else settings.reduction
+    shift, erase = -(-settings.shift // reduction), -(-settings.erase // reduction)
+    dtype = "uint8" if reduction == 1 else "float32"
+    augment = cnn.Augment(settings.flip, shift, erase, name="augment", dtype=dtype) if varied else None
     if settings.model == "efficientnet_lite0":
         return pretrained.efficientnet_lite0(shape, label_count, augment=augment, mirror=settings.mirror)
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
@@ -272,7 +294,7 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
         shape,
         label_count,
         filters=settings.filters,
-        reduction=settings.reduction,
+        reduction=reduction,
         augment=augment,
         mirror=settings.mirror,
     )

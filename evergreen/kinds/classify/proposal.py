@@ -329,6 +329,7 @@ def _training(counts: dict[str, int], size: dict[str, int], pretrained: bool, re
         reasons.append(f"Class weights are balanced: the largest class has {ratio:.1f} times the images of the smallest.")
     else:
         reasons.append(f"No class weights: the largest class has only {ratio:.1f} times the images of the smallest.")
+    settings["calibrate"] = True
     settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
     settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
     reasons.append(

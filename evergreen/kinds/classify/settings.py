@@ -100,7 +100,7 @@ class ImageTrain(Train):
 
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
-        "label_smoothing", "class_weights", "flip", "shift", "erase", "mirror", "patience", "max_seconds", "max_wh",
+        "label_smoothing", "class_weights", "flip", "shift", "erase", "mirror", "calibrate", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
@@ -127,6 +127,11 @@ class ImageTrain(Train):
     erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
     mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
 
+    calibrate: bool = Field(
+        False,
+        description="correct on val how sure of itself the network is (temperature scaling), so that its probabilities can be believed",
+    )
+
     @model_validator(mode="after")
     def _mirror_images_are_learned_from(self) -> ImageTrain:
         if self.mirror and self.flip == "none":
@@ -140,8 +145,10 @@ class ImageTrain(Train):
         values: dict[str, Any] = handler(self)
         if self.model not in (AUTO, *PRETRAINED):
             values.pop("fine_tuning_rate", None)
-        if self.reduction == 1:  # which models from before there was one have
-            values.pop("reduction", None)
+        # Models from before there were these have no such values.
+        for name, usual in (("reduction", 1), ("calibrate", False)):
+            if values.get(name) == usual:
+                del values[name]
         return {name: values[name] for name in self._order if name in values}
 
 

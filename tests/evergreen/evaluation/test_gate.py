@@ -260,7 +260,10 @@ def test_where_one_label_is_nearly_all_naming_it_is_hard_to_beat_by_accuracy_and
     labels = [0] * 95 + [1] * 5
     predicted = [0] * 92 + [1] * 8
     assert not first(labels, predicted, "ab").promote
-    assert first(labels, predicted, "ab", metric="f1_macro").promote
+    by_f1 = first(labels, predicted, "ab", metric="f1_macro")
+    assert by_f1.promote and by_f1.reason == (
+        'the first one, better than always naming "a" by more than chance (macro F1 is 88 % on 100 test items, against 49 %; p = 0.0055)'
+    )
     assert not first(labels, [0] * 100, "ab", metric="f1_macro").promote
 
 
