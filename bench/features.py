@@ -26,7 +26,12 @@ from evergreen.media.images import prepare
 from evergreen.training import last_layer
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-DEPTHS = {"stages 1, 2, 4, 6": (1, 2, 4, 6), "stages 2, 4, 6 and the head": (2, 4, 6, 7), "the head's mean": ()}
+DEPTHS = {
+    "stages 1 to 6": (1, 2, 3, 4, 5, 6),
+    "stages 1, 2, 4, 6": (1, 2, 4, 6),
+    "stages 2, 4, 6 and the head": (2, 4, 6, 7),
+    "the head's mean": (),
+}
 
 
 def _clip(name: str) -> str:
