@@ -91,7 +91,7 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     breakdown = kind.judge.breakdown(test, outputs)
     fixed = {**measured, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
     with replace_folder(workspace.evaluation(name)) as writing:
-        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs), writing)
+        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, model.run), writing)
         curve = kind.judge.learning_curve(json.loads((folder / "history.json").read_text()))
         curve.savefig(writing / "learning_curve.png", dpi=100, metadata={"Software": None})
     replace_file(workspace.outputs(name) / "plots" / kind.judge.plot.file, kind.judge.plotted(test, outputs).encode())

@@ -223,7 +223,7 @@ def observe(model: EmbeddingModel, contract: Contract[Any], items: Iterable[Any]
     Raises:
         BadItem: one of them cannot be used.
     """
-    from evergreen.serving.embedding import BATCH_ITEMS
+    from evergreen.serving.runtime import BATCH_ITEMS
 
     properties = [np.empty((0, len(contract.properties)), np.float32)]
     seen = [model.embed(model.codec.encode([]))]

@@ -18,8 +18,8 @@ import numpy as np
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.codec import EMBEDDING, Codec
 from evergreen.scenario.kinds import load_kind
+from evergreen.serving.runtime import items_per_batch
 
-BATCH_ITEMS = 256
 MAX_DIMENSIONS = 256  # of an embedding: larger ones are projected, so that 4,000 items take 4 MB at most
 
 
@@ -74,8 +74,9 @@ class EmbeddingModel:
         inputs = {one.name: arrays[one.name] for one in self._session.get_inputs()}
         items = len(next(iter(inputs.values())))
         embeddings, outputs = [], []
-        for start in range(0, max(1, items), BATCH_ITEMS):
-            batch = {name: np.ascontiguousarray(values[start : start + BATCH_ITEMS]) for name, values in inputs.items()}
+        at_once = items_per_batch(inputs)
+        for start in range(0, max(1, items), at_once):
+            batch = {name: np.ascontiguousarray(values[start : start + at_once]) for name, values in inputs.items()}
             output, embedding = self._session.run([self.codec.outputs[0], EMBEDDING], batch)
             # A network with `train.mirror` that was exported without its embedding has a row for each view: first those of all
             # items in one view, then in the other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from evergreen.kinds.base.codec import Codec
 
+# At most; what a network computes on the way takes many times its input's memory.
 BATCH_ITEMS = 256
+BATCH_BYTES = 8_000_000
 
 
 class OnnxModel:
@@ -40,24 +43,29 @@ class OnnxModel:
     def outputs(self, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """The network's outputs by name, `(items, …)` each. Raises the same as `predict`."""
         chunks = [items[start : start + BATCH_ITEMS] for start in range(0, len(items), BATCH_ITEMS)]
-        return self._joined([self._run(self.codec.encode(chunk)) for chunk in chunks or [items]])
+        return _joined([self.run(self.codec.encode(chunk)) for chunk in chunks or [items]])
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The network's outputs by name, `(items, …)` each, for inputs in the form that `Codec.encode` returns."""
         named = {one.name: arrays[one.name] for one in self._session.get_inputs()}
-        items = len(next(iter(named.values())))
-        starts = range(0, max(items, 1), BATCH_ITEMS)
-        return self._joined(
-            [self._run({name: values[start : start + BATCH_ITEMS] for name, values in named.items()}) for start in starts]
+        at_once = items_per_batch(named)
+        starts = range(0, max(1, len(next(iter(named.values())))), at_once)
+        return _joined(
+            [self._run({name: values[start : start + at_once] for name, values in named.items()}) for start in starts]
         )
 
-    def _run(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        found: list[np.ndarray] = self._session.run(list(self.codec.outputs), dict(arrays))
-        return found
+    def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self.codec.outputs, self._session.run(list(self.codec.outputs), dict(arrays)), strict=True))
 
-    def _joined(self, chunks: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-        joined = chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
-        return dict(zip(self.codec.outputs, joined, strict=True))
+
+def items_per_batch(inputs: Mapping[str, np.ndarray]) -> int:
+    """How many items a network is given at a time: at most `BATCH_ITEMS`, and `BATCH_BYTES` of inputs."""
+    item_bytes = sum(values.dtype.itemsize * math.prod(values.shape[1:]) for values in inputs.values())
+    return max(1, min(BATCH_ITEMS, BATCH_BYTES // max(1, item_bytes)))
+
+
+def _joined(chunks: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return chunks[0] if len(chunks) == 1 else {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def open_onnx(folder: Path, codec: type[Codec]) -> OnnxModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -90,12 +90,14 @@ class Evaluated:
         split: the items.
         ids, sources: of these items, in the same order.
         outputs: of the model.
+        run: runs the model on other items than these; takes arrays by name, as they are in a split.
     """
 
     split: Split
     ids: Sequence[str]
     sources: Sequence[str]
     outputs: Outputs
+    run: Callable[[Mapping[str, np.ndarray]], Outputs]
 
 
 class Judge(ABC, Generic[S]):

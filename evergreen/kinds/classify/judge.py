@@ -43,6 +43,7 @@ class ImageJudge(Judge[ImageScenario]):
         "mistakes.png": "Commonest mistakes",
         "learning_curve.png": "Learning curve",
         "reliability.png": "Reliability",
+        "heat_maps.png": "Where it looked",
     }
     tables = {"per_class.json": "Quality by label"}
     caution = (
@@ -98,7 +99,11 @@ class ImageJudge(Judge[ImageScenario]):
             "by_label.png": (pictures.quality_by_label(label_quality(matrix, names)), []),
             "reliability.png": (pictures.reliability(calibration(labels, probabilities)), []),
             "mistakes.png": pictures.commonest_mistakes(labels, probabilities, names, split["images"], evaluated.ids),
-        }
+            "heat_maps.png": pictures.heat_maps(
+                labels, probabilities, names, split["images"], evaluated.ids,
+                lambda images: np.asarray(evaluated.run({"images": images})["probabilities"]),
+            ),
+        }  # fmt: skip
         for file, (figure, seen) in drawn.items():
             items = {"Items": " ".join(seen)} if seen else {}
             figure.savefig(folder / file, dpi=100, metadata={"Software": None} | items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ LABEL_WIDTH = 28  # characters per line of a label
 LABEL_LINES = 3
 COMMONEST = 6  # pairs of labels in the picture of mistakes
 EXAMPLES = 6  # of each pair
+HEAT_MAPS = 3  # of right answers, and as many of wrong ones
 COUNTED_LABELS = 40  # with more, the confusion matrix has no room for numbers
 
 
@@ -202,6 +203,52 @@ def commonest_mistakes(
                 axes.set_title(_in_percent(float(probabilities[item, guess])), y=-0.18, fontsize=8)
                 shown.append(ids[item])
     return figure, shown
+
+
+def heat_maps(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    images: np.ndarray,
+    ids: Sequence[str],
+    predict: Callable[[np.ndarray], np.ndarray],
+) -> tuple[Figure, list[str]]:
+    """Draw on which parts of the image answers rest: the surest right answer for each of the most frequent labels, and the
+    surest wrong answers.
+
+    Args:
+        labels, probabilities, images, ids: as in `commonest_mistakes`.
+        predict: the network, as in `evergreen.kinds.classify.heat_maps`.
+
+    Returns:
+        The picture, and the ids of the items on it.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from evergreen.kinds.classify.heat_maps import heat_map
+
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    by_sureness = np.argsort(-sure, kind="stable")
+    right, wrong = (by_sureness[(predicted == labels)[by_sureness] == is_right] for is_right in (True, False))
+    frequent = [label for label, _ in Counter(labels[right].tolist()).most_common(HEAT_MAPS)]
+    chosen = [*(right[labels[right] == label][0] for label in frequent), *wrong[:HEAT_MAPS]]
+    texts, style, _ = _labels(names)
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    figure.suptitle("Where it looked: red parts speak for the answer, blue ones against it", fontsize=11)
+    columns = figure.subplots(2, 2 * HEAT_MAPS, squeeze=False).T
+    for one in columns.flat:
+        one.set_axis_off()
+    for axes, item in zip(columns, chosen, strict=False):
+        heat, image = heat_map(predict, images[item], int(predicted[item])), images[item]
+        most = max(float(np.abs(heat).max()), 1e-9)
+        for one in axes:
+            one.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+        axes[1].imshow(heat, cmap="coolwarm", vmin=-most, vmax=most, alpha=0.5, interpolation="bilinear", extent=extent)
+        actual = "right" if predicted[item] == labels[item] else f"it is\n{texts[labels[item]]}"
+        axes[0].set_title(f"{texts[predicted[item]]}\n{_in_percent(float(sure[item]))}: {actual}", fontsize=7, **style)
+    return figure, [ids[item] for item in chosen]
 
 
 def _labels(names: Sequence[str]) -> tuple[list[str], dict[str, Any], int]:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from evergreen.evaluation.gate import decide
 from evergreen.kinds.base.judge import Evaluated
 from evergreen.kinds.base.kind import Kind, kind_of
 from evergreen.kinds.base.split import Split
-from evergreen.preparation.arrays import network_inputs, open_split
+from evergreen.preparation.arrays import network_inputs, one_or_named, open_split
 from evergreen.scenario.kinds import installed_kinds
 from evergreen.scenario.settings import Scenario
 from evergreen.serving.scoring import Model
@@ -397,7 +397,12 @@ def test_answers_on_the_test_split_are_as_good_as_was_measured(case: Case, train
 @slow
 def test_the_files_of_an_evaluation_are_those_that_are_named(case: Case, trained: Trained, tmp_path: Path) -> None:
     judge, ids = case.kind.judge, ids_of_test(case.workspace, case.scenario.name)
-    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs), tmp_path)
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs = [arrays[name] for name in case.kind.learner.inputs]
+        return {case.kind.learner.outputs[0]: np.asarray(trained.network(one_or_named(case.kind.learner.inputs, inputs)))}
+
+    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs, run), tmp_path)
     rows = pq.read_table(tmp_path / "predictions.parquet")
     assert rows["id"].to_pylist() == ids and "source" in rows.column_names
     made = {file.name for file in tmp_path.iterdir()}
