@@ -123,7 +123,7 @@ def _joules_each(predict: Callable[[], int], seconds: float) -> float | None:
 
 def counted(networks: Sequence[Path]) -> EnergyRatio | None:
     """The ratio of the work of two ONNX files; None if it can't be counted."""
-    works = [work(path) for path in networks]
+    works = [work_of(path) for path in networks]
     if any(one is None or not all(one) for one in works):
         return None
     first, second = works
@@ -146,7 +146,7 @@ def architecture(path: Path) -> str:
     return hashlib.sha256(network.SerializeToString(deterministic=True)).hexdigest()
 
 
-def work(path: Path) -> tuple[int, int] | None:
+def work_of(path: Path) -> tuple[int, int] | None:
     """The operations and bytes of one prediction of an ONNX network; None if the shapes of its tensors aren't known."""
     from onnx import shape_inference
 

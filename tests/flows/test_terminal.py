@@ -68,7 +68,8 @@ def test_new_fits_the_terminal_and_delete_asks_and_says_what_it_keeps(checkout: 
 def test_scripts_are_never_asked(trained: tuple[Checkout, Any]) -> None:
     done = trained[0].evergreen("delete", "quickstart", "--json")
     assert done.status == 2 and "--yes" in done.json["error"]
-    assert trained[0].evergreen("list", "--json").json["scenarios"][-1]["champion"] == 1
+    listed = {row["name"]: row for row in trained[0].evergreen("list", "--json").json["scenarios"]}
+    assert listed["quickstart"]["champion"] == 1
     assert re.fullmatch(r"evergreen \d+\.\d+\.\d+\n", trained[0].evergreen("--version").out)
     assert "Did you mean quickstart?" in trained[0].evergreen("run", "quikstart").err
     assert "Begin here" in trained[0].evergreen().out

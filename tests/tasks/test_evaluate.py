@@ -49,6 +49,7 @@ def test_the_outputs_are_the_same_bytes_when_it_is_repeated(tiny: Tiny) -> None:
                 "by_label.png",
                 "reliability.png",
                 "mistakes.png",
+                "heat_maps.png",
                 "learning_curve.png",
             )
         ),
@@ -117,6 +118,16 @@ def test_the_sheet_of_mistakes_names_the_items_that_it_shows(tiny: Tiny) -> None
     assert wrong and holds(folder / "mistakes.png", wrong) and not holds(folder / "mistakes.png", right)
 
 
+def test_the_heat_maps_name_the_items_that_they_show(tiny: Tiny) -> None:
+    from evergreen.data.versions import holds
+
+    folder = tiny.workspace.evaluation(NAME)
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    surest_mistake = max((row for row in rows if row["label"] != row["predicted"]), key=lambda row: row["probability"])
+    assert holds(folder / "heat_maps.png", {surest_mistake["id"]})
+    assert holds(folder / "heat_maps.png", {row["id"] for row in rows if row["label"] == row["predicted"]})
+
+
 def test_an_empty_test_split_is_refused(tiny: Tiny) -> None:
     for what in ("images", "labels"):
         path = tiny.workspace.splits(NAME) / f"test-{what}.npy"
@@ -153,6 +164,13 @@ def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> N
     assert (
         re.fullmatch(r"[\d.]+ % \([\d.]+ to [\d.]+ %\)", values["accuracy"]) and "Wh" in values["energy of 1,000 predictions"]
     )
-    assert set(shown.pictures) == {"Confusion matrix", "Right by label", "Commonest mistakes", "Learning curve", "Reliability"}
+    assert set(shown.pictures) == {
+        "Confusion matrix",
+        "Right by label",
+        "Commonest mistakes",
+        "Learning curve",
+        "Reliability",
+        "Where it looked",
+    }
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in shown.pictures.values())
     assert TypeAdapter(Evaluation).validate_json(json.dumps(asdict(evaluation))) == evaluation

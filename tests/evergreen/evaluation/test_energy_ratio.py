@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evergreen.evaluation.energy_ratio import EnergyRatio, architecture, counted, energy_ratio, measured, of_blocks, work
+from evergreen.evaluation.energy_ratio import EnergyRatio, architecture, counted, energy_ratio, measured, of_blocks, work_of
 
 
 def network(path: Path, seed: int = 0, hidden: int = 8, kernel: int = 3, stride: int = 1) -> Path:
@@ -44,7 +44,7 @@ def test_the_work_of_a_network_is_what_is_worked_out_by_hand(tmp_path: Path) -> 
     sums."""
     operations = 800 * 54 + 800 + 8 * 100 + 8 + 4 * 16
     numbers = (8 * 27 + 32 + 4) + 800 + 800 + 8 + 8 + 4  # weights, and what each node gives
-    assert work(network(tmp_path / "one.onnx")) == (operations, 4 * numbers)
+    assert work_of(network(tmp_path / "one.onnx")) == (operations, 4 * numbers)
 
 
 def test_one_architecture_is_a_ratio_of_one_whatever_the_weights(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_without_a_counter_the_counted_work_decides_between_operations_and_bytes
     monkeypatch.setattr("evergreen.evaluation.energy_ratio.available_methods", lambda: ("estimate",))
     found = energy_ratio(networks, [])
     assert found is not None and found == counted(networks) and found.how == "counted"
-    (first, second) = (work(path) for path in networks)
+    (first, second) = (work_of(path) for path in networks)
     assert first and second
     ratios = sorted((second[0] / first[0], second[1] / first[1]))
     assert [found.low, found.high] == ratios and found.ratio == pytest.approx(math.sqrt(ratios[0] * ratios[1]))
@@ -80,7 +80,7 @@ def test_a_network_whose_shapes_are_not_known_has_no_counted_work(tmp_path: Path
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "any height"
     onnx.save(model, path)
-    assert work(path) is None and counted([path, path]) is None
+    assert work_of(path) is None and counted([path, path]) is None
 
 
 def test_the_interval_over_blocks_is_students() -> None:
