@@ -293,7 +293,7 @@ def deploy(as_json: Json = False, debug: Debug = False) -> None:
         from flows.deploy import deploy as deploy_
 
         lines = deploy_(workspace) if visible else [*declare(workspace), "No Prefect server is up: nothing was deployed."]
-        print(json.dumps({"told": lines}) if as_json else "\n".join(lines), file=out)
+        print(json.dumps({"messages": lines}) if as_json else "\n".join(lines), file=out)
 
 
 @app.command(rich_help_panel=MODELS)

@@ -86,7 +86,7 @@ def deployment(scenario: Scenario, flow: str) -> dict[str, Any]:
                 "name": f"evergreen: drift retrains {scenario.name}",
                 "description": "A drift that was seen anywhere (the event evergreen.drift) starts this deployment.",
                 "expect": ["evergreen.drift"],
-                "match": {"prefect.resource.id": f"evergreen.scenario.{scenario.name}", RETRAINING: "wanted"},
+                "match": {"prefect.resource.id": f"evergreen.scenario.{scenario.name}", RETRAINING: "requested"},
                 "parameters": {"scenario": scenario.name},
             }
         ]

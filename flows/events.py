@@ -28,7 +28,7 @@ def emit_drift(scenario: str, drift: Drift, *, acted_upon: bool = False) -> bool
     if not drift.drifted:
         return False
     features = [feature.name for feature in drift.features if feature.drifted]
-    labels = {RETRAINING: "under way" if acted_upon else "wanted"}
+    labels = {RETRAINING: "under way" if acted_upon else "requested"}
     payload = {"message": drift.reason, "features": features, "items": drift.items, "alpha": drift.alpha}
     return _emit("evergreen.drift", scenario, payload, labels)
 

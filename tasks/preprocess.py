@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evergreen.data.dataset import FORMER_SPLITS, Records, batches, parts, records, table
+from evergreen.data.dataset import ALLOCATED, FORMER_SPLITS, Records, batches, parts, records, table
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.contract import Contract, DataSet, Prepared
 from evergreen.kinds.base.kind import kind_of
@@ -178,7 +178,7 @@ def _former(folders: Sequence[Path], ids: pa.ChunkedArray) -> Assignment | None:
     if rows["id"].combine_chunks() != ids.slice(0, count).combine_chunks():
         log.warning("The items are others than when some were last forgotten: their splits are assigned anew.")
         return None
-    split = indices_of(rows["dealt"], SPLITS).astype(np.int8)
+    split = indices_of(rows[ALLOCATED], SPLITS).astype(np.int8)
     reasons = indices_of(pc.fill_null(rows["left_out"], ""), REASONS)
     left_out = np.where(split != NONE, NONE, np.where((reasons == WITHDRAWN) | (reasons == NONE), BETWEEN, reasons)).astype(
         np.int8
@@ -199,7 +199,7 @@ def _write_items(path: Path, rows: pa.Table, assignment: Assignment, allocated: 
         "split": pa.array(np.array([*SPLITS, ""], object)[assignment.split], pa.string(), mask=out),
         "left_out": pa.array(np.array([*REASONS, ""], object)[assignment.left_out], pa.string(), mask=~out),
         "row": pa.array(numbers, pa.int64(), mask=out),
-        "dealt": pa.array(np.array([*SPLITS, ""], object)[allocated], pa.string(), mask=allocated == NONE),
+        ALLOCATED: pa.array(np.array([*SPLITS, ""], object)[allocated], pa.string(), mask=allocated == NONE),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.data.dataset import (
+    ALLOCATED,
     CORRECTIONS,
     FORGOTTEN,
     FORMER_SPLITS,
@@ -150,7 +151,7 @@ def keep_splits(workspace: Workspace, plan: Plan) -> None:
     import pyarrow.parquet as pq
 
     rows, sink = pq.read_table(workspace.splits(plan.scenario) / "items.parquet"), pa.BufferOutputStream()
-    rows = rows.select(["id", "dealt", "left_out", "cluster"]).filter(
+    rows = rows.select(["id", ALLOCATED, "left_out", "cluster"]).filter(
         pc.invert(pc.is_in(rows["id"], pa.array(plan.ids, pa.string())))
     )
     pq.write_table(rows, sink, compression="zstd")

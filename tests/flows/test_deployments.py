@@ -127,8 +127,8 @@ def test_only_what_has_been_run_once_is_retrained_by_schedule(up: Up) -> None:
     summary.touch()
     try:
         done = up.checkout.evergreen("deploy", "--json", **up.reported)
-        assert done.status == 0 and not any("inspection" in sentence for sentence in done.json["told"]), done.err
-        assert any("cifar10" in sentence and "first run" in sentence for sentence in done.json["told"])
+        assert done.status == 0 and not any("inspection" in sentence for sentence in done.json["messages"]), done.err
+        assert any("cifar10" in sentence and "first run" in sentence for sentence in done.json["messages"])
         assert [active for _, active in schedules(up, "inspection")] == [True]
     finally:
         summary.unlink()
@@ -165,8 +165,10 @@ def test_what_prefect_refuses_keeps_nothing_else_from_being_deployed(up: Up) -> 
     try:
         done = up.checkout.evergreen("deploy", "--json", **up.reported)
         assert done.status == 0, done.err
-        assert any("bad.yaml" in sentence and "cron" in sentence for sentence in done.json["told"])
-        assert any("theirs" in sentence and "nowhere.py" in sentence and "^^" not in sentence for sentence in done.json["told"])
+        assert any("bad.yaml" in sentence and "cron" in sentence for sentence in done.json["messages"])
+        assert any(
+            "theirs" in sentence and "nowhere.py" in sentence and "^^" not in sentence for sentence in done.json["messages"]
+        )
         assert up.ask("deployments/name/training/quickstart")["updated"] > there["updated"]
     finally:
         bad.unlink()
@@ -179,7 +181,7 @@ def test_deploying_again_changes_nothing_and_keeps_what_was_paused_on_the_page(u
     before = {automation["name"] for automation in up.ask("automations/filter", {})}
     done = up.checkout.evergreen("deploy", "--json")
     assert done.status == 0, done.err
-    assert "No notifications" in done.json["told"][-1]  # this command's environment names no address: they are gone
+    assert "No notifications" in done.json["messages"][-1]  # this command's environment names no address: they are gone
     after = [automation["name"] for automation in up.ask("automations/filter", {})]
     assert len(after) == len(set(after))
     assert before - set(after) == {f"evergreen: tell of {about}" for about in ("failure", "promotion", "drift")}
