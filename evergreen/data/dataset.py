@@ -31,8 +31,8 @@ FORGOTTEN = "forgotten.jsonl"  # digests of the ids of items that were deleted f
 SOURCE = "collect.mirror"  # the value of `by` in records that come from the source, not from a person
 # Key in a part's metadata: where its items came from, "source" or "inbox"; absent in parts of earlier versions.
 ORIGIN = b"evergreen.origin"
-# The column with the split that an item was allocated to. Its name stands in stored data sets and splits: another one would make
-# every split a new one.
+# The column with the split that an item was allocated to. Its name stands in stored data sets and splits: with another one,
+# every split would count as changed.
 ALLOCATED = "dealt"
 # The splits of the items up to this batch at the time when some were forgotten: id, `ALLOCATED`, left_out, cluster.
 FORMER_SPLITS = "splits.parquet"
