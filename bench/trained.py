@@ -47,8 +47,7 @@ def trained(name: str, workspace: Workspace, **settings: object) -> tuple[float,
     """
     from tasks.train import train
 
-    scenario = image_scenario(workspace.scenarios, name)
-    scenario = scenario.model_copy(update={"train": scenario.train.model_copy(update=settings)})
+    scenario = image_scenario(workspace.scenarios, name).with_train(settings)
     started = time.perf_counter()
     train(scenario, workspace)
     spent = time.perf_counter() - started

@@ -181,7 +181,7 @@ def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
     ]
     selection = training.selection
     compared = rows_of(selection, kind_of(scenario).judge.headline(scenario)) if selection else []
-    return Page(tables={**({"Ways to train": compared} if selection else {}), "Epochs": epochs})
+    return Page(tables={**({"Candidates": compared} if selection else {}), "Epochs": epochs})
 
 
 def work(scenario: Scenario, training: Training) -> tuple[float, str]:

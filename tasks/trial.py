@@ -7,14 +7,14 @@ Writes  nothing.
 
 from __future__ import annotations
 
-import functools
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from evergreen import figures, progress
 from evergreen.data.sources.opening import locate
-from evergreen.energy.meter import Meter
+from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.kind import kind_of
 from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
@@ -42,16 +42,18 @@ def trial(scenario: Scenario, work: float) -> Expected:
     items = work / learner.equivalent_epochs(scenario)
     candidates = learner.candidates(scenario, round(items))
     tried = [scenario.with_train(one.settings) for one in candidates if not one.left_out]
-    if not tried:
-        return _trial_of(scenario, work, TRIAL_SECONDS)
-    pixels = scenario.preprocess
-    folds = folds_of(round(items * pixels.val_share / max(1e-9, 1 - pixels.val_share - pixels.test_share)))
-    trials = [_trial_of(one, items * folds * learner.equivalent_epochs(one), TRIAL_SECONDS / len(tried)) for one in tried]
-    return functools.reduce(_sum, trials)
+    pixels, trained = scenario.preprocess, tried or [scenario]
+    val_items = round(items * pixels.val_share / max(1e-9, 1 - pixels.val_share - pixels.test_share))
+    trainings = items * (folds_of(val_items) if tried else 1)
+    seconds = TRIAL_SECONDS / len(trained)
+    each = [_energy(one, trainings * learner.equivalent_epochs(one), seconds) for one in trained]
+    spent = sum(each, start=Energy.nothing())
+    basis = f"a trial of {TRIAL_SECONDS:.0f} s"
+    return Expected(spent.seconds, spent.energy_wh, spent.uncertainty_wh, SPREAD_OF_TRIAL, basis)
 
 
-def _trial_of(scenario: Scenario, work: float, seconds: float) -> Expected:
-    """Estimate the cost of one training, by a trial of so many seconds."""
+def _energy(scenario: Scenario, work: float, seconds: float) -> Energy:
+    """Estimate what one training takes, by a trial of so many seconds."""
     settings, learner, started = scenario.train, kind_of(scenario).learner, time.monotonic()
     split = learner.random_split(scenario, settings.batch_size, np.random.default_rng(scenario.seed))
     inputs, targets = network_inputs(split, learner), learner.targets(split, np.arange(len(split)))
@@ -73,28 +75,7 @@ def _trial_of(scenario: Scenario, work: float, seconds: float) -> Expected:
             while not done or meter.spent().seconds < seconds:
                 done += step()
                 report(meter.spent().seconds)
-    spent = meter.spent()
-    whole = spent * (work / done)
-    return Expected(
-        start_seconds + whole.seconds,
-        whole.energy_wh,
-        whole.uncertainty_wh,
-        SPREAD_OF_TRIAL,
-        f"a trial of {spent.seconds:.0f} s",
-    )
-
-
-def _sum(first: Expected, second: Expected) -> Expected:
-    def total(one: float | None, other: float | None) -> float | None:
-        return None if one is None or other is None else one + other
-
-    return Expected(
-        first.seconds + second.seconds,
-        total(first.energy_wh, second.energy_wh),
-        total(first.energy_uncertainty_wh, second.energy_uncertainty_wh),
-        SPREAD_OF_TRIAL,
-        f"trials of what is compared, {TRIAL_SECONDS:.0f} s in all",
-    )
+    return meter.spent() * (work / done) + replace(Energy.nothing(), seconds=start_seconds)
 
 
 def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:

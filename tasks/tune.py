@@ -11,7 +11,6 @@ early.
 
 from __future__ import annotations
 
-import io
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,13 +26,13 @@ from evergreen.evaluation.gate import decide
 from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.learner import Range
 from evergreen.planning.budget import left_of_month_wh
-from evergreen.preparation.arrays import items_at_once, network_inputs
+from evergreen.preparation.arrays import items_at_once, network_inputs, write_array
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
-from evergreen.training.fitting import Fitting, TrainingData
+from evergreen.training.fitting import PREDICTED_AT_ONCE, Fitting, TrainingData
 from evergreen.training.tracking import Tracker
 from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, suggest
-from evergreen.workspace import Workspace, replace_file, replace_folder
+from evergreen.workspace import Workspace, replace_folder
 from tasks.page import Page, plain
 from tasks.stage import Stage
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 MEASURE_SECONDS = 1.0  # of predictions, at least
-PREDICTED_AT_ONCE = 256  # items
 
 
 @dataclass(frozen=True)
@@ -276,27 +274,24 @@ class StudySession:
             if state.stopped == "pruned" or state.stopped == "diverged":
                 outcome = state.stopped
             else:
-                outcome = self._measure(fitting.best_model(), trial.number, scenario)
+                outcome = self._measure(fitting, trial.number, scenario)
                 tracker.log_metrics(asdict(outcome), len(state.history))
         checkpoint.remove()
         return outcome
 
-    def _measure(self, model: keras.Model, number: int, scenario: Scenario) -> Measured:
+    def _measure(self, fitting: Fitting, number: int, scenario: Scenario) -> Measured:
         """Measure the quality on val and the energy of predictions, and store the predictions. The energy is measured only once
         for networks with the same amount of work."""
+        model = fitting.best_model()
+        predictions, quality = fitting.predictions_on_val(model)
+        write_array(self._predictions(number), predictions)
         val, inputs = self.data.val, network_inputs(self.data.val, self.learner)
-        at_once = items_at_once(val, self.learner, PREDICTED_AT_ONCE)
-        outputs = {self.learner.outputs[0]: model.predict(inputs, batch_size=at_once, verbose=0)}
-        predictions = self.judge.predictions(outputs, self.learner.settings(self.data.train), val.facts)
-        content = io.BytesIO()
-        np.save(content, predictions, allow_pickle=False)
-        replace_file(self._predictions(number), content.getvalue())
-        quality, work = self.judge.measure(val, outputs)[self.metric.key], self.learner.prediction_work(scenario)
+        at_once, work = items_at_once(val, self.learner, PREDICTED_AT_ONCE), self.learner.prediction_work(scenario)
         known = [one.energy_wh_per_1000 for one in ended_trials(self.study) if self._prediction_work(one) == work]
         energy = next((value for value in known if value is not None), None) or _energy_wh_per_1000(
             model, inputs, len(val), at_once
         )
-        return Measured(float(quality), energy)
+        return Measured(quality, energy)
 
     def _prediction_work(self, one: TrialResult) -> str:
         return self.learner.prediction_work(self.scenario.with_train(one.settings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.learner import Learner
 from evergreen.kinds.base.split import NONE, SPLITS, ArrayFile, Split
+from evergreen.workspace import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +110,13 @@ def _write_splits_of_file(folder: Path, name: str, array: ArrayFile, split: np.n
             for number, target in enumerate(targets):
                 target.write(block[split[start : start + len(block)] == number].data)
             start += len(block)
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write one array atomically, as a `.npy` file."""
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    replace_file(path, content.getvalue())
 
 
 def epoch_order(items: int, seed: int, epoch: int) -> np.ndarray:

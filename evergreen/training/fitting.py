@@ -21,7 +21,14 @@ from evergreen.errors import EvergreenError
 from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.split import Split
 from evergreen.planning.budget import training_limit_wh
-from evergreen.preparation.arrays import items_at_once, open_split, ordered_batches, steps_per_epoch, training_batches
+from evergreen.preparation.arrays import (
+    items_at_once,
+    network_inputs,
+    open_split,
+    ordered_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from evergreen.progress import Task, task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, TrainingState
@@ -37,6 +44,7 @@ log = logging.getLogger("evergreen")
 
 DIVERGED = 20.0  # times the loss of guessing; no epoch of a training that works exceeds it
 VALIDATION_BATCH_ITEMS = 512
+PREDICTED_AT_ONCE = 256  # items
 
 
 class Diverged(EvergreenError):
@@ -178,6 +186,14 @@ class Fitting:
         if len(self.data.val):
             self.learner.calibrate(self.scenario, model, self.data.val)
         return model
+
+    def predictions_on_val(self, model: keras.Model) -> tuple[np.ndarray, float]:
+        """The model's predictions for the validation items (`Judge.predictions`), and the scenario's metric on them."""
+        val, learner, judge = self.data.val, self.learner, kind_of(self.scenario).judge
+        at_once = items_at_once(val, learner, PREDICTED_AT_ONCE)
+        outputs = {learner.outputs[0]: model.predict(network_inputs(val, learner), batch_size=at_once, verbose=0)}
+        predictions = judge.predictions(outputs, learner.settings(self.data.train), val.facts)
+        return predictions, float(judge.measure(val, outputs)[judge.headline(self.scenario).key])
 
     def diverged(self) -> Diverged:
         """The error to raise for a training that has diverged."""

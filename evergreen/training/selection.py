@@ -18,7 +18,6 @@ training of the chosen candidate is not repeated.
 from __future__ import annotations
 
 import functools
-import io
 import json
 import math
 import shutil
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.energy.meter import Meter
+from evergreen.energy.meter import Energy, Meter
 from evergreen.evaluation.energy_ratio import counted
 from evergreen.evaluation.gate import Gains, bootstrap
 from evergreen.kinds.base.kind import kind_of
@@ -38,7 +37,7 @@ from evergreen.kinds.base.learner import Candidate
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
 from evergreen.planning.budget import training_limit_wh
-from evergreen.preparation.arrays import items_at_once, network_inputs
+from evergreen.preparation.arrays import write_array
 from evergreen.preparation.folds import further_folds
 from evergreen.progress import task
 from evergreen.scenario.settings import Scenario
@@ -55,11 +54,10 @@ if TYPE_CHECKING:
 FOLDS = 3  # with val, if val is small
 SMALL = 500  # items of val: with fewer, an accuracy of 90 % has a standard error of over 1.3 points
 DROPPED_BEHIND = 2.0  # standard errors
-PREDICTED_AT_ONCE = 256  # items
 # The columns of the table for people; the second is named for the metric.
 QUALITY, NOT_KNOWN = "quality", "–"
 COLUMNS = (
-    "way to train", QUALITY, "validation items", "gain", "standard error", "training", "its energy", "a prediction's energy",
+    "candidate", QUALITY, "validation items", "gain", "standard error", "training", "its energy", "a prediction's energy",
     "worth", "settings", "left out because",
 )  # fmt: skip
 # Names of the files of a candidate in a fold.
@@ -125,18 +123,6 @@ class Selection:
         return f"{one.name} (of {len(others) + 1} that were compared)"
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a part of the comparison took; the energy is None if it can't be measured. Stored under these names."""
-
-    seconds: float = 0.0
-    energy_wh: float | None = 0.0
-
-    def __add__(self, other: Spent) -> Spent:
-        known = self.energy_wh is not None and other.energy_wh is not None
-        return Spent(self.seconds + other.seconds, (self.energy_wh or 0) + (other.energy_wh or 0) if known else None)
-
-
 def lines_of(selection: Selection, metric: Metric) -> list[str]:
     """The comparison in short, a line for each candidate."""
     found = []
@@ -156,7 +142,7 @@ def rows_of(selection: Selection, metric: Metric) -> list[dict[str, str]]:
 def _row(one: Compared, metric: Metric, *, chosen: bool) -> dict[str, str]:
     settings = ", ".join(f"{name}: {value}" for name, value in one.settings.items())
     row = dict.fromkeys(COLUMNS, NOT_KNOWN) | {
-        "way to train": f"{one.name}{', chosen' if chosen else ''}",
+        "candidate": f"{one.name}{', chosen' if chosen else ''}",
         "settings": settings,
     }
     if one.left_out:
@@ -220,7 +206,7 @@ class Race:
         self.compared = [Compared(one.name, dict(one.settings), one.left_out) for one in candidates]
         self.val_items: list[Split] = []  # of each fold, without the network's inputs
         self.answers: dict[int, list[np.ndarray]] = {index: [] for index in self._in_race()}  # by fold
-        self.shared: dict[int, Spent] = {}  # what was precomputed for each candidate
+        self.shared: dict[int, Energy] = {}  # what was precomputed for each candidate
 
     def run(self) -> Selection:
         """Judge the candidates fold by fold, and choose."""
@@ -261,7 +247,7 @@ class Race:
     def _with_precomputed(self) -> TrainingData:
         """The splits with what the candidates' trainings share, computed once for each network."""
         splits = {"train": dict(self.data.train.arrays), "val": dict(self.data.val.arrays)}
-        known: dict[str, Spent] = {}
+        known: dict[str, Energy] = {}
         for index in self._in_race():
             network, folder = self.learner.prediction_work(self._scenario(index)), self.folder / f"shared-{index}"
             if network not in known:
@@ -273,7 +259,7 @@ class Race:
         train, val = (Split(name, arrays, self.data.train.facts) for name, arrays in splits.items())
         return TrainingData(train, val)
 
-    def _precompute(self, index: int, folder: Path) -> Spent:
+    def _precompute(self, index: int, folder: Path) -> Energy:
         if (folder / SPENT).exists():
             return _read_spent(folder)
         items = len(self.data.train) + len(self.data.val)
@@ -281,10 +267,9 @@ class Race:
             found = self.learner.precompute(self._scenario(index), self.data.train, self.data.val, report)
         for name, arrays in zip(("train", "val"), found, strict=True):
             for array, values in arrays.items():
-                _write_array(folder / f"{name}-{array}.npy", values)
-        spent = Spent(meter.spent().seconds, meter.spent().energy_wh)
-        _write_spent(folder, spent)
-        return spent
+                write_array(folder / f"{name}-{array}.npy", values)
+        _write_spent(folder, meter.spent())
+        return meter.spent()
 
     def _try(self, index: int, fold: int, data: TrainingData, budget: _Budget) -> None:
         """Have a candidate answer a fold's validation items; it is trained first, unless an earlier attempt did that."""
@@ -313,11 +298,8 @@ class Race:
                 if len(self._in_race()) == 1:
                     raise fitting.diverged()
                 return False
-            model, spent = fitting.best_model(), Spent(fitting.spending.seconds(), fitting.spending.energy_wh())
-        inputs, at_once = network_inputs(data.val, self.learner), items_at_once(data.val, self.learner, PREDICTED_AT_ONCE)
-        outputs = {self.learner.outputs[0]: model.predict(inputs, batch_size=at_once, verbose=0)}
-        answers = self.judge.predictions(outputs, self.learner.settings(self.data.train), data.val.facts)
-        _write_array(folder / ANSWERS, answers)
+            model, spent = fitting.best_model(), fitting.spending.total()
+        write_array(folder / ANSWERS, fitting.predictions_on_val(model)[0])
         if fold == 0:
             export_onnx(model, folder / NETWORK, self.learner)
         else:
@@ -385,7 +367,7 @@ class Race:
 class _Budget:
     """The limits of time and energy of the whole comparison, which are those of a training."""
 
-    def __init__(self, scenario: Scenario, meter: Meter, before: Spent) -> None:
+    def __init__(self, scenario: Scenario, meter: Meter, before: Energy) -> None:
         self.spending = Spending(meter, before.seconds, before.energy_wh)
         self.max_seconds, self.max_wh = scenario.train.max_seconds, training_limit_wh(scenario)
 
@@ -422,21 +404,15 @@ def _labels_and_clusters(splits: Path) -> tuple[np.ndarray, np.ndarray]:
     return labels.to_numpy(zero_copy_only=False), rows["cluster"].to_numpy()
 
 
-def _spent_in(folder: Path) -> Spent:
+def _spent_in(folder: Path) -> Energy:
     """What earlier attempts at a comparison took, as far as they ended something."""
-    return functools.reduce(Spent.__add__, (_read_spent(file.parent) for file in sorted(folder.glob(f"*/{SPENT}"))), Spent())
+    return sum((_read_spent(file.parent) for file in sorted(folder.glob(f"*/{SPENT}"))), start=Energy.nothing())
 
 
-def _read_spent(folder: Path) -> Spent:
-    return Spent(**json.loads((folder / SPENT).read_text()))
+def _read_spent(folder: Path) -> Energy:
+    return Energy(**json.loads((folder / SPENT).read_text()))
 
 
-def _write_spent(folder: Path, spent: Spent) -> None:
+def _write_spent(folder: Path, spent: Energy) -> None:
     """Written last, it also says that what stands beside it is complete."""
     replace_file(folder / SPENT, json.dumps(asdict(spent)).encode())
-
-
-def _write_array(path: Path, values: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.save(content, values, allow_pickle=False)
-    replace_file(path, content.getvalue())

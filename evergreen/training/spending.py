@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from evergreen.energy.meter import Meter
+from evergreen.energy.meter import Energy, Meter
 
 
 class Spending:
@@ -21,6 +21,14 @@ class Spending:
 
     def seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
+
+    def total(self) -> Energy:
+        """What was spent so far, of which earlier attempts' uncertainty is not known and counts as in this attempt."""
+        now, energy_wh = self._meter.spent(), self.energy_wh()
+        if energy_wh is None or not now.energy_wh or now.uncertainty_wh is None:
+            return Energy(None, None, (), self.seconds())
+        whole = now * (energy_wh / now.energy_wh)
+        return Energy(whole.energy_joules, whole.uncertainty_joules, now.methods, self.seconds())
 
     def energy_wh(self) -> float | None:
         """The energy spent so far; None if unknown."""

@@ -25,5 +25,5 @@ def test_where_several_ways_to_train_are_compared_each_is_tried() -> None:
     one = scenario(side=48, epochs=1)  # fine-tuning has no epoch
     found = trial(one, work=1_000)
     alone = trial(scenario(side=48, epochs=1, model="residual"), work=1_000)
-    assert found.basis == "trials of what is compared, 0 s in all"
+    assert found.basis == "a trial of 0 s"
     assert found.seconds > alone.seconds and found.energy_wh is not None

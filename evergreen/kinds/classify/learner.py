@@ -103,7 +103,7 @@ class ImageLearner(Learner[ImageScenario]):
         reduction = 1 if no_photographs else max(1, side // SMALL_SIDE)
         seen = items * pixels.height * pixels.width / 1e6  # megapixels per epoch
         tuning = min(settings.epochs, FINE_TUNING_EPOCHS)
-        no_tuning = "train.epochs leaves it none" if tuning < 2 else _too_much(seen * tuning, MOST_TO_FINE_TUNE)
+        no_tuning = "train.epochs: 1 trains the last layer alone" if tuning < 2 else _too_much(seen * tuning, MOST_TO_FINE_TUNE)
         no_small = "" if no_photographs else _too_much(seen * settings.epochs / reduction**2, MOST_TO_SMALL)
         known = {"model": "efficientnet_lite0"}
         own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs}

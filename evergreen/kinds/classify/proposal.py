@@ -316,9 +316,9 @@ def _training(counts: dict[str, int], size: dict[str, int], pretrained: bool, re
     settings["learning_rate"] = 0.1 if items < 5_000 else 0.4
     if pretrained:
         reasons.append(
-            f"How to train is chosen by comparing on validation images, since {items:,} images are few to learn from: a network that knows "
-            "photographs (EfficientNet-Lite0, ImageNet), of which only the last layer or the whole is trained, or a small network from scratch. Among "
-            "those that are as good, the one that takes the least energy is kept."
+            f"How to train is chosen by comparing on validation images, since {items:,} images are few to learn from: the last layer of a pre-trained "
+            "network (EfficientNet-Lite0, ImageNet), fine-tuning it, or a small network from scratch. Among those that are as good as the best, the one "
+            "that takes the least energy is kept."
         )
     reasons.append(
         f"{settings['epochs']} epochs{' of the small network' if pretrained else ''} in batches of {settings['batch_size']}, at a learning rate that suits "

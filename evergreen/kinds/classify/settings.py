@@ -11,7 +11,7 @@ from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
 
 AUTO = "auto"  # the model that training chooses by comparing
-PRETRAINED = ("efficientnet_lite0",)  # the networks that know photographs before they are trained
+PRETRAINED = ("efficientnet_lite0",)  # on ImageNet
 PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
 PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it needs
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
@@ -105,8 +105,9 @@ class ImageTrain(Train):
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
         "residual",
-        description="auto compares several ways to train on val, and keeps the cheapest that is good enough; residual and plain are small networks that learn from nothing; efficientnet_lite0 knows photographs (ImageNet), which helps with "
-        "few images: its first epoch fits the last layer to frozen features, the others adjust its later stages",
+        description="auto compares the others on val, and keeps what takes the least energy among those that are as good as the best; residual and plain are small "
+        "networks, trained from scratch; efficientnet_lite0 is pre-trained on ImageNet, which helps with few images: its first epoch fits the last layer "
+        "to frozen features, later ones fine-tune its later stages",
     )
     filters: Annotated[int, Field(ge=4, le=1024)] = Field(
         32, description="channels of the first stage of residual and plain; later ones have more"
