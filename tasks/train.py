@@ -30,10 +30,10 @@ from evergreen.training.checkpoint import Checkpoint, fingerprint
 from evergreen.training.export import export
 from evergreen.training.fine_tuning import Start, WarmStart
 from evergreen.training.fitting import Fitting, TrainingData
-from evergreen.training.selection import Selection, checkpoint_of, lines_of, rows_of, select
+from evergreen.training.selection import Selection, checkpoint_of, lines_of, reasons_of, select, tables_of
 from evergreen.training.tracking import Tracker
 from evergreen.workspace import Workspace, replace_file, replace_folder
-from tasks.page import Page
+from tasks.page import Page, bullets
 from tasks.stage import Stage
 
 log = logging.getLogger("evergreen")
@@ -179,9 +179,10 @@ def page(scenario: Scenario, workspace: Workspace, training: Training) -> Page:
         }
         for number, epoch in enumerate(training.history, start=1)
     ]
-    selection = training.selection
-    compared = rows_of(selection, kind_of(scenario).judge.headline(scenario)) if selection else []
-    return Page(tables={**({"Candidates": compared} if selection else {}), "Epochs": epochs})
+    if training.selection is None:
+        return Page(tables={"Epochs": epochs})
+    compared = tables_of(training.selection, kind_of(scenario).judge.headline(scenario))
+    return Page(texts={"": bullets(reasons_of(training.selection))}, tables={**compared, "Epochs": epochs})
 
 
 def work(scenario: Scenario, training: Training) -> tuple[float, str]:

@@ -54,12 +54,6 @@ if TYPE_CHECKING:
 FOLDS = 3  # with val, if val is small
 SMALL = 500  # items of val: with fewer, an accuracy of 90 % has a standard error of over 1.3 points
 DROPPED_BEHIND = 2.0  # standard errors
-# The columns of the table for people; the second is named for the metric.
-QUALITY, NOT_KNOWN = "quality", "–"
-COLUMNS = (
-    "candidate", QUALITY, "validation items", "gain", "standard error", "training", "its energy", "a prediction's energy",
-    "worth", "settings", "left out because",
-)  # fmt: skip
 # Names of the files of a candidate in a fold.
 ANSWERS, CHECKPOINT, NETWORK, SPENT = "answers.npy", "checkpoint", "network.onnx", "spent.json"
 
@@ -134,31 +128,42 @@ def lines_of(selection: Selection, metric: Metric) -> list[str]:
     return found
 
 
-def rows_of(selection: Selection, metric: Metric) -> list[dict[str, str]]:
-    """The comparison as a table for people, one row for each candidate."""
-    return [_row(one, metric, chosen=index == selection.chosen) for index, one in enumerate(selection.compared)]
+def tables_of(selection: Selection, metric: Metric) -> dict[str, list[dict[str, str]]]:
+    """The comparison as tables for people, by heading: what the candidates that were tried give, and what they take."""
+    gives, takes = [], []
+    for index, one in enumerate(selection.compared):
+        if one.quality is None:
+            continue
+        name = {"candidate": f"{one.name}, chosen" if index == selection.chosen else one.name}
+        gives.append(
+            name
+            | {
+                f"{metric.title} on val": metric.text(one.quality, items=one.items),
+                "val items": f"{one.items:,}",
+                "gain": metric.gain_text(one.gain),
+                "standard error": metric.margin_text(one.standard_error),
+                "worth": metric.gain_text(one.worth or 0.0),
+            }
+        )
+        takes.append(
+            name
+            | {
+                "training": figures.duration(one.seconds),
+                "its energy": figures.energy(one.energy_wh),
+                "a prediction's energy": "unknown" if one.energy_ratio is None else f"{figures.short(one.energy_ratio)} times",
+            }
+        )
+    return {"Candidates": gives, "What they take": takes}
 
 
-def _row(one: Compared, metric: Metric, *, chosen: bool) -> dict[str, str]:
-    settings = ", ".join(f"{name}: {value}" for name, value in one.settings.items())
-    row = dict.fromkeys(COLUMNS, NOT_KNOWN) | {
-        "candidate": f"{one.name}{', chosen' if chosen else ''}",
-        "settings": settings,
-    }
-    if one.left_out:
-        row["left out because"] = one.left_out
-    if one.quality is not None:
-        row |= {
-            "validation items": f"{one.items:,}",
-            QUALITY: metric.text(one.quality, items=one.items),
-            "gain": metric.gain_text(one.gain),
-            "standard error": metric.margin_text(one.standard_error),
-            "training": figures.duration(one.seconds),
-            "its energy": figures.energy(one.energy_wh),
-            "a prediction's energy": f"{figures.short(one.energy_ratio)} times" if one.energy_ratio else NOT_KNOWN,
-            "worth": metric.gain_text(one.worth or 0.0),
-        }
-    return {f"{metric.title} on val" if name == QUALITY else name: value for name, value in row.items()}
+def reasons_of(selection: Selection) -> list[str]:
+    """How each candidate is trained, and why it was left out, as sentences."""
+    found = []
+    for index, one in enumerate(selection.compared):
+        settings = ", ".join(f"{name}: {value}" for name, value in one.settings.items())
+        why = "chosen" if index == selection.chosen else f"left out, {one.left_out}" if one.left_out else "compared to the end"
+        found.append(f"{one.name} ({settings}): {why}.")
+    return found
 
 
 def folds_of(val_items: int) -> int:
