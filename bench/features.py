@@ -22,6 +22,7 @@ import numpy as np
 
 from bench.report import samples
 from evergreen.environment import import_tensorflow
+from evergreen.kinds.classify.learner import class_weights
 from evergreen.media.images import prepare
 from evergreen.training import last_layer
 
@@ -88,7 +89,7 @@ def pooled_f1(found: np.ndarray, labels: np.ndarray, groups: np.ndarray, strengt
     predicted, count = np.zeros_like(labels), int(labels.max()) + 1
     last_layer.STRENGTH = strength
     for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(found, labels, groups):
-        layer = last_layer.fit_last_layer(found[train], labels[train], count, balanced=True)
+        layer = last_layer.fit_last_layer(found[train], labels[train], count, class_weights(labels[train], count))
         predicted[test] = layer.probabilities(found[test]).argmax(axis=1)
     return float(f1_score(labels, predicted, average="macro"))
 

@@ -25,7 +25,7 @@ from bench.trained import bring_in, image_scenario
 from evergreen.energy.meter import Meter
 from evergreen.environment import import_tensorflow
 from evergreen.kinds.base.split import SPLITS, Split
-from evergreen.kinds.classify.learner import SMALL_SIDE
+from evergreen.kinds.classify.learner import SMALL_SIDE, class_weights
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.training.checkpoint import Checkpoint
 from evergreen.training.fitting import Fitting, TrainingData
@@ -68,7 +68,7 @@ def on_features(values: np.ndarray, labels: np.ndarray) -> Predict:
     count = int(labels.max()) + 1
 
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        layer = fit_last_layer(values[train], labels[train], count, balanced=True)
+        layer = fit_last_layer(values[train], labels[train], count, class_weights(labels[train], count))
         found: np.ndarray = layer.probabilities(values[test]).argmax(axis=1)
         return found
 

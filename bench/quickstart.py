@@ -80,7 +80,7 @@ def ours(seed: int, data: tuple[np.ndarray, ...]) -> Clock:
     clock = Clock(model, test_images, test_labels)
     clock.start()
     model.fit(
-        training_batches(split, learner, settings.batch_size, seed=seed, epochs=settings.epochs),
+        training_batches(scenario.model_copy(update={"seed": seed}), split, learner),
         steps_per_epoch=steps,
         epochs=settings.epochs,
         shuffle=False,

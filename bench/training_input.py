@@ -72,6 +72,7 @@ def rows() -> list[Row]:
     from evergreen.kinds.classify.learner import ImageLearner
     from evergreen.preparation.arrays import open_split, steps_per_epoch, training_batches
 
+    scenario = image_scenario(ROOT / "scenarios", "cifar10").with_train({"epochs": 1, "batch_size": BATCH})
     with tempfile.TemporaryDirectory() as name:
         folder, splits = Path(name) / "images", Path(name) / "splits"
         items = write_images(archive, folder)
@@ -86,7 +87,7 @@ def rows() -> list[Row]:
         found: dict[str, list[float]] = {"ours": [], "folders": [], "memory": []}
         for attempt in range(REPEATS + 1):  # the first warms up
             measured = {
-                "ours": rate(training_batches(split, ImageLearner(), BATCH, seed=attempt, epochs=1), full),
+                "ours": rate(training_batches(scenario.model_copy(update={"seed": attempt}), split, ImageLearner()), full),
                 "folders": rate(from_folders, items),
                 "memory": rate(in_memory, items),
             }

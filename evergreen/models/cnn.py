@@ -8,6 +8,8 @@ This module imports Keras at its top, since its layers must be registered by nam
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +80,69 @@ class Augment(layers.Layer):
         return {**super().get_config(), "flip": self.flip, "shift": self.shift, "erase": self.erase}
 
 
+class OnlyInTraining:
+    """Makes a layer of Keras's that varies images leave them alone unless it is called with `training=True`, as all other
+    layers do; Keras's own vary them unless they are called with `training=False`."""
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        return super().call(images, training=training) if training else images  # type: ignore[misc]
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class Rotate(OnlyInTraining, layers.RandomRotation):
+    """Turns each image by an angle of its own."""
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class ChangeBrightness(OnlyInTraining, layers.RandomBrightness):
+    """Makes each image brighter or darker."""
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class Blur(OnlyInTraining, layers.RandomGaussianBlur):
+    """Blurs half of the images."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How images are varied in training.
+
+    Attributes:
+        flip: mirror images horizontally, or also vertically, at random.
+        shift: pixels, either way.
+        erase: side in pixels of the square that is greyed out.
+        rotate: degrees, either way; the area uncovered is filled by reflection at the border.
+        brightness: fraction of the range of values that is added or subtracted at most.
+        blur: largest standard deviation in pixels of the blur that half of the images get.
+    """
+
+    flip: Flip = "none"
+    shift: int = 0
+    erase: int = 0
+    rotate: float = 0.0
+    brightness: float = 0.0
+    blur: float = 0.0
+
+    def __call__(self, images: Any) -> Any:
+        """Add the layers that vary images, `(batch, height, width, channels)` with values 0 to 255; none without an effect."""
+        values = {"value_range": (0, 255), "dtype": "float32"}
+        if self.rotate or self.brightness or self.blur:  # Keras's layers compute in the dtype that they get
+            images = layers.Rescaling(1.0, dtype="float32", name="values")(images)
+        if self.rotate:
+            images = Rotate(self.rotate / 360, dtype="float32", name="rotate")(images)
+        if self.brightness:
+            images = ChangeBrightness(self.brightness, name="brightness", **values)(images)
+        if self.blur:
+            size = 2 * math.ceil(2 * self.blur) + 1  # two standard deviations to each side
+            images = Blur((0.5, 0.5), size, (0.0, self.blur), name="blur", **values)(images)
+        if self.flip != "none" or self.shift or self.erase:
+            images = Augment(self.flip, self.shift, self.erase, name="augment", dtype=images.dtype)(images)
+        return images
+
+
+NO_AUGMENTATION = Augmentation()
+
+
 @keras.saving.register_keras_serializable("evergreen")
 class BothWays(layers.Layer):
     """In prediction, appends each image's mirror image: `(batch, height, width, channels)` to twice the batch."""
@@ -100,7 +165,7 @@ def residual(
     *,
     filters: int = 32,
     reduction: int = 1,
-    augment: Augment | None = None,
+    augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
 ) -> keras.Model:
     """A small residual network for images of at least 4×4 pixels.
@@ -143,7 +208,7 @@ def plain(
     *,
     filters: int = 32,
     reduction: int = 1,
-    augment: Augment | None = None,
+    augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
 ) -> keras.Model:
     """The usual three blocks of convolution and pooling, and a dense layer of 128. Arguments as for `residual`."""
@@ -165,13 +230,13 @@ def load(path: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _pixels(images: Any, augment: Augment | None, mirror: bool, reduction: int) -> Any:
-    x, dtype = images, "uint8"
+def _pixels(images: Any, augment: Augmentation, mirror: bool, reduction: int) -> Any:
+    x = images
     if reduction > 1:  # first, so that the augmentation has less to do
-        x, dtype = layers.Rescaling(1.0, dtype="float32", name="pixels")(x), "float32"
-        x = layers.AveragePooling2D(reduction, dtype=dtype, name="reduction")(x)
-    x = augment(x) if augment else x
-    x = BothWays(name="both_ways", dtype=dtype)(x) if mirror else x
+        x = layers.Rescaling(1.0, dtype="float32", name="pixels")(x)
+        x = layers.AveragePooling2D(reduction, dtype="float32", name="reduction")(x)
+    x = augment(x)
+    x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops
 
 from evergreen.models import efficientnet_lite
-from evergreen.models.cnn import Augment, BothWays, MeanOfBoth
+from evergreen.models.cnn import NO_AUGMENTATION, Augmentation, BothWays, MeanOfBoth
 
 FEATURES, STANDARDIZED, LAST = "features", "standardized_features", "last"
 # The stages of the backbone, counted from 0, from whose outputs features are taken: all but the first. On four data sets
@@ -41,7 +41,7 @@ class Statistics(layers.Layer):
 
 
 def efficientnet_lite0(
-    shape: tuple[int, int, int], labels: int, *, augment: Augment | None = None, mirror: bool = False
+    shape: tuple[int, int, int], labels: int, *, augment: Augmentation = NO_AUGMENTATION, mirror: bool = False
 ) -> keras.Model:
     """EfficientNet-Lite0 with ImageNet's weights, and one dense layer on standardized features of several depths.
 
@@ -62,9 +62,9 @@ def efficientnet_lite0(
         EvergreenError: the package with the weights is missing, or is not the expected one.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = augment(images) if augment else images
-    x = BothWays(name="both_ways", dtype="uint8")(x) if mirror else x
-    x = layers.Concatenate(name="three_channels", dtype="uint8")([x] * 3) if shape[2] == 1 else x
+    x = augment(images)
+    x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
+    x = layers.Concatenate(name="three_channels", dtype=x.dtype)([x] * 3) if shape[2] == 1 else x
     maps = efficientnet_lite.backbone(x)
     x = layers.Concatenate(name=FEATURES)([Statistics(name=f"statistics_{depth}")(maps[depth]) for depth in DEPTHS])
     x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name=STANDARDIZED)(x)

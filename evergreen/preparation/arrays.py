@@ -20,6 +20,7 @@ import numpy as np
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.learner import Learner
 from evergreen.kinds.base.split import NONE, SPLITS, ArrayFile, Split
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import replace_file
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 INPUT_BYTES_AT_ONCE = 8_000_000
+Arrays = list[np.ndarray]
 
 
 def open_split(folder: Path, name: str) -> Split:
@@ -119,32 +121,41 @@ def write_array(path: Path, values: np.ndarray) -> None:
     replace_file(path, content.getvalue())
 
 
-def epoch_order(items: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the items in one epoch: a permutation, int64 `(items,)`, the same in every call."""
-    return np.random.default_rng((seed, epoch)).permutation(items)
+def epoch_order(items: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """The order of the items in one epoch, int64 `(items,)`, the same in every call.
+
+    Args:
+        weights: how often each item is to be drawn, relative to the others, `(items,)`; None for a permutation, which has every
+            item once.
+    """
+    random = np.random.default_rng((seed, epoch))
+    return random.permutation(items) if weights is None else random.choice(items, items, p=weights / weights.sum())
 
 
-def training_batches(
-    split: Split, learner: Learner[Any], batch_size: int, *, seed: int, first_epoch: int = 0, epochs: int
-) -> tf.data.Dataset:
-    """Shuffled batches of the epochs from `first_epoch` up to `epochs`, without a break between them.
+def training_batches(scenario: Scenario, split: Split, learner: Learner[Any], *, first_epoch: int = 0) -> tf.data.Dataset:
+    """Shuffled batches of the scenario's epochs from `first_epoch` on, without a break between them.
 
     Yields:
         The learner's inputs `(batch_size, …)`, an array or several by name, and its targets `(batch_size, …)`. Every batch is
         full: the remainder of an epoch, fewer than `batch_size` items, is dropped (see `steps_per_epoch`).
     """
+    seed, epochs, batch_size = scenario.seed, scenario.train.epochs, scenario.train.batch_size
     size, steps = min(batch_size, len(split)), steps_per_epoch(len(split), batch_size)
     # Passing data to TensorFlow costs as much as gathering a small batch, so several batches are passed at once.
     item_bytes = sum(split[name][0].nbytes for name in learner.inputs)
     together = min(steps, max(1, INPUT_BYTES_AT_ONCE // (size * item_bytes)))
     calls = -(-steps // together)  # per epoch
-    order_of = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(len(split), seed, epoch)[: steps * size])
+    weights = learner.item_weights(scenario, split)
+    order_of = functools.lru_cache(maxsize=1)(lambda epoch: epoch_order(len(split), seed, epoch, weights)[: steps * size])
 
     def choice(call: int) -> np.ndarray:
         epoch, start = first_epoch + call // calls, call % calls * together * size
         return order_of(epoch)[start : start + together * size]
 
-    return _dataset(split, learner, choice, calls * (epochs - first_epoch), size, steps * (epochs - first_epoch))
+    def change(call: int, inputs: Arrays, targets: np.ndarray) -> tuple[Arrays, np.ndarray]:
+        return learner.mix(scenario, inputs, targets, np.random.default_rng((seed, 1, first_epoch * calls + call)))
+
+    return _dataset(split, learner, choice, change, calls * (epochs - first_epoch), size, steps * (epochs - first_epoch))
 
 
 def ordered_batches(split: Split, learner: Learner[Any], batch_size: int) -> tf.data.Dataset:
@@ -154,8 +165,11 @@ def ordered_batches(split: Split, learner: Learner[Any], batch_size: int) -> tf.
     def choice(call: int) -> np.ndarray:
         return np.arange(call * batch_size, min((call + 1) * batch_size, len(split)))
 
+    def unchanged(_call: int, inputs: Arrays, targets: np.ndarray) -> tuple[Arrays, np.ndarray]:
+        return inputs, targets
+
     batches = -(-len(split) // batch_size)
-    return _dataset(split, learner, choice, batches, None, batches)
+    return _dataset(split, learner, choice, unchanged, batches, None, batches)
 
 
 def items_at_once(split: Split, learner: Learner[Any], most: int) -> int:
@@ -181,10 +195,16 @@ def one_or_named(names: Sequence[str], values: Sequence[Any]) -> Any:
 
 
 def _dataset(
-    split: Split, learner: Learner[Any], choice: Callable[[int], np.ndarray], calls: int, size: int | None, batch_count: int
+    split: Split,
+    learner: Learner[Any],
+    choice: Callable[[int], np.ndarray],
+    change: Callable[[int, Arrays, np.ndarray], tuple[Arrays, np.ndarray]],
+    calls: int,
+    size: int | None,
+    batch_count: int,
 ) -> tf.data.Dataset:
     """A dataset of `batch_count` batches. `choice` gives the rows of each of `calls` calls, which are cut into batches of
-    `size` items, or form one batch if it is None."""
+    `size` items, or form one batch if it is None. `change` gets a call's inputs and targets, `(batches, items, …)` each."""
     import tensorflow as tf
 
     inputs = [split[name].view(np.ndarray) for name in learner.inputs]  # gathering from a plain view is faster
@@ -195,7 +215,9 @@ def _dataset(
         chosen = choice(int(call))
         cut = (-1, size or len(chosen))
         arrays = [*(array.take(chosen, axis=0) for array in inputs), learner.targets(split, chosen)]
-        return tuple(array.reshape(*cut, *array.shape[1:]) for array in arrays)
+        *given, targets = (array.reshape(*cut, *array.shape[1:]) for array in arrays)
+        given, targets = change(int(call), given, targets)
+        return (*given, targets)
 
     def batches(call: tf.Tensor) -> tf.data.Dataset:
         # A function of the call's number: `from_generator` takes longer to start and for each element.

@@ -53,17 +53,19 @@ class TrainingCallback(keras.callbacks.Callback):
 
 
 class RestartLayers(keras.callbacks.Callback):
-    """Sets the random state of layers that have one (`evergreen.models.cnn.Augment`) from seed and epoch alone, so that a
-    resumed epoch is the same as an uninterrupted one."""
+    """Sets the random state of layers that have one from seed and epoch alone, so that a resumed epoch is the same as an
+    uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        for layer in self.model.layers:
-            if hasattr(layer, "restart"):
+        for number, layer in enumerate(self.model.layers):
+            if hasattr(layer, "restart"):  # `evergreen.models.cnn.Augment`
                 layer.restart(self.seed, epoch)
+            elif isinstance(generator := getattr(layer, "generator", None), keras.random.SeedGenerator):  # Keras's own
+                generator.state.assign([self.seed + number, epoch * 1_000_003])
 
 
 class RecordHistory(TrainingCallback):

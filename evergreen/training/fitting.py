@@ -142,14 +142,7 @@ class Fitting:
                 return
             first_epoch = len(self.state.history)
             self.model.fit(
-                training_batches(
-                    data.train,
-                    self.learner,
-                    settings.batch_size,
-                    seed=self.scenario.seed,
-                    first_epoch=first_epoch,
-                    epochs=settings.epochs,
-                ),
+                training_batches(self.scenario, data.train, self.learner, first_epoch=first_epoch),
                 steps_per_epoch=self.steps,
                 initial_epoch=first_epoch,
                 epochs=settings.epochs,

@@ -6,6 +6,7 @@ another result with every seed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +48,21 @@ def standardized(features: np.ndarray, mean: np.ndarray, variance: np.ndarray) -
     return found
 
 
-def fit_last_layer(features: np.ndarray, labels: np.ndarray, label_count: int, *, balanced: bool) -> LastLayer:
+def fit_last_layer(
+    features: np.ndarray, labels: np.ndarray, label_count: int, weights: Mapping[int, float] | None
+) -> LastLayer:
     """
     Args:
         features: float32 `(items, features)`.
         labels: int `(items,)`, indices below `label_count`.
-        balanced: whether all labels have the same total weight.
+        weights: of the items of each label; None for equal weights.
     """
     features, labels = _spread(features, labels)
     mean, variance = features.mean(axis=0), features.var(axis=0)
     known = np.unique(labels)
     kernel, bias = np.zeros((features.shape[1], label_count), np.float32), np.full(label_count, NEVER, np.float32)
     if len(known) > 1:
-        kernel[:, known], bias[known] = _regression(standardized(features, mean, variance), labels, balanced)
+        kernel[:, known], bias[known] = _regression(standardized(features, mean, variance), labels, weights)
     else:
         bias[known] = 0
     return LastLayer(mean, variance, kernel, bias)
@@ -71,11 +74,11 @@ def _spread(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return features[chosen], labels[chosen]
 
 
-def _regression(inputs: np.ndarray, labels: np.ndarray, balanced: bool) -> tuple[np.ndarray, np.ndarray]:
+def _regression(inputs: np.ndarray, labels: np.ndarray, weights: Mapping[int, float] | None) -> tuple[np.ndarray, np.ndarray]:
     """Kernel `(features, labels)` and bias `(labels,)`; of two labels, too, for which scikit-learn gives the difference."""
     from sklearn.linear_model import LogisticRegression
 
-    regression = LogisticRegression(C=STRENGTH, max_iter=ITERATIONS, class_weight="balanced" if balanced else None)
+    regression = LogisticRegression(C=STRENGTH, max_iter=ITERATIONS, class_weight=None if weights is None else dict(weights))
     regression.fit(inputs, labels)
     kernel, bias = regression.coef_.T, regression.intercept_
     if kernel.shape[1] == 1:

@@ -27,7 +27,7 @@ def cnn() -> Any:
 @pytest.mark.parametrize("network", ["residual", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_raw_pixels_go_in_and_probabilities_come_out(cnn: Any, network: str, shape: tuple[int, int, int]) -> None:
-    model = getattr(cnn, network)(shape, 7, filters=8, augment=cnn.Augment("both", 1, 2))
+    model = getattr(cnn, network)(shape, 7, filters=8, augment=cnn.Augmentation("both", 1, 2))
     assert model.input.dtype == "uint8" and model.input.name == "images"
     probabilities = np.array(model(random_images(shape)))
     assert probabilities.shape == (3, 7) and probabilities.dtype == np.float32
@@ -43,7 +43,7 @@ def test_an_exported_network_works_out_no_shapes_as_it_runs(cnn: Any, network: s
     from evergreen.training.export import export
 
     export(
-        getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augment("both", 1, 2), mirror=mirror),
+        getattr(cnn, network)((8, 8, 1), 3, filters=4, augment=cnn.Augmentation("both", 1, 2), mirror=mirror),
         tmp_path,
         ImageLearner(),
     )
@@ -84,15 +84,15 @@ def test_a_reduced_image_is_seen_as_one_of_averaged_pixels(cnn: Any, network: st
     large = (squares + 4 + noise).astype(np.uint8).transpose(0, 1, 3, 2, 4, 5).reshape(3, 16, 20, 3)
     small = large.reshape(3, 8, 2, 10, 2, 3).mean(axis=(2, 4)).astype(np.uint8)
     keras.utils.set_random_seed(0)
-    whole = build((8, 10, 3), 4, filters=4, augment=cnn.Augment("both", 1, 2))
-    reduced = build((16, 20, 3), 4, filters=4, reduction=2, augment=cnn.Augment("both", 1, 2, dtype="float32"))
+    whole = build((8, 10, 3), 4, filters=4, augment=cnn.Augmentation("both", 1, 2))
+    reduced = build((16, 20, 3), 4, filters=4, reduction=2, augment=cnn.Augmentation("both", 1, 2))
     assert reduced(large, training=True).shape == (3, 4)
     reduced.set_weights(whole.get_weights())
     assert np.allclose(np.array(reduced(large)), np.array(whole(small)), atol=1e-5)
 
 
 def test_a_saved_network_loads_in_safe_mode_and_predicts_the_same(cnn: Any, tmp_path: Path) -> None:
-    model = cnn.residual((8, 8, 1), 4, filters=8, augment=cnn.Augment("horizontal", 2, 3))
+    model = cnn.residual((8, 8, 1), 4, filters=8, augment=cnn.Augmentation("horizontal", 2, 3))
     model.save(tmp_path / "model.keras")
     images = random_images((8, 8, 1))
     assert np.array_equal(model(images), cnn.load(tmp_path / "model.keras")(images))
@@ -119,6 +119,60 @@ def test_flips_in_both_directions_give_all_four_images(cnn: Any) -> None:
     found = [[bool((after == way(before)).all()) for way in ways] for before, after in zip(images, varied, strict=True)]
     assert np.sum(found, axis=1).tolist() == [1] * 64
     assert (np.sum(found, axis=0) > 4).all()
+
+
+def test_a_rotation_turns_each_image_by_an_angle_of_its_own(cnn: Any) -> None:
+    import keras
+
+    given = keras.Input((21, 21, 1), dtype="uint8")
+    turn = keras.Model(given, cnn.Augmentation(rotate=90)(given))
+    images = np.zeros((32, 21, 21, 1), np.uint8)
+    images[:, 10, 15:] = 255  # a line from near the centre to the right
+    varied = np.array(turn(images, training=True))
+    rows, columns = np.meshgrid(np.arange(21) - 10, np.arange(21) - 10, indexing="ij")
+    angles = [np.degrees(np.arctan2((rows * one[..., 0]).sum(), (columns * one[..., 0]).sum())) for one in varied]
+    assert max(np.abs(angles)) <= 93 and min(angles) < -30 and max(angles) > 30
+    assert np.array_equal(turn(images), images)
+
+
+def test_brightness_is_changed_within_the_limit_and_the_range_of_pixels(cnn: Any) -> None:
+    import keras
+
+    given = keras.Input((4, 4, 3), dtype="uint8")
+    vary = keras.Model(given, cnn.Augmentation(brightness=0.2)(given))
+    images = np.full((64, 4, 4, 3), 230, np.uint8)
+    varied = np.array(vary(images, training=True))
+    assert varied.min() >= 230 - 51 and varied.max() == 255 and varied.min() < 200
+    assert np.array_equal(vary(images), images)
+
+
+def test_half_of_the_images_are_blurred(cnn: Any) -> None:
+    import keras
+
+    given = keras.Input((9, 9, 1), dtype="uint8")
+    vary = keras.Model(given, cnn.Augmentation(blur=2.0)(given))
+    images = np.zeros((200, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 255
+    varied = np.array(vary(images, training=True))
+    sharp = np.isclose(varied[:, 4, 4, 0], 255)
+    assert 60 < sharp.sum() < 140
+    assert np.array_equal(vary(images), images)
+
+
+@pytest.mark.parametrize("network", ["residual", "plain"])
+def test_a_network_with_every_variation_is_exported_without_them(cnn: Any, network: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    from evergreen.training.export import export
+
+    every = cnn.Augmentation("both", 1, 2, 10.0, 0.1, 0.5)
+    model = getattr(cnn, network)((12, 12, 3), 3, filters=4, augment=every)
+    export(model, tmp_path, ImageLearner())
+    images = random_images((12, 12, 3))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (served,) = session.run(["probabilities"], {"images": images})
+    assert np.allclose(served, model(images), atol=1e-5)
+    assert np.array_equal(model(images), cnn.load(tmp_path / "model.keras")(images))
 
 
 @pytest.mark.parametrize("shift", [1, 3, 100])

@@ -80,10 +80,10 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 def test_a_classifier_takes_raw_pixels_and_is_the_same_once_saved(
     pretrained: Any, shape: tuple[int, int, int], mirror: bool, tmp_path: Path
 ) -> None:
-    from evergreen.models.cnn import Augment, load
+    from evergreen.models.cnn import Augmentation, load
 
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
-    model = pretrained.efficientnet_lite0(shape, 5, augment=Augment("horizontal", 2, 4), mirror=mirror)
+    model = pretrained.efficientnet_lite0(shape, 5, augment=Augmentation("horizontal", 2, 4), mirror=mirror)
     features = np.array(pretrained.feature_extractor(model)(images))
     kernel = np.random.default_rng(1).normal(size=(features.shape[1], 5), scale=0.1)
     pretrained.set_last_layer(model, features.mean(axis=0), features.var(axis=0), kernel, np.arange(5.0))

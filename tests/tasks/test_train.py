@@ -81,10 +81,15 @@ CHILD = """
 import sys
 from pathlib import Path
 from evergreen.workspace import Workspace
-from tests.tasks.test_train import scenario
+from tests.tasks.test_train import VARIED, scenario
 from tasks.train import train
-train(scenario(epochs=6), Workspace(Path(sys.argv[1])))
+train(scenario(epochs=6, **VARIED), Workspace(Path(sys.argv[1])))
 """
+# Every random variation of images and batches: an interruption must not change their course.
+VARIED: dict[str, Any] = {
+    "flip": "horizontal", "shift": 1, "erase": 2, "rotate": 10.0, "brightness": 0.1, "blur": 0.5, "mixup": 0.2,
+    "sampling": "balanced", "class_weights": "square_root", "loss": "focal",
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -103,7 +108,7 @@ def test_a_training_killed_in_the_midst_ends_with_the_very_model_of_an_undisturb
     done = len(saved(killed).state.history)
     assert 1 <= done < 6
 
-    resumed, whole = train(scenario(epochs=6), killed), train(scenario(epochs=6), undisturbed)
+    resumed, whole = (train(scenario(epochs=6, **VARIED), workspace) for workspace in (killed, undisturbed))
     assert resumed.history == whole.history and resumed.best_epoch == whole.best_epoch
     assert model_files(killed) == model_files(undisturbed)
     assert record(killed)["attempts"] == 2 and record(undisturbed)["attempts"] == 1

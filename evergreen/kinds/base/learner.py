@@ -203,6 +203,26 @@ class Learner(ABC, Generic[S]):
         """Class weights for the loss, as `keras.Model.fit` takes them; None for equal weights."""
         return None
 
+    def item_weights(self, scenario: S, train: Split) -> np.ndarray | None:
+        """How often each item is drawn in an epoch of gradient steps, relative to the others, `(items,)`. By default None: each
+        item once."""
+        return None
+
+    def mix(
+        self, scenario: S, inputs: list[np.ndarray], targets: np.ndarray, random: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Combine the items of each training batch with each other. By default they are left as they are.
+
+        Args:
+            inputs: an array for each of `inputs`, `(batches, items, …)`.
+            targets: `(batches, items, …)`.
+            random: the same whenever these batches are made again.
+
+        Returns:
+            Inputs and targets of the same shapes and dtypes.
+        """
+        return inputs, targets
+
     def agree(self, trained: np.ndarray, served: np.ndarray) -> np.ndarray:
         """bool `(items,)`: True for items on which the Keras model and the exported file give the same answer."""
         return np.ones(len(trained), bool)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The settings of `train` that determine the number and meaning of the weights.
 OF_THE_NETWORK = ("model", "filters", "reduction", "mirror")
 FEATURES_AT_ONCE, LOGITS_AT_ONCE = 32, 256  # items
+LATER_AUGMENTATION = ("rotate", "brightness", "blur", "mixup")  # named in `training_work` only if they are in use
 LAST, PROBABILITIES = "last", "probabilities"  # layers of every network
 # What `auto` tries: trainings of at most so many megapixels in all their epochs, which take a few minutes on two cores.
 FINE_TUNING_EPOCHS = 4
@@ -52,15 +53,12 @@ class ImageLearner(Learner[ImageScenario]):
             A model that maps images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`; it is
             trained on one-hot labels float32 `(batch, labels)`.
         """
-        import keras
-
         settings = scenario.train
         height, width, channels = train["images"].shape[1:]
         model = _network(settings, (height, width, channels), len(train.facts["labels"]))
         optimizer = _optimizer(settings, steps)
         optimizer.exclude_from_weight_decay([variable for variable in model.trainable_variables if len(variable.shape) < 2])
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing)
-        model.compile(optimizer, loss, metrics=["accuracy"])
+        model.compile(optimizer, _loss(settings), metrics=["accuracy"])
         return model
 
     def first_epoch(
@@ -77,8 +75,8 @@ class ImageLearner(Learner[ImageScenario]):
             features = [split[FEATURES] for split in splits]
         else:
             features = self._features(scenario, model, splits, report)
-        balanced = scenario.train.class_weights == "balanced"
-        layer = fit_last_layer(features[0], train["labels"], len(train.facts["labels"]), balanced=balanced)
+        weights = self.class_weight(scenario, train)
+        layer = fit_last_layer(features[0], train["labels"], len(train.facts["labels"]), weights)
         set_last_layer(model, layer.mean, layer.variance, layer.kernel, layer.bias)
         found: dict[str, float] = {}
         for prefix, split, values in zip(("", "val_"), splits, features, strict=False):
@@ -252,6 +250,7 @@ class ImageLearner(Learner[ImageScenario]):
         return (
             f"{self.prediction_work(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, "
             f"shift {train.shift}, erase {train.erase}"
+            + "".join(f", {name} {value}" for name in LATER_AUGMENTATION if (value := getattr(train, name)))
         )
 
     def equivalent_epochs(self, scenario: ImageScenario) -> float:
@@ -268,10 +267,28 @@ class ImageLearner(Learner[ImageScenario]):
         return cnn.MeanOfBoth(dtype="float32", name="mean_embedding")(found) if mirrors else found
 
     def class_weight(self, scenario: ImageScenario, train: Split) -> dict[int, float] | None:
-        """Weights that give all labels the same total weight, if `train.class_weights` is balanced."""
-        if scenario.train.class_weights == "none":
+        """The weight of each label's items, as `train.class_weights` says."""
+        power = {"none": None, "square_root": 0.5, "balanced": 1.0}[scenario.train.class_weights]
+        return None if power is None else class_weights(train["labels"], len(train.facts["labels"]), power)
+
+    def item_weights(self, scenario: ImageScenario, train: Split) -> np.ndarray | None:
+        """Draw every label equally often, if `train.sampling` is balanced."""
+        if scenario.train.sampling == "natural":
             return None
-        return class_weights(train["labels"], len(train.facts["labels"]))
+        weights = class_weights(train["labels"], len(train.facts["labels"]))
+        of_items: np.ndarray = np.array([weights[label] for label in range(len(weights))])[train["labels"]]
+        return of_items
+
+    def mix(
+        self, scenario: ImageScenario, inputs: list[np.ndarray], targets: np.ndarray, random: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Mix pairs of images and their labels, if `train.mixup` is more than 0."""
+        if not scenario.train.mixup:
+            return inputs, targets
+        from evergreen.kinds.classify.mixup import mixup
+
+        images, mixed = mixup(inputs[0], targets, scenario.train.mixup, random)
+        return [images], mixed
 
     def agree(self, trained: np.ndarray, served: np.ndarray) -> np.ndarray:
         """True for items with the same most probable label."""
@@ -282,11 +299,15 @@ class ImageLearner(Learner[ImageScenario]):
 def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int) -> keras.Model:
     from evergreen.models import cnn, pretrained
 
-    varied = settings.flip != "none" or settings.shift or settings.erase
     reduction = 1 if settings.model in PRETRAINED else settings.reduction
-    shift, erase = -(-settings.shift // reduction), -(-settings.erase // reduction)
-    dtype = "uint8" if reduction == 1 else "float32"
-    augment = cnn.Augment(settings.flip, shift, erase, name="augment", dtype=dtype) if varied else None
+    augment = cnn.Augmentation(
+        flip=settings.flip,
+        shift=-(-settings.shift // reduction),
+        erase=-(-settings.erase // reduction),
+        rotate=settings.rotate,
+        brightness=settings.brightness,
+        blur=settings.blur / reduction,
+    )
     if settings.model == "efficientnet_lite0":
         return pretrained.efficientnet_lite0(shape, label_count, augment=augment, mirror=settings.mirror)
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
@@ -307,6 +328,14 @@ def _too_much(megapixels: float, most: float) -> str:
     return f"it would see {megapixels:,.0f} megapixels in its epochs, more than the {most:,.0f} that take minutes without a GPU"
 
 
+def _loss(settings: ImageTrain) -> keras.Loss:
+    import keras
+
+    if settings.loss == "focal":  # Lin et al. 2017, with their factor (1 - p)² and no factor for the label
+        return keras.losses.CategoricalFocalCrossentropy(1.0, 2.0, label_smoothing=settings.label_smoothing)
+    return keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing)
+
+
 def _optimizer(settings: ImageTrain, steps: int) -> keras.Optimizer:
     import keras
 
@@ -319,11 +348,14 @@ def _optimizer(settings: ImageTrain, steps: int) -> keras.Optimizer:
     return (keras.optimizers.AdamW if pretrained else Muon)(schedule, weight_decay=settings.weight_decay or None)
 
 
-def class_weights(labels: np.ndarray, label_count: int) -> dict[int, float]:
-    """The weight of each label's items that gives all labels the same total weight.
+def class_weights(labels: np.ndarray, label_count: int, power: float = 1.0) -> dict[int, float]:
+    """The weight of each label's items: its count to the power of -`power`. With 1, all labels have the same total weight. The
+    mean weight of an item is 1.
 
     Args:
         labels: integers `(items,)`, indices below `label_count`.
+        power: from 0 to 1.
     """
-    counts = np.bincount(labels, minlength=label_count)
-    return {label: len(labels) / (label_count * max(int(count), 1)) for label, count in enumerate(counts)}
+    counts = np.maximum(np.bincount(labels, minlength=label_count), 1)
+    weights = counts**-power
+    return dict(enumerate((weights * len(labels) / weights[labels].sum()).tolist()))

@@ -100,8 +100,14 @@ class ImageTrain(Train):
 
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
-        "label_smoothing", "class_weights", "flip", "shift", "erase", "mirror", "calibrate", "patience", "max_seconds", "max_wh",
+        "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
+        "mirror", "calibrate", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
+    # Settings that models from before there were these do not have: they are stored where they have an effect.
+    _later: ClassVar[dict[str, Any]] = {
+        "reduction": 1, "calibrate": False, "loss": "cross_entropy", "sampling": "natural", "rotate": 0.0, "brightness": 0.0,
+        "blur": 0.0, "mixup": 0.0,
+    }  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
         "residual",
@@ -122,10 +128,32 @@ class ImageTrain(Train):
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    class_weights: Literal["none", "balanced"] = "none"
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="focal: items that are right already count less, so that hard and rare ones count more"
+    )
+    class_weights: Literal["none", "square_root", "balanced"] = Field(
+        "none",
+        description="the weight of an item in the loss. balanced: all labels have the same total weight; square_root: between that and none",
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        "natural",
+        description="balanced: every label is drawn equally often in an epoch, rare ones repeatedly, common ones in part",
+    )
     flip: Literal["none", "horizontal", "both"] = "none"
     shift: Annotated[int, Field(ge=0, le=512)] = Field(0, description="pixels, either way, at random")
     erase: Annotated[int, Field(ge=0, le=512)] = Field(0, description="side in pixels of a square that is greyed out at random")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, either way, at random")
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="fraction of the range of values by which images are made brighter or darker at random"
+    )
+    blur: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="pixels: the largest standard deviation of the blur that half of the images get"
+    )
+    mixup: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="mix pairs of images, and their labels alike: the parameter of the beta distribution of their shares; 0: don't. It needs "
+        "more epochs",
+    )
     mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
 
     calibrate: bool = Field(
@@ -146,11 +174,8 @@ class ImageTrain(Train):
         values: dict[str, Any] = handler(self)
         if self.model not in (AUTO, *PRETRAINED):
             values.pop("fine_tuning_rate", None)
-        # Models from before there were these have no such values.
-        for name, usual in (("reduction", 1), ("calibrate", False)):
-            if values.get(name) == usual:
-                del values[name]
-        return {name: values[name] for name in self._order if name in values}
+        without_effect = {name for name, value in self._later.items() if values[name] == value}
+        return {name: values[name] for name in self._order if name in values and name not in without_effect}
 
 
 class ImagePromote(Promote):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from evergreen.errors import EvergreenError
 from evergreen.kinds.base.split import Split
 from evergreen.kinds.classify.learner import ImageLearner
 from evergreen.preparation.arrays import epoch_order, facts, open_split, ordered_batches, steps_per_epoch, training_batches
+from evergreen.scenario.loading import load_scenario
+from evergreen.scenario.settings import Scenario
+from tests.support.shipped import ROOT
 
 LEARNER = ImageLearner()
 
@@ -20,6 +24,11 @@ def split_of(items: int) -> Split:
     numbers = np.arange(items)
     pixels = np.broadcast_to(numbers[:, None, None, None], (items, 4, 5, 3)).astype(np.uint8)
     return Split("train", {"images": pixels, "labels": (numbers % 3).astype(np.uint8)}, {"labels": ["a", "b", "c"]})
+
+
+def scenario(**train: Any) -> Scenario:
+    """The quickstart with these settings of `train`."""
+    return load_scenario(ROOT / "scenarios", "quickstart").with_train(train)
 
 
 def numbers_of(batches: object) -> list[list[int]]:
@@ -84,7 +93,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 @settings(deadline=None, max_examples=15)
 @given(items=st.integers(1, 60), batch_size=st.integers(1, 70), epochs=st.integers(1, 3))
 def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items: int, batch_size: int, epochs: int) -> None:
-    batches = numbers_of(training_batches(split_of(items), LEARNER, batch_size, seed=1, epochs=epochs))
+    batches = numbers_of(training_batches(scenario(epochs=epochs, batch_size=batch_size), split_of(items), LEARNER))
     steps = steps_per_epoch(items, batch_size)
     assert len(batches) == steps * epochs
     assert {len(batch) for batch in batches} == {min(batch_size, items)}
@@ -96,9 +105,27 @@ def test_every_training_batch_is_full_and_no_item_comes_twice_in_an_epoch(items:
 @pytest.mark.slow
 def test_going_on_from_a_later_epoch_gives_the_very_batches_of_the_whole_training() -> None:
     split = split_of(50)
-    whole = numbers_of(training_batches(split, LEARNER, 8, seed=3, epochs=4))
-    rest = numbers_of(training_batches(split, LEARNER, 8, seed=3, first_epoch=2, epochs=4))
+    four_epochs = scenario(epochs=4, batch_size=8)
+    whole = numbers_of(training_batches(four_epochs, split, LEARNER))
+    rest = numbers_of(training_batches(four_epochs, split, LEARNER, first_epoch=2))
     assert rest == whole[2 * steps_per_epoch(50, 8) :]
+
+
+@pytest.mark.slow
+def test_going_on_from_a_later_epoch_mixes_the_same_images() -> None:
+    mixed = scenario(epochs=4, batch_size=8, mixup=0.5)
+    whole = [images.tolist() for images, _ in training_batches(mixed, split_of(50), LEARNER).as_numpy_iterator()]
+    rest = [images.tolist() for images, _ in training_batches(mixed, split_of(50), LEARNER, first_epoch=2).as_numpy_iterator()]
+    assert rest == whole[2 * steps_per_epoch(50, 8) :]
+
+
+@pytest.mark.slow
+def test_balanced_sampling_draws_every_label_about_equally_often() -> None:
+    labels = np.array([0] * 900 + [1] * 90 + [2] * 10, np.uint8)
+    split = Split("train", {"images": np.zeros((1000, 4, 5, 3), np.uint8), "labels": labels}, {"labels": ["a", "b", "c"]})
+    balanced = scenario(epochs=1, batch_size=1000, sampling="balanced")
+    ((_, targets),) = training_batches(balanced, split, LEARNER).as_numpy_iterator()
+    assert (np.abs(targets.sum(axis=0) - 333) < 80).all()
 
 
 @pytest.mark.slow
