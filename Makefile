@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test coverage lint bench up lock clean
+.PHONY: help install run check test coverage lint bench bench-gpu up lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # uv installs the locked requirements in a fifth of pip's time, and checks the same hashes. Where it cannot be had, or fails (it reads no
 # pip.conf), pip does the work. As pip does, it compiles what it installs: else every process would, where Python writes no bytecode
@@ -69,6 +69,11 @@ test: lint  ## set up where needed; lint, type check and all tests
 
 bench: $(VENV)/.installed-dev  ## print the performance table, each figure beside its rival (long)
 	$(BIN)/python -m bench
+
+# CUDA's libraries have no hashes in the lock files: they are 3 GB, which nobody without a GPU should resolve or download.
+bench-gpu: install  ## install CUDA's libraries, and measure training on this machine's GPU
+	$(PIP_INSTALL) -e '.[gpu]'
+	@$(BIN)/python -m bench.gpu
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 

@@ -1,0 +1,58 @@
+"""The measurement on a GPU, step by step on the processor with a few digits: nobody should find out on a rented machine that it
+fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.gpu import Part, main
+from evergreen.workspace import Workspace
+from tests.support.shipped import ROOT
+from tests.tasks.test_train import write_splits
+
+TINY = {
+    "from nothing": Part("quickstart", {"epochs": 2, "filters": 4}, aim=0.1),
+    "fine-tuning": Part("quickstart", {"epochs": 1, "filters": 4}),  # the pre-trained network itself is tested elsewhere
+}
+
+
+def checkout(_scenario: str, folder: Path) -> Workspace:
+    """A few of the digits."""
+    workspace = Workspace(folder)
+    workspace.scenarios.mkdir()
+    shutil.copy(ROOT / "scenarios" / "quickstart.yaml", workspace.scenarios)
+    write_splits(workspace)
+    splits = workspace.splits("quickstart")
+    for array in ("images", "labels"):
+        shutil.copy(splits / f"val-{array}.npy", splits / f"test-{array}.npy")
+    return workspace
+
+
+@pytest.mark.slow
+def test_each_part_is_trained_from_a_cold_and_a_warm_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tasks.trial.TRIAL_SECONDS", 0.1)
+    assert main(["--json"], checkout, TINY, gpus=1) == 0
+    found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert [(one["part"], one["start"]) for one in found] == [(part, start) for part in TINY for start in ("cold", "warm")]
+    for one in found:
+        assert one["images_per_second"] > 0 and 0 <= one["accuracy"] <= 1
+        assert one["energy"]["energy_joules"] > 0 and one["expected_seconds"] > 0
+
+
+def test_without_a_gpu_nothing_is_measured_and_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([], checkout, TINY, gpus=0) == 0
+    printed = capsys.readouterr()
+    assert not printed.out and "no NVIDIA GPU" in printed.err and "nothing was measured" in printed.err
+
+
+def test_an_unknown_part_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["imagenet"], checkout, TINY, gpus=1)
+    assert refused.value.code == 2
+    assert "no part 'imagenet': choose from nothing or fine-tuning" in capsys.readouterr().err
