@@ -139,7 +139,6 @@ def tables_of(selection: Selection, metric: Metric) -> dict[str, list[dict[str, 
             name
             | {
                 f"{metric.title} on val": metric.text(one.quality, items=one.items),
-                "val items": f"{one.items:,}",
                 "gain": metric.gain_text(one.gain),
                 "standard error": metric.margin_text(one.standard_error),
                 "worth": metric.gain_text(one.worth or 0.0),
@@ -162,7 +161,8 @@ def reasons_of(selection: Selection) -> list[str]:
     for index, one in enumerate(selection.compared):
         settings = ", ".join(f"{name}: {value}" for name, value in one.settings.items())
         why = "chosen" if index == selection.chosen else f"left out, {one.left_out}" if one.left_out else "compared to the end"
-        found.append(f"{one.name} ({settings}): {why}.")
+        on = f", on {figures.count(one.items, 'val item')}" if one.items else ""
+        found.append(f"{one.name} ({settings}): {why}{on}.")
     return found
 
 
@@ -330,7 +330,8 @@ class Race:
         best = max(self.compared[index].worth or 0.0 for index in (first, *others))
         for index in others:
             one = self.compared[index]
-            if (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
+            answers_differ = one.standard_error > 0  # if not, nothing is known of how chance would change them
+            if answers_differ and (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
                 self.compared[index] = replace(one, left_out="behind the best by more than two standard errors")
 
     def _gains(self, index: int, *, over: int) -> Gains:
