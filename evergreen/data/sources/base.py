@@ -28,6 +28,7 @@ class SourceEntry:
         detail: one clause about the problem.
         fraction_read: how much of the source has been read with it, 0 to 1; None if that is not known.
         encoding: the one that was assumed for its name; None if the source states it or the name is UTF-8.
+        packed_in: the name of the file of many items that it was read from, such as an IDX file; None for a file of its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SourceEntry:
     detail: str = ""
     fraction_read: float | None = None
     encoding: str | None = None
+    packed_in: str | None = None
 
 
 class Source(ABC):

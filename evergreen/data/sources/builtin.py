@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.data.sources.png import plain_png
 
 
 class DigitsSource(Source):
@@ -25,7 +24,7 @@ class DigitsSource(Source):
         digits = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         for number, (image, label) in enumerate(zip(images, digits.target, strict=True)):
-            data = _plain_png(image)
+            data = plain_png(image)
             name = f"digits/{label}/{number:04d}.png"
             yield SourceEntry(name, data, len(data), fraction_read=(number + 1) / len(images))
 
@@ -37,16 +36,3 @@ class DigitsSource(Source):
 
 
 BUILTINS: dict[str, type[Source]] = {"digits": DigitsSource}
-
-
-def _plain_png(grey: Any) -> bytes:
-    """uint8 (height, width) as a PNG without compression: zlib's output differs between its versions and processors, and a
-    built-in data set is to be the same bit for bit everywhere."""
-    height, width = grey.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    assert len(rows) < 2**16, "one stored block"
-    stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows + struct.pack(">I", zlib.adler32(rows))
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", stored), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    )

@@ -8,6 +8,7 @@ from evergreen.data.sources.archive import ArchiveSource
 from evergreen.data.sources.base import Source
 from evergreen.data.sources.builtin import BUILTINS
 from evergreen.data.sources.folder import FolderSource
+from evergreen.data.sources.idx import IdxSource, refuse_single_file
 from evergreen.data.sources.public_file import public_file
 from evergreen.errors import WrongUse
 from evergreen.scenario.settings import Scenario
@@ -15,13 +16,18 @@ from evergreen.workspace import Workspace
 
 
 def open_source(path: Path, *, encoding: str | None = None, follow_links: bool = False) -> Source:
-    """A folder or an archive as a source; nothing is read yet.
+    """A folder or an archive as a source, with the images of its IDX files, if it has such; nothing is read yet.
 
     Args:
         encoding: of names that the source doesn't state to be UTF-8; None: the encoding that all names together suggest.
         follow_links: whether links that lead out of a folder are followed too. Those inside it always are.
+
+    Raises:
+        WrongUse: the path is a single IDX file.
     """
-    return FolderSource(path, encoding, follow_links) if path.is_dir() else ArchiveSource(path, encoding)
+    refuse_single_file(path)
+    files = FolderSource(path, encoding, follow_links) if path.is_dir() else ArchiveSource(path, encoding)
+    return IdxSource(files)
 
 
 def locate(scenario: Scenario, workspace: Workspace, *, download: bool = True) -> Source:

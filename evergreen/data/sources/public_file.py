@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 from evergreen import progress
+from evergreen.data.folder_names import is_hidden
 from evergreen.errors import EvergreenError
 from evergreen.scenario.settings import Collect
 from evergreen.workspace import Workspace
 
 
 def public_file(settings: Collect, workspace: Workspace, *, download: bool) -> Path:
-    """Where the file `settings.file` is on this machine.
+    """Where the file or the folder `settings.file` is on this machine.
 
     It is taken from the folder EVERGREEN_SAMPLES, else from `shared/data` beside the checkout, else from an earlier
     download, else from its address; wherever it comes from, its checksum must be right.
@@ -28,8 +29,8 @@ def public_file(settings: Collect, workspace: Workspace, *, download: bool) -> P
     wrong = []
     for folder in _sample_folders(workspace):
         path = folder / settings.file
-        if path.is_file():
-            if settings.sha256 is None or _sha256(path) == settings.sha256:
+        if path.exists():
+            if settings.sha256 is None or _checksum(path) == settings.sha256:
                 return path
             wrong.append(str(path))
     return _download(settings, workspace, wrong, allowed=download)
@@ -44,6 +45,14 @@ def _sample_folders(workspace: Workspace) -> list[Path]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(path: Path) -> str:
+    """sha256 (hex) of a file; of a folder, that of what `sha256sum *` prints in it."""
+    if not path.is_dir():
+        return _sha256(path)
+    files = sorted(file for file in path.iterdir() if file.is_file() and not is_hidden(file.name))
+    return hashlib.sha256("".join(f"{_sha256(file)}  {file.name}\n" for file in files).encode()).hexdigest()
 
 
 def _download(settings: Collect, workspace: Workspace, wrong: list[str], *, allowed: bool) -> Path:

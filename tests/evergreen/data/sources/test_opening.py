@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from evergreen.data.sources.archive import ArchiveSource
 from evergreen.data.sources.folder import FolderSource
+from evergreen.data.sources.idx import IdxSource
 from evergreen.data.sources.opening import locate
 from evergreen.errors import EvergreenError
 from evergreen.kinds.classify.settings import ImageScenario
@@ -46,15 +48,15 @@ def samples_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_public_file_is_taken_from_the_samples_folder(workspace: Workspace, samples_folder: Path) -> None:
     path = tar_of(samples_folder / "images.tar")
-    assert locate(public(), workspace) == ArchiveSource(path)
-    assert locate(public(sha256=hashlib.sha256(path.read_bytes()).hexdigest()), workspace) == ArchiveSource(path)
+    assert locate(public(), workspace) == IdxSource(ArchiveSource(path))
+    assert locate(public(sha256=hashlib.sha256(path.read_bytes()).hexdigest()), workspace) == IdxSource(ArchiveSource(path))
 
 
 def test_an_earlier_download_is_used_again(workspace: Workspace, samples_folder: Path) -> None:
     downloads = workspace.private / "downloads"
     downloads.mkdir(parents=True)
     path = tar_of(downloads / "images.tar")
-    assert locate(public(), workspace) == ArchiveSource(path)
+    assert locate(public(), workspace) == IdxSource(ArchiveSource(path))
 
 
 def test_a_file_that_is_nowhere_says_what_to_fetch_and_where_to_put_it(workspace: Workspace, samples_folder: Path) -> None:
@@ -83,7 +85,7 @@ def test_a_file_with_the_wrong_checksum_is_not_used(workspace: Workspace, sample
 
 def test_your_own_path_is_relative_to_the_checkout_or_absolute(workspace: Workspace) -> None:
     folder = folder_of(workspace.root / "mine")
-    assert locate(own("mine"), workspace) == FolderSource(folder) == locate(own(str(folder)), workspace)
+    assert locate(own("mine"), workspace) == IdxSource(FolderSource(folder)) == locate(own(str(folder)), workspace)
     assert "collect.path" in locate_error(own("yours"), workspace)
 
 
@@ -119,7 +121,7 @@ def test_a_download_is_kept_once_its_checksum_is_right(
     assert "not found" in locate_error(public(f"{address}/gone.tar", right), workspace).lower()
     assert not list((workspace.private / "downloads").iterdir())
     source = locate(public(f"{address}/images.tar", right), workspace)
-    assert isinstance(source, ArchiveSource) and source.path.read_bytes() == content
+    assert Path(source.describe()).read_bytes() == content
     (folder / "images.tar").unlink()
     assert locate(public(f"{address}/images.tar", right), workspace) == source
 
@@ -127,6 +129,19 @@ def test_a_download_is_kept_once_its_checksum_is_right(
 def test_a_source_is_opened_as_the_scenario_says(workspace: Workspace) -> None:
     folder = folder_of(workspace.root / "mine")
     settings = own("mine").collect.model_copy(update={"encoding": "gbk", "follow_links": True})
-    assert locate(own("mine").model_copy(update={"collect": settings}), workspace) == FolderSource(folder, "gbk", True)
+    assert locate(own("mine").model_copy(update={"collect": settings}), workspace) == IdxSource(
+        FolderSource(folder, "gbk", True)
+    )
     builtin = settings.model_copy(update={"path": None, "builtin": "digits"})
     assert locate(own("mine").model_copy(update={"collect": builtin}), workspace).describe() == "digits"
+
+
+def test_a_public_folder_has_the_checksum_of_what_sha256sum_prints_of_its_files(
+    workspace: Workspace, samples_folder: Path
+) -> None:
+    folder = folder_of(samples_folder / "images.tar", {"b.gz": b"two", "a.gz": b"one", ".hidden": b"not counted"})
+    listed = subprocess.run(["sha256sum", "a.gz", "b.gz"], cwd=folder, capture_output=True, check=True).stdout
+    checksum = hashlib.sha256(listed).hexdigest()
+    assert locate(public(None, checksum), workspace) == IdxSource(FolderSource(folder))
+    (folder / "a.gz").write_bytes(b"ONE")
+    assert "had the wrong checksum" in locate_error(public(None, checksum), workspace)
