@@ -18,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from evergreen.errors import BadItem
+from evergreen.media.resizing import Resize, resize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,24 +185,22 @@ def prepare(
     channels: Channels,
     max_pixels: int = MAX_PIXELS,
     pixel_range: PixelRange | None = None,
+    mode: Resize = "stretch",
 ) -> np.ndarray:
     """Convert an encoded image to a model's input. Training and serving both use this function, so that they can't differ.
 
     Args:
         pixel_range: as in `decode`; the one with which the model was trained.
+        mode: as in `evergreen.media.resizing.resize`; the one with which the model was trained.
 
     Returns:
-        uint8 (height, width, channels), RGB order, 0 to 255; resized without keeping the aspect ratio.
+        uint8 (height, width, channels), RGB order, 0 to 255.
 
     Raises:
         BadImage: as in `decode`.
     """
     pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
-    if pixels.shape[0] != height or pixels.shape[1] != width:
-        import cv2
-
-        shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    pixels = resize(pixels, height, width, mode)
     return pixels if channels == 3 else pixels[:, :, None]
 
 

@@ -102,7 +102,11 @@ def test_all_that_a_stage_calls_is_in_its_digest_or_excluded_with_a_reason(
 
 
 def test_what_runs_in_other_processes_is_in_the_digest_too(now: dict[str, Digests]) -> None:
-    assert {"evergreen.kinds.classify.decoding:pixels_of", "evergreen.media.images:prepare"} <= set(now["preprocess"].parts)
+    assert {
+        "evergreen.kinds.classify.decoding:pixels_of",
+        "evergreen.media.images:prepare",
+        "evergreen.media.resizing:resize",
+    } <= set(now["preprocess"].parts)
     assert {"evergreen.models.cnn:Augment.call", "evergreen.models.muon:Muon.update_step"} <= set(now["train"].parts)
 
 

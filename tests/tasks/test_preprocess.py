@@ -18,8 +18,10 @@ import pytest
 from bench.look_alikes import GROUPS, inspection_groups, overlapping_masks, share_a_side
 from evergreen.data.dataset import PartWriter, Withdrawal, batches, stage_records
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.decoding import pixels_of
 from evergreen.kinds.classify.items import Item, schema
+from evergreen.kinds.classify.learner import ImageLearner
 from evergreen.media.images import inspect, prepare
 from evergreen.preparation import decoding
 from evergreen.preparation.arrays import open_split
@@ -149,6 +151,43 @@ def test_a_withdrawn_item_is_in_no_split_and_moves_no_other(workspace: Workspace
     after = {row["id"]: row["split"] for row in rows(workspace)}
     assert {id for id in after if after[id] != before[id]} == set(gone) and all(after[id] is None for id in gone)
     assert preparation.left_out["withdrawn"] == 5 and preparation.items == 300
+
+
+@pytest.mark.parametrize("mode", ["stretch", "fit", "crop"])
+def test_images_are_resized_as_the_scenario_says_for_training_and_serving_alike(workspace: Workspace, mode: str) -> None:
+    images = [cv2.resize(cv2.imdecode(np.frombuffer(digit(n)[0], np.uint8), 0), (8 + n % 17, 20)) for n in range(60)]
+    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
+    add_batch(workspace, [(image, digit(number)[1], None, None) for number, image in enumerate(encoded)])
+    preprocess(scenario(resize=mode, look_alikes=False), workspace)
+    train = open_split(workspace.splits("quickstart"), "train")
+    settings = ImageLearner().settings(train)
+    assert settings.get("resize") == (None if mode == "stretch" else mode), "models of the usual way keep their bytes"
+    served = {hashlib.sha256(one).hexdigest(): ImageCodec(settings).encode([one])["images"][0] for one in encoded}
+    mine = [row for row in rows(workspace) if row["split"] == "train"]
+    assert mine and all(np.array_equal(train["images"][row["row"]], served[row["id"]]) for row in mine)
+    first = mine[0]["id"]
+    expected = prepare({hashlib.sha256(one).hexdigest(): one for one in encoded}[first], 8, 8, 1, mode=mode)  # type: ignore[arg-type]
+    assert np.array_equal(train["images"][mine[0]["row"]], expected)
+
+
+@pytest.mark.parametrize("images_channels, channels", [(1, 3), (3, 1)])
+def test_grey_images_get_three_channels_and_colours_one_where_the_scenario_says_so(
+    workspace: Workspace, images_channels: int, channels: int
+) -> None:
+    random = np.random.default_rng(0)
+    shape = (9, 11, 3) if images_channels == 3 else (9, 11)
+    encoded = [cv2.imencode(".png", random.integers(0, 256, shape, np.uint8))[1].tobytes() for _ in range(60)]
+    add_batch(workspace, [(image, digit(number)[1], None, None) for number, image in enumerate(encoded)])
+    preprocess(scenario(channels=channels, look_alikes=False), workspace)
+    images = open_split(workspace.splits("quickstart"), "train")["images"]
+    assert images.shape[1:] == (8, 8, channels)
+    if channels == 3:
+        assert (images[..., 0] == images[..., 1]).all() and (images[..., 1] == images[..., 2]).all()
+
+
+def test_the_usual_way_of_resizing_is_not_in_the_settings_and_another_is() -> None:
+    shipped = scenario().model_dump(mode="json")["preprocess"]
+    assert "resize" not in shipped and scenario(resize="fit").model_dump(mode="json")["preprocess"]["resize"] == "fit"
 
 
 def test_several_processes_write_what_one_does(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from evergreen.kinds.base.codec import Codec
 from evergreen.media.images import PixelRange, prepare
+from evergreen.media.resizing import Resize
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ImageCodec(Codec):
         labels: in the order of the network's output.
         shape: height, width and channels (1 or 3) of the network's input.
         pixel_range: the range with which training images with more than 8 bits per value were read; None if there were none.
+        mode: how training images were brought to that size, as in `evergreen.media.resizing.resize`.
         max_pixels: the largest number of pixels of an image; larger ones are refused before decoding.
     """
 
@@ -48,6 +50,7 @@ class ImageCodec(Codec):
         height, width, channels = settings["shape"]
         self.labels, self.shape = tuple(settings["labels"]), (int(height), int(width), int(channels))
         self.pixel_range, self.max_pixels = range_of(settings), max_pixels
+        self.mode: Resize = settings.get("resize", "stretch")
 
     def encode(self, items: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Decode images to uint8 `(images, height, width, channels)` in RGB order, under the name `images`.
@@ -58,7 +61,7 @@ class ImageCodec(Codec):
         height, width, channels = self.shape
         pixels = np.empty((len(items), *self.shape), np.uint8)
         for index, image in enumerate(items):
-            pixels[index] = prepare(image, height, width, channels, self.max_pixels, self.pixel_range)  # type: ignore[arg-type]
+            pixels[index] = prepare(image, height, width, channels, self.max_pixels, self.pixel_range, self.mode)  # type: ignore[arg-type]
         return {"images": pixels}
 
     def predictions(self, outputs: Mapping[str, np.ndarray]) -> list[Prediction]:

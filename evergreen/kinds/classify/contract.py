@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,11 +125,13 @@ class ImageContract(Contract[ImageScenario]):
         shape = (settings.height, settings.width, settings.channels)
         pixels, descriptors = scratch / "pixels", scratch / "descriptors" if settings.look_alikes else None
         read_with = _range(scenario, data.batches)
-        decode_all(pixels_of, data.folders, shape, pixels, descriptors, pixel_range=read_with)
+        decode = partial(pixels_of, mode=settings.resize)
+        decode_all(decode, data.folders, shape, pixels, descriptors, pixel_range=read_with)
         images = ArrayFile(pixels, np.dtype(np.uint8), (len(data), *shape))
         _refuse_without_contrast(scenario, data.folders, images, read_with)
         stored = labels.astype(np.uint8 if len(names) <= 256 else np.uint16)
         facts: dict[str, Any] = {"labels": list(names), **({"range": read_with._asdict()} if read_with else {})}
+        facts |= {"resize": settings.resize} if settings.resize != "stretch" else {}
         return Prepared(
             {"images": images, "labels": stored}, facts, _Details(labels, DescriptorFile(descriptors) if descriptors else None)
         )

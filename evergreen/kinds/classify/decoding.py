@@ -9,17 +9,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from evergreen.media.images import PixelRange
+    from evergreen.media.resizing import Resize
 
 
 def pixels_of(
-    images: Sequence[bytes], shape: tuple[int, int, int], ids: Sequence[str], pixel_range: PixelRange | None = None
+    images: Sequence[bytes],
+    shape: tuple[int, int, int],
+    ids: Sequence[str],
+    pixel_range: PixelRange | None = None,
+    mode: Resize = "stretch",
 ) -> np.ndarray:
     """Decode images to the form that the network takes.
 
     Args:
         shape: height, width and channels (1 or 3).
         ids: of the items, for the error message.
-        pixel_range: as in `evergreen.media.images.prepare`.
+        pixel_range, mode: as in `evergreen.media.images.prepare`.
 
     Returns:
         uint8 `(images, height, width, channels)`, RGB order.
@@ -42,7 +47,7 @@ def pixels_of(
         pixels = np.empty((len(images), height, width, channels), np.uint8)
         for index, image in enumerate(images):
             # Collected items have passed the scenario's own limit.
-            pixels[index] = prepare(image, height, width, channels, sys.maxsize, pixel_range)  # type: ignore[arg-type]
+            pixels[index] = prepare(image, height, width, channels, sys.maxsize, pixel_range, mode)  # type: ignore[arg-type]
     except BadImage as bad:
         raise EvergreenError(
             f"item {ids[index]} of the data set cannot be decoded ({bad})",

@@ -183,12 +183,11 @@ class ImageLearner(Learner[ImageScenario]):
         return math.log(max(2, len(train.facts["labels"])))
 
     def settings(self, train: Split) -> dict[str, Any]:
-        """The labels, the images' shape, and the range with which deep images were read."""
-        read_with = train.facts.get("range")
+        """The labels, the images' shape, and how images were read and resized where that is not the usual way."""
         return {
             "labels": list(train.facts["labels"]),
             "shape": list(train["images"].shape[1:]),
-            **({"range": read_with} if read_with else {}),
+            **{name: train.facts[name] for name in ("range", "resize") if train.facts.get(name)},
         }
 
     def different_networks(self, scenario: ImageScenario, settings: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,9 @@ SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224)  # input sizes to choose from
 LONGEST_SIDE = 128  # time and energy grow with the square of the side; users raise it if details are fine
 # For a pre-trained network, whose weights are of photographs of 224 pixels.
 PRETRAINED_LONGEST_SIDE = 224
+# Where the widths of images, as multiples of their heights, differ by more than this, stretching would change what things look
+# like. The outermost tenth at each end does not count.
+ASPECTS_DIFFER = 1.5
 UNBALANCED = 3.0  # ratio of the largest class to the smallest
 NOT_HIDDEN = r"(?!(?:.*/)?\.)"  # neither the file nor any folder has a name that begins with a dot
 MAX_PIXELS: int = ImageCollect.model_fields["max_pixels"].default
@@ -37,13 +40,14 @@ GREY_TOLERANCE = 8  # difference between the colours, of 255: JPEG files of grey
 @dataclass
 class _Seen:
     """The contents of a source: the usable images, the number of unusable files with the same extensions, the skipped entries,
-    a sample of deep images' values, and the encoding that was assumed for names."""
+    a sample of deep images' values, the encoding that was assumed for names, and the files of many images."""
 
     images: list[_Looked] = field(default_factory=list)
     unusable: int = 0
     skipped: Skipped = field(default_factory=Skipped)
     values: Sample = field(default_factory=Sample)
     encoding: str | None = None
+    packed_in: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     preprocess = _input(chosen, longest, reasons) | _range(chosen, seen.values, reasons)
     train = _training(counts, preprocess, pretrained, reasons)
     others = {"validate": validate, "preprocess": preprocess, "train": train, "promote": _promotion(layout, train, reasons)}
-    kinds = ", ".join(f"{count:,} {ending}" for ending, count in Counter(image.extension for image in chosen).most_common())
+    endings_of = Counter("" if seen.packed_in else image.extension for image in chosen).most_common()
+    kinds = ", ".join(f"{count:,} {ending}".rstrip() for ending, count in endings_of)
     return Sections(
         collect,
         {name: section for name, section in others.items() if section},
@@ -119,12 +124,18 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
 def _say_what_is_there(seen: _Seen, chosen: list[_Looked], layout: Layout, counts: dict[str, int], reasons: list[str]) -> None:
     """Add sentences to the reasons that say which images there are, and which ones are not used."""
     listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
-    reasons.insert(0, f"{len(counts)} classes and {len(chosen):,} images, from the folders' names: {listing}.")
+    origin = "the files of labels" if seen.packed_in else "the folders' names"
+    reasons.insert(0, f"{len(counts)} classes and {len(chosen):,} images, from {origin}: {listing}.")
     reasons += layout.reasons + _about_labels(counts)
     if seen.encoding:
         reasons.append(
             f"The names are not in UTF-8; {seen.encoding} was assumed, by what letters that gives: if labels look wrong, change "
             "collect.encoding."
+        )
+    if seen.packed_in:
+        reasons.append(
+            f"The images are in {', '.join(sorted(seen.packed_in))}, with labels that are numbers: to give them names, write collect: "
+            'rename: {"0": NAME, …}, and the names into validate.labels.'
         )
     if left := len(seen.images) - len(chosen) - sum(layout.left_out.values()):
         reasons.append(f"{left:,} images lie outside the class folders and are skipped.")
@@ -177,6 +188,8 @@ def _look(images: Path, follow_links: bool) -> _Seen:
             continue
         of_folder[folder] += 1
         seen.skipped.take(entry.name)
+        if entry.packed_in:
+            seen.packed_in.add(entry.packed_in)
         seen.images.append(_Looked(entry.name, header, grey))
     extensions = {image.extension for image in seen.images}
     for entry in others:
@@ -268,8 +281,8 @@ def _pretrained(chosen: list[_Looked]) -> bool:
     return len(chosen) < PRETRAINED_BELOW_ITEMS and middle >= PRETRAINED_FROM_SIDE
 
 
-def _input(chosen: list[_Looked], longest_side: int, reasons: list[str]) -> dict[str, int]:
-    """Height, width and channels of the model's input, of at most `longest_side` pixels."""
+def _input(chosen: list[_Looked], longest_side: int, reasons: list[str]) -> dict[str, Any]:
+    """Height, width and channels of the model's input, of at most `longest_side` pixels, and how images get that size."""
     sizes = Counter((image.header.width, image.header.height) for image in chosen)
     (width, height), same = sizes.most_common(1)[0]
     if same >= 0.9 * len(chosen):
@@ -286,10 +299,25 @@ def _input(chosen: list[_Looked], longest_side: int, reasons: list[str]) -> dict
     if shrink < 1:
         why += "; a larger input costs its square in time: raise preprocess.height and width where details are fine"
     reasons.append(f"Input {input_width}×{input_height}: {why}.")
+    aspects = _aspects(chosen)
+    differ = aspects[1] > ASPECTS_DIFFER * aspects[0]
+    if differ:
+        reasons.append(
+            f"Images keep their shape and are padded (preprocess.resize: fit): their widths are {aspects[0]:.2g} to {aspects[1]:.2g} times their heights, "
+            "and stretching would make the same thing narrow in one and broad in another. crop takes the middle instead, stretch the whole image."
+        )
     looks = [image.grey for image in chosen if image.grey is not None]
     grey = sum(looks) >= 0.99 * len(looks) if looks else all(image.header.channels == 1 for image in chosen)
     reasons.append(f"{'Grey' if grey else 'Colour'}: {sum(looks):,} of the {len(looks):,} images looked at are grey.")
-    return {"height": input_height, "width": input_width, "channels": 1 if grey else 3}
+    shape = {"height": input_height, "width": input_width, "channels": 1 if grey else 3}
+    return {**shape, "resize": "fit"} if differ else shape
+
+
+def _aspects(chosen: list[_Looked]) -> tuple[float, float]:
+    """The width as a multiple of the height that a tenth of the images are below, and the one that a tenth are above."""
+    aspects = sorted(image.header.width / image.header.height for image in chosen)
+    tenth = len(aspects) // 10
+    return aspects[tenth], aspects[-1 - tenth]
 
 
 def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[str, Any]:
@@ -307,7 +335,7 @@ def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[st
     return {"range": {"low": low, "high": high}}
 
 
-def _training(counts: dict[str, int], size: dict[str, int], pretrained: bool, reasons: list[str]) -> dict[str, Any]:
+def _training(counts: dict[str, int], size: dict[str, Any], pretrained: bool, reasons: list[str]) -> dict[str, Any]:
     items = sum(counts.values())
     ratio = max(counts.values()) / min(counts.values())
     settings: dict[str, Any] = {"model": "auto" if pretrained else "residual"}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from evergreen.media.resizing import Resize
 from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
 
@@ -86,6 +87,11 @@ class ImagePreprocess(Preprocess):
     height: Annotated[int, Field(ge=4, le=4096)]
     width: Annotated[int, Field(ge=4, le=4096)]
     channels: Literal[1, 3]
+    resize: Resize = Field(
+        "stretch",
+        description="how images get that size: stretch changes their aspect ratio; fit keeps it and pads them with the mean colour of their border; "
+        "crop keeps it and takes the middle",
+    )
     range: Range | None = Field(
         None,
         description="of images with more than 8 bits a value: the values that are black (low) and white (high); null: as chosen from the data by "
@@ -93,6 +99,14 @@ class ImagePreprocess(Preprocess):
     )
     group: Group | None = None
     look_alikes: bool = Field(True, description="keep items that look alike on one side, and out of train where test has one")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialize without `resize` at its default: settings from before there was one keep their bytes."""
+        values: dict[str, Any] = handler(self)
+        if self.resize == "stretch":
+            values.pop("resize", None)
+        return values
 
 
 class ImageTrain(Train):

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
@@ -25,6 +26,8 @@ from evergreen.scenario.loading import parse_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.collect import collect
+from tests.evergreen.data.sources.test_idx import compressed, pair
+from tests.support.sources import folder_of, tar_of
 
 
 def propose(name: str, source: Path, workspace: Workspace, **settings: Any) -> Proposal:
@@ -391,3 +394,47 @@ def test_a_damaged_archive_is_refused(workspace: Workspace) -> None:
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(DataRefused, match="damaged"):
         propose("leaves", path, workspace)
+
+
+def test_images_of_very_different_shapes_are_padded_and_the_reasons_say_why(workspace: Workspace) -> None:
+    folder = workspace.root / "pictures"
+    for number in range(20):
+        images(folder, {f"oak/{number}": 1, f"ash/{number}": 1}, size=(60, 30) if number % 2 else (30, 60))
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.preprocess.resize == "fit"
+    assert "their widths are 0.5 to 2 times their heights" in reasons
+
+
+@pytest.mark.parametrize("sizes", [[(60, 30)], [(60, 30), (80, 40)], [(60, 50), (50, 60)]])
+def test_images_of_similar_shapes_are_stretched_as_before(workspace: Workspace, sizes: list[tuple[int, int]]) -> None:
+    folder = workspace.root / "pictures"
+    for number in range(12):
+        images(folder, {f"oak/{number}": 1, f"ash/{number}": 1}, size=sizes[number % len(sizes)])
+    scenario, reasons = proposed(workspace, folder)
+    assert scenario.preprocess.resize == "stretch" and "fit" not in reasons
+
+
+def test_a_few_panoramas_among_many_images_change_nothing(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 30, "ash": 30}, size=(32, 32))
+    images(folder / "more", {"oak": 1, "ash": 1}, size=(160, 16))
+    for name in ("oak", "ash"):
+        (folder / "more" / name / "000.png").rename(folder / name / "panorama.png")
+    scenario, _ = proposed(workspace, folder)
+    assert scenario.preprocess.resize == "stretch"
+
+
+@pytest.mark.parametrize("packed", ["folder", "archive"])
+def test_idx_files_give_a_scenario_with_numbers_for_labels_and_the_sources_own_split(workspace: Workspace, packed: str) -> None:
+    random = np.random.default_rng(0)
+    files: dict[str, bytes] = {}
+    for split, items in (("train", 60), ("t10k", 20)):
+        labels = np.arange(items, dtype=np.uint8) % 3
+        files |= compressed(pair(split, random.integers(0, 256, (items, 14, 12), np.uint8), labels))
+    source = workspace.root / "pictures"
+    source = folder_of(source, files) if packed == "folder" else tar_of(source, files, "w:gz")
+    scenario, reasons = proposed(workspace, source)
+    assert scenario.validation.labels == ["0", "1", "2"]
+    assert (scenario.preprocess.height, scenario.preprocess.width, scenario.preprocess.channels) == (14, 12, 1)
+    assert "The images are in t10k-images-idx3-ubyte.gz, train-images-idx3-ubyte.gz, with labels that are numbers" in reasons
+    matches = [re.fullmatch(scenario.collect.pattern, entry.name, re.DOTALL) for entry in open_source(source).stream()]
+    assert Counter(match["split"] for match in matches if match) == {"train": 60, "test": 20}
