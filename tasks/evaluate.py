@@ -20,7 +20,7 @@ from evergreen import figures
 from evergreen.data.dataset import batches, iter_parts
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.judge import Breakdown, Evaluated, Gap
+from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap
 from evergreen.kinds.base.kind import kind_of
 from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Scenario
@@ -46,6 +46,7 @@ class Evaluation:
         headline: the quality, in words.
         breakdown: quality on subsets of the items (`Judge.breakdown`).
         gap: quality on val compared with test (`Judge.gap`); None if unknown, or in results stored by earlier versions.
+        answer_rules: when the model answers, and what that gives (`Judge.answer_rules`).
     """
 
     items: int
@@ -53,6 +54,7 @@ class Evaluation:
     headline: str
     breakdown: Breakdown
     gap: Gap | None = None
+    answer_rules: Breakdown = NO_BREAKDOWN
 
     def __str__(self) -> str:
         latency = figures.duration((self.metrics["latency_ms"] or 0.0) / 1000)
@@ -88,10 +90,11 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     outputs = model.run(test.arrays)
 
     measured = kind.judge.measure(test, outputs)
-    breakdown = kind.judge.breakdown(test, outputs)
+    settings = model.codec.settings
+    breakdown, rules = kind.judge.breakdown(test, outputs), kind.judge.answer_rules(test, outputs, settings)
     fixed = {**measured, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
     with replace_folder(workspace.evaluation(name)) as writing:
-        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, model.run), writing)
+        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, settings, model.run), writing)
         curve = kind.judge.learning_curve(json.loads((folder / "history.json").read_text()))
         curve.savefig(writing / "learning_curve.png", dpi=100, metadata={"Software": None})
     replace_file(workspace.outputs(name) / "plots" / kind.judge.plot.file, kind.judge.plotted(test, outputs).encode())
@@ -104,7 +107,7 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     replace_file(workspace.record(name) / "evaluate.json", json.dumps(asdict(serving), indent=1).encode())
     spent = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
     headline = ", ".join(f"{title} {text}" for title, text in kind.judge.texts(fixed, kind.judge.metrics).items())
-    return Evaluation(len(test), {**fixed, **spent}, headline, breakdown, kind.judge.gap(scenario, workspace, fixed))
+    return Evaluation(len(test), {**fixed, **spent}, headline, breakdown, kind.judge.gap(scenario, workspace, fixed), rules)
 
 
 def of_1000_predictions(metrics: dict[str, float | None]) -> Energy:
@@ -189,6 +192,7 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
             "Quality on the test split": [{"what": what, "value": value} for what, value in measured.items()],
             "What a prediction takes": [{"what": what, "value": value} for what, value in serving.items()],
             evaluation.breakdown.title: evaluation.breakdown.rows,
+            evaluation.answer_rules.title: evaluation.answer_rules.rows,
         },
         links=pictures,
         pictures=pictures,

@@ -111,9 +111,10 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
             raise fitting.diverged()
         with task("Saving the model"), replace_folder(workspace.model(scenario.name)) as folder:
             model = fitting.best_model()
-            export(model, folder, fitting.learner)
+            further = fitting.further_outputs(model)
+            export(model, folder, fitting.learner, further)
             _write_json(folder / "history.json", state.history)
-            _write_json(folder / "settings.json", _settings(fitting, warm))
+            _write_json(folder / "settings.json", _settings(fitting, warm) | fitting.answer_rules(model, further))
         state.energy_wh = fitting.spending.energy_wh()
         record = {key: value for key, value in asdict(state).items() if key != "history"}
         replace_file(workspace.record(scenario.name) / "train.json", json.dumps(record, indent=1).encode())

@@ -41,12 +41,13 @@ class OnnxModel:
         return self.codec.predictions(self.outputs(items))
 
     def outputs(self, items: Sequence[Any]) -> dict[str, np.ndarray]:
-        """The network's outputs by name, `(items, …)` each. Raises the same as `predict`."""
+        """The network's outputs by name with what the codec makes of them (`Codec.decided`), `(items, …)` each. Raises the same
+        as `predict`."""
         chunks = [items[start : start + BATCH_ITEMS] for start in range(0, len(items), BATCH_ITEMS)]
         return _joined([self.run(self.codec.encode(chunk)) for chunk in chunks or [items]])
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The network's outputs by name, `(items, …)` each, for inputs in the form that `Codec.encode` returns."""
+        """The same for inputs in the form that `Codec.encode` returns."""
         named = {one.name: arrays[one.name] for one in self._session.get_inputs()}
         at_once = items_per_batch(named)
         starts = range(0, max(1, len(next(iter(named.values())))), at_once)
@@ -55,7 +56,8 @@ class OnnxModel:
         )
 
     def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(self.codec.outputs, self._session.run(list(self.codec.outputs), dict(arrays)), strict=True))
+        found = self._session.run(list(self.codec.outputs), dict(arrays))
+        return dict(self.codec.decided(dict(zip(self.codec.outputs, found, strict=True))))
 
 
 def items_per_batch(inputs: Mapping[str, np.ndarray]) -> int:

@@ -12,7 +12,9 @@ import logging
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,16 +30,21 @@ if TYPE_CHECKING:
     import keras
 
 COMPARED_AT_ONCE = 256  # items
+NO_FURTHER: Mapping[str, Any] = MappingProxyType({})
 
 
-def export(model: keras.Model, folder: Path, learner: Learner[Any]) -> None:
+def export(
+    model: keras.Model, folder: Path, learner: Learner[Any], further: Mapping[str, keras.KerasTensor] = NO_FURTHER
+) -> None:
     """Write `model.keras` and `model.onnx` into `folder`.
 
     Args:
         learner: of the model's kind; names the inputs and outputs.
+        further: outputs of `model.onnx` by name (`Learner.further_outputs`). `model.keras` does not have them: a warm start
+            takes its weights.
     """
     _export_keras(model, folder / "model.keras")
-    export_onnx(model, folder / "model.onnx", learner)
+    export_onnx(model, folder / "model.onnx", learner, further)
 
 
 def compare(folder: Path, split: Split, learner: Learner[Any]) -> float:
@@ -95,12 +102,14 @@ def _export_keras(model: keras.Model, path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(name), data)  # without the modification time
 
 
-def export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
-    """Write the network with its embedding as an ONNX file."""
+def export_onnx(
+    model: keras.Model, path: Path, learner: Learner[Any], further: Mapping[str, keras.KerasTensor] = NO_FURTHER
+) -> None:
+    """Write the network with its embedding and further outputs as an ONNX file."""
     import keras
     import onnx
 
-    exported = keras.Model(model.inputs, [*model.outputs, learner.embedding(model)])
+    exported = keras.Model(model.inputs, [*model.outputs, learner.embedding(model), *further.values()])
     # Only a model that has been called can be exported.
     exported([np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs])
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)
@@ -108,17 +117,17 @@ def export_onnx(model: keras.Model, path: Path, learner: Learner[Any]) -> None:
         warnings.simplefilter("ignore", FutureWarning)  # NumPy's, caused by tf2onnx
         exported.export(path, format="onnx", verbose=False)
     network = onnx.load(path)
-    _rename_by_index(network.graph, learner)
+    _rename_by_index(network.graph, learner.inputs, (*learner.outputs, EMBEDDING, *further))
     onnx.checker.check_model(network)
     path.write_bytes(network.SerializeToString(deterministic=True))
 
 
-def _rename_by_index(graph: Any, learner: Learner[Any]) -> None:
-    """Name inputs and outputs as the learner does, the last output as the embedding, the batch dimension `n`, and the rest by
-    index: the converter's own names differ from run to run."""
+def _rename_by_index(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give inputs and outputs these names, the batch dimension the name `n`, and the rest a number: the converter's own names
+    differ from run to run."""
     names = {"": ""} | {
         value.name: name
-        for values, known in ((graph.input, learner.inputs), (graph.output, (*learner.outputs, EMBEDDING)))
+        for values, known in ((graph.input, inputs), (graph.output, outputs))
         for value, name in zip(values, known, strict=True)
     }
     for index, node in enumerate(graph.node):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,14 @@ class Fitting:
         if len(self.data.val):
             self.learner.calibrate(self.scenario, model, self.data.val)
         return model
+
+    def further_outputs(self, model: keras.Model) -> dict[str, keras.KerasTensor]:
+        """What the exported form of `best_model` gives besides its own output (`Learner.further_outputs`)."""
+        return self.learner.further_outputs(self.scenario, model, self.data.train)
+
+    def answer_rules(self, model: keras.Model, further: Mapping[str, keras.KerasTensor]) -> dict[str, Any]:
+        """When the model answers, chosen on val (`Learner.answer_rules`)."""
+        return self.learner.answer_rules(self.scenario, model, further, self.data.val)
 
     def predictions_on_val(self, model: keras.Model) -> tuple[np.ndarray, float]:
         """The model's predictions for the validation items (`Judge.predictions`), and the scenario's metric on them."""

@@ -17,14 +17,15 @@ class Codec(ABC):
 
     Attributes:
         inputs: the columns of the model's input table with their MLflow types, such as `{"image": "binary"}`.
-        outputs: names of the network's outputs from which predictions are made.
+        outputs: names of the network's outputs from which predictions are made, such as the class has them; a model's own may
+            be more.
         requirements: distributions that the codec needs besides numpy; a registered model requires the versions installed at
             registration.
         settings: of the model.
     """
 
     inputs: ClassVar[Mapping[str, str]]
-    outputs: ClassVar[tuple[str, ...]]
+    outputs: tuple[str, ...]
     requirements: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -59,6 +60,15 @@ class Codec(ABC):
         Raises:
             Exception: the network cannot take an item; the kind defines the type.
         """
+
+    def decided(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Add to a network's outputs what the model's settings make of them, such as which items it refuses to answer. By
+        default nothing.
+
+        Args:
+            outputs: of the network by name, `(items, …)` each.
+        """
+        return outputs
 
     @abstractmethod
     def predictions(self, outputs: Mapping[str, np.ndarray]) -> list[Any]:

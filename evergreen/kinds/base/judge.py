@@ -90,6 +90,7 @@ class Evaluated:
         split: the items.
         ids, sources: of these items, in the same order.
         outputs: of the model.
+        settings: the model's `settings.json`.
         run: runs the model on other items than these; takes arrays by name, as they are in a split.
     """
 
@@ -97,6 +98,7 @@ class Evaluated:
     ids: Sequence[str]
     sources: Sequence[str]
     outputs: Outputs
+    settings: Mapping[str, Any]
     run: Callable[[Mapping[str, np.ndarray]], Outputs]
 
 
@@ -157,6 +159,16 @@ class Judge(ABC, Generic[S]):
 
     def breakdown(self, split: Split, outputs: Outputs) -> Breakdown:
         """Measure the quality on parts of the items."""
+        return NO_BREAKDOWN
+
+    def answer_rules(self, split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> Breakdown:
+        """Show by which rules a model answers and when it says that it does not know, and what they give on these items. By
+        default
+        nothing: it always answers.
+
+        Args:
+            settings: the model's `settings.json`.
+        """
         return NO_BREAKDOWN
 
     @abstractmethod

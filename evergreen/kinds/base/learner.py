@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.codec import EMBEDDING
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
 from evergreen.scenario.settings import Scenario
@@ -131,6 +130,33 @@ class Learner(ABC, Generic[S]):
             val: at least one item, on which it was not trained.
         """
 
+    def further_outputs(self, scenario: S, model: keras.Model, train: Split) -> dict[str, keras.KerasTensor]:
+        """Outputs that the exported network has besides those of the model and the embedding, such as the distance of an item
+        from those that the model was trained on. By default none.
+
+        Args:
+            model: in full precision, as it will be exported.
+            train: the items that it was trained on.
+
+        Returns:
+            Tensors of the model's graph by name, `(items, …)` each.
+        """
+        return {}
+
+    def answer_rules(
+        self, scenario: S, model: keras.Model, further: Mapping[str, keras.KerasTensor], val: Split
+    ) -> dict[str, Any]:
+        """Choose when the model answers and when it says that it does not know. By default it always answers.
+
+        Args:
+            model, further: as in `further_outputs`.
+            val: items on which it was not trained; may be empty.
+
+        Returns:
+            The sections of the model's `settings.json` in which its codec finds the rules; empty if it always answers.
+        """
+        return {}
+
     @abstractmethod
     def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """The training targets of some items, `(rows, …)`.
@@ -197,7 +223,7 @@ class Learner(ABC, Generic[S]):
                 "the network has no embedding", expected="a dense layer", received=[layer.name for layer in model.layers][-5:],
                 fix="End it in a dense layer, or let the kind's learner say what its embedding is.",
             )  # fmt: skip
-        return keras.layers.Identity(dtype="float32", name=EMBEDDING)(dense[-1].input)
+        return keras.layers.Identity(dtype="float32")(dense[-1].input)
 
     def class_weight(self, scenario: S, train: Split) -> dict[int, float] | None:
         """Class weights for the loss, as `keras.Model.fit` takes them; None for equal weights."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.classify.answers import ANSWER, DISTANCE, REASONS, UNKNOWN, Answering, answered
 from evergreen.media.images import PixelRange, prepare
 from evergreen.media.resizing import Resize
 
@@ -20,14 +21,17 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        label: the most probable label.
-        probability: of this label.
+        label: the answer; None if the model does not know.
+        probability: of this label, or of the most probable one if the model does not know.
         probabilities: of all labels.
+        unknown: why it does not know: `unsure`, or `unlike` what it was trained on. Empty if it answers, as all models do whose
+            scenario does not say otherwise (`train.answers`).
     """
 
-    label: str
+    label: str | None
     probability: float
     probabilities: dict[str, float]
+    unknown: str = ""
 
 
 class ImageCodec(Codec):
@@ -39,10 +43,11 @@ class ImageCodec(Codec):
         pixel_range: the range with which training images with more than 8 bits per value were read; None if there were none.
         mode: how training images were brought to that size, as in `evergreen.media.resizing.resize`.
         max_pixels: the largest number of pixels of an image; larger ones are refused before decoding.
+        answering: when the model answers.
     """
 
     inputs = {"image": "binary"}
-    outputs = ("probabilities",)
+    outputs: tuple[str, ...] = ("probabilities",)
     requirements = ("opencv-python-headless", "pillow", "filelock")
 
     def __init__(self, settings: Mapping[str, Any], max_pixels: int = sys.maxsize) -> None:
@@ -51,6 +56,9 @@ class ImageCodec(Codec):
         self.labels, self.shape = tuple(settings["labels"]), (int(height), int(width), int(channels))
         self.pixel_range, self.max_pixels = range_of(settings), max_pixels
         self.mode: Resize = settings.get("resize", "stretch")
+        self.answering = Answering.of(settings)
+        if np.isfinite(self.answering.largest_distance):
+            self.outputs = (*self.outputs, DISTANCE)
 
     def encode(self, items: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Decode images to uint8 `(images, height, width, channels)` in RGB order, under the name `images`.
@@ -64,12 +72,22 @@ class ImageCodec(Codec):
             pixels[index] = prepare(image, height, width, channels, self.max_pixels, self.pixel_range, self.mode)  # type: ignore[arg-type]
         return {"images": pixels}
 
+    def decided(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Add `answer` and `unknown`, as `Answering.decide` returns them, if the model has rules for answers."""
+        if ANSWER in outputs or "answers" not in self.settings:
+            return outputs
+        answer, unknown = self.answering.decide(outputs["probabilities"], outputs.get(DISTANCE))
+        return {**outputs, ANSWER: answer, UNKNOWN: unknown}
+
     def predictions(self, outputs: Mapping[str, np.ndarray]) -> list[Prediction]:
-        """The label and probabilities of each image, from `probabilities`, float32 `(images, labels)`."""
-        table = outputs["probabilities"]
+        """The answer for each image, from `probabilities`, float32 `(images, labels)`, and `distance`, float32 `(images,)`, if
+        the model refuses images that are unlike those it was trained on."""
+        given = answered(self.decided(outputs))
         return [
-            Prediction(self.labels[index], row[index], dict(zip(self.labels, row, strict=True)))
-            for index, row in zip(table.argmax(axis=1).tolist(), table.tolist(), strict=True)
+            Prediction(
+                None if unknown else self.labels[index], row[index], dict(zip(self.labels, row, strict=True)), REASONS[unknown]
+            )
+            for index, unknown, row in zip(*(one.tolist() for one in given), outputs["probabilities"].tolist(), strict=True)
         ]
 
     @property
@@ -83,17 +101,19 @@ class ImageCodec(Codec):
         return likeliest
 
     def table(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Sequence[Any]]:
-        """The columns `label`, `probability`, and `p_LABEL` for each label."""
+        """The columns `label`, `probability`, `unknown` if the model has rules for answers, and `p_LABEL` for each label."""
         found = self.predictions(outputs)
         return {
             "label": [one.label for one in found],
             "probability": [one.probability for one in found],
+            **({"unknown": [one.unknown for one in found]} if "answers" in self.settings else {}),
             **{f"p_{label}": [one.probabilities[label] for one in found] for label in self.labels},
         }
 
     def columns(self) -> dict[str, str]:
         """See `Codec.columns`."""
-        return {"label": "string", "probability": "double", **{f"p_{label}": "double" for label in self.labels}}
+        unknown = {"unknown": "string"} if "answers" in self.settings else {}
+        return {"label": "string", "probability": "double", **unknown, **{f"p_{label}": "double" for label in self.labels}}
 
 
 def range_of(settings: Mapping[str, Any]) -> PixelRange | None:

@@ -17,6 +17,12 @@ from evergreen.kinds.classify.metrics import f1_macro
 ACCURACY = Metric("accuracy", "accuracy")
 F1_MACRO = Metric("f1_macro", "macro F1")
 METRICS = {metric.key: metric for metric in (ACCURACY, F1_MACRO)}
+NOT_KNOWN = -2  # this and less: an item that a model does not know
+
+
+def not_known(labels: np.ndarray) -> np.ndarray:
+    """In a prediction, the number that says "not known, but this label is the most probable one"; and back again."""
+    return NOT_KNOWN - labels
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class LabelComparison(Comparison):
 
     Attributes:
         labels: int `(items,)`, the indices in `names` of the true labels.
-        champion, challenger: int `(items,)`, the indices of the predicted labels; -1 for a label that is not in `names`.
+        champion, challenger: int `(items,)`, the indices of the predicted labels; -1 for a label that is not in `names`. An
+            item that a model does not know has `not_known` of its most probable label, and counts as a wrong answer with it.
         names: of the labels.
         metric: by which they are compared.
     """
@@ -77,8 +84,9 @@ class LabelComparison(Comparison):
         is_label = (labels[:, None] == occurring).astype(float)
 
         def macro(made: np.ndarray) -> np.ndarray:
-            is_predicted = (made[:, None] == occurring).astype(float)
-            return f1_macro(weights @ (is_label * is_predicted), weights @ is_label, weights @ is_predicted)
+            is_right = is_label * (made == labels)[:, None]
+            claimed = np.where(made <= NOT_KNOWN, not_known(made), made)
+            return f1_macro(weights @ is_right, weights @ is_label, weights @ (claimed[:, None] == occurring).astype(float))
 
         return macro(predicted[0]), macro(predicted[1])
 

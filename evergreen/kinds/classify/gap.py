@@ -68,7 +68,9 @@ def gap(workspace: Workspace, name: str, metrics: Mapping[str, float | None]) ->
         history = json.loads((workspace.model(name) / "history.json").read_text())
         val_items = int(json.loads((workspace.splits(name) / "summary.json").read_text())["splits"]["val"])
         val = float(history[settings["best_epoch"] - 1]["val_accuracy"])
-        test, test_items = float(metrics["accuracy"] or 0), int(metrics["test_items"] or 0)
+        # Val is judged by the most probable label, before it was chosen on it when to answer.
+        test = float(metrics.get("accuracy_most_probable") or metrics["accuracy"] or 0)
+        test_items = int(metrics["test_items"] or 0)
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
     if not val_items or not test_items:

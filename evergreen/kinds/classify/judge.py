@@ -15,16 +15,20 @@ import numpy as np
 from evergreen import figures
 from evergreen.evaluation.proportions import difference
 from evergreen.kinds.base.comparison import Baseline
-from evergreen.kinds.base.judge import Breakdown, Evaluated, Gap, Judge, Outputs, Plot, Review
+from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap, Judge, Outputs, Plot, Review
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
-from evergreen.kinds.classify.comparison import METRICS, LabelComparison, against_commonest
+from evergreen.kinds.classify.answers import ANSWER, ANSWERED, DISTANCE, REASONS, UNKNOWN, answered
+from evergreen.kinds.classify.comparison import METRICS, LabelComparison, against_commonest, not_known
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.names import markdown
 from evergreen.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+OF_ANSWERS = (Metric("coverage", "answered"), Metric("accuracy_answered", "accuracy of the answers"))
 
 
 class ImageJudge(Judge[ImageScenario]):
@@ -44,6 +48,7 @@ class ImageJudge(Judge[ImageScenario]):
         "learning_curve.png": "Learning curve",
         "reliability.png": "Reliability",
         "heat_maps.png": "Where it looked",
+        "coverage.png": "Accuracy against coverage",
     }
     tables = {"per_class.json": "Quality by label"}
     caution = (
@@ -53,23 +58,36 @@ class ImageJudge(Judge[ImageScenario]):
     )
     plot = Plot("confusion.csv", "confusion", x="actual", y="predicted")
 
+    def texts(self, measured: Mapping[str, float | None], metrics: Sequence[Metric]) -> dict[str, str]:
+        """See `Judge.texts`; with what is answered, if the model does not always answer."""
+        return super().texts(measured, [*metrics, *(metric for metric in OF_ANSWERS if metric.key in measured)])
+
     def predictions(self, outputs: Outputs, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> np.ndarray:
-        """int64 `(items,)`: the most probable label's index in the data set's labels; -1 if it is not one of them."""
+        """int64 `(items,)`: the answer's index in the data set's labels; -1 if it is not one of them, and what `not_known`
+        gives for the most probable label if the model does not know."""
         names = list(facts["labels"])
         index = np.array([names.index(label) if label in names else -1 for label in settings["labels"]], np.int64)
-        predicted: np.ndarray = index[outputs["probabilities"].argmax(axis=1)]
+        answer, unknown = answered(outputs)
+        predicted: np.ndarray = np.where((unknown != ANSWERED) & (index[answer] >= 0), not_known(index[answer]), index[answer])
         return predicted
 
     def measure(self, split: Split, outputs: Outputs) -> dict[str, float]:
-        """See `evergreen.kinds.classify.metrics.quality`."""
-        from evergreen.kinds.classify.metrics import quality
+        """See `evergreen.kinds.classify.metrics.quality`, and `quality_of_answers` for a model that does not always answer."""
+        from evergreen.kinds.classify.metrics import quality, quality_of_answers
 
-        return quality(split["labels"].astype(int), outputs["probabilities"])
+        labels, probabilities = split["labels"].astype(int), outputs["probabilities"]
+        return (
+            quality_of_answers(labels, probabilities, *answered(outputs))
+            if ANSWER in outputs
+            else quality(labels, probabilities)
+        )
 
     def breakdown(self, split: Split, outputs: Outputs) -> Breakdown:
         """Quality by label."""
-        from evergreen.kinds.classify.metrics import by_label
+        from evergreen.kinds.classify.metrics import confusion_of_answers, label_quality
 
+        names = split.facts["labels"]
+        matrix = confusion_of_answers(split["labels"].astype(int), *answered(outputs), len(names))
         rows: list[dict[str, str | int]] = [
             {
                 "label": one.label,
@@ -78,26 +96,39 @@ class ImageJudge(Judge[ImageScenario]):
                 "recall": figures.percent(one.recall, one.recall_low, one.recall_high),
                 "F1": figures.percent(one.f1, items=one.items),
             }
-            for one in by_label(split["labels"].astype(int), outputs["probabilities"], split.facts["labels"])
+            for one in label_quality(matrix, names)
         ]
         return Breakdown("Quality by label", tuple(rows))
 
+    def answer_rules(self, split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> Breakdown:
+        """What was requested of the answers, and what is reached on val and on these items."""
+        from evergreen.kinds.classify.rules_table import rows
+
+        if "answers" not in settings:
+            return NO_BREAKDOWN
+        return Breakdown("Answers and what it does not know", rows(split, outputs, settings))
+
     def write(self, evaluated: Evaluated, folder: Path) -> None:
-        """Write `predictions.parquet`, `mistakes.csv`, `per_class.json` and the pictures."""
+        """Write `predictions.parquet`, `mistakes.csv`, `per_class.json` and the pictures, and `answers.json` for a model that
+        has rules for its answers."""
         from evergreen.kinds.classify import pictures
-        from evergreen.kinds.classify.metrics import by_label, calibration, confusion, label_quality
+        from evergreen.kinds.classify.metrics import calibration, confusion_of_answers, label_quality
 
         split, names = evaluated.split, evaluated.split.facts["labels"]
         labels, probabilities = split["labels"].astype(int), evaluated.outputs["probabilities"]
-        _write_predictions(folder / "predictions.parquet", evaluated, labels, probabilities, names)
-        (folder / "mistakes.csv").write_bytes(_mistakes(evaluated, labels, probabilities, names))
-        table = [asdict(one) for one in by_label(labels, probabilities, names)]
+        _write_predictions(folder / "predictions.parquet", evaluated, labels, names)
+        (folder / "mistakes.csv").write_bytes(_mistakes(evaluated, labels, names))
+        answer, unknown = answered(evaluated.outputs)
+        matrix = confusion_of_answers(labels, answer, unknown, len(names))
+        table = [asdict(one) for one in label_quality(matrix, names)]
         (folder / "per_class.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        matrix = confusion(labels, probabilities)
+        if rules := self.answer_rules(split, evaluated.outputs, evaluated.settings).rows:
+            (folder / "answers.json").write_text(json.dumps(rules, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         drawn: dict[str, tuple[Figure, list[str]]] = {
             "confusion.png": (pictures.confusion_matrix(matrix, names), []),
             "by_label.png": (pictures.quality_by_label(label_quality(matrix, names)), []),
             "reliability.png": (pictures.reliability(calibration(labels, probabilities)), []),
+            "coverage.png": (pictures.coverage(labels, probabilities, answer, unknown, names), []),
             "mistakes.png": pictures.commonest_mistakes(labels, probabilities, names, split["images"], evaluated.ids),
             "heat_maps.png": pictures.heat_maps(
                 labels, probabilities, names, split["images"], evaluated.ids,
@@ -122,10 +153,12 @@ class ImageJudge(Judge[ImageScenario]):
 
         from evergreen.kinds.classify.metrics import f1_macro_interval
 
-        rows = pq.read_table(predictions, columns=["label", "predicted"])
+        rows = pq.read_table(predictions)
         if not len(rows):
             return {}
-        return {"f1_macro": f1_macro_interval(rows["label"].to_numpy(), rows["predicted"].to_numpy())}
+        reasons = rows["unknown"].to_pylist() if "unknown" in rows.column_names else [""] * len(rows)
+        known = np.array([not reason for reason in reasons])
+        return {"f1_macro": f1_macro_interval(rows["label"].to_numpy(), rows["predicted"].to_numpy(), known)}
 
     def review(self, predictions: Path | None, folders: Sequence[Path]) -> Review:
         """The most frequent mistakes with pictures, the quality by label, and the confusion matrix."""
@@ -140,7 +173,7 @@ class ImageJudge(Judge[ImageScenario]):
         text, names = io.StringIO(), split.facts["labels"]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["actual", "predicted"])
-        for actual, predicted in zip(split["labels"].tolist(), outputs["probabilities"].argmax(axis=1).tolist(), strict=True):
+        for actual, predicted in zip(split["labels"].tolist(), answered(outputs)[0].tolist(), strict=True):
             writer.writerow([names[actual], names[predicted]])
         return text.getvalue()
 
@@ -155,9 +188,10 @@ class ImageJudge(Judge[ImageScenario]):
         return {"right": int((answers == labels).sum()), "items": len(labels)}
 
     def recorded_tally(self, measured: Mapping[str, float | None]) -> dict[str, float]:
-        """Compute the tally from the accuracy."""
-        items = int(measured["test_items"] or 0)
-        return {"right": round((measured["accuracy"] or 0.0) * items), "items": items}
+        """Compute the tally from the accuracy of the most probable label, which the answers are that it is compared with
+        (`Codec.answers`)."""
+        items, accuracy = int(measured["test_items"] or 0), measured.get("accuracy_most_probable", measured["accuracy"])
+        return {"right": round((accuracy or 0.0) * items), "items": items}
 
     def worse(self, then: Mapping[str, float], now: Mapping[str, float], level: float) -> tuple[bool, str]:
         """Test with the interval of the difference of the two accuracies (`evergreen.evaluation.proportions.difference`)."""
@@ -190,10 +224,10 @@ class ImageJudge(Judge[ImageScenario]):
         return against_commonest(split["labels"].astype(int), challenger, names, learned, self.headline(scenario))
 
 
-def _mistakes(evaluated: Evaluated, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> bytes:
+def _mistakes(evaluated: Evaluated, labels: np.ndarray, names: Sequence[str]) -> bytes:
     """The misclassified items as a CSV file, those with the highest probability first. With the labels in the column `label`
     corrected, the inbox takes it as a file of corrections."""
-    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted, sure = _predicted(evaluated)
     ids, sources, text = evaluated.ids, evaluated.sources, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "source", "label", "predicted", "probability"])
@@ -202,19 +236,26 @@ def _mistakes(evaluated: Evaluated, labels: np.ndarray, probabilities: np.ndarra
     return text.getvalue().encode("utf-8-sig")  # Excel recognizes UTF-8 by the byte order mark
 
 
-def _write_predictions(
-    path: Path, evaluated: Evaluated, labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
-) -> None:
+def _predicted(evaluated: Evaluated) -> tuple[np.ndarray, np.ndarray]:
+    """The label that was answered, or the most probable one, int64 `(items,)`, and its probability."""
+    answer = answered(evaluated.outputs)[0]
+    return answer, evaluated.outputs["probabilities"][np.arange(len(answer)), answer]
+
+
+def _write_predictions(path: Path, evaluated: Evaluated, labels: np.ndarray, names: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = np.array(names, dtype=object)
+    known, (predicted, sure) = np.array(names, dtype=object), _predicted(evaluated)
+    probabilities, outputs = evaluated.outputs["probabilities"], evaluated.outputs
     columns: dict[str, Any] = {
         "id": evaluated.ids,
         "source": evaluated.sources,
         "label": known[labels],
-        "predicted": known[probabilities.argmax(axis=1)],
-        "probability": probabilities.max(axis=1),
+        "predicted": known[predicted],
+        "probability": sure,
+        **({"unknown": [REASONS[reason] for reason in outputs[UNKNOWN].tolist()]} if UNKNOWN in outputs else {}),
+        **({DISTANCE: outputs[DISTANCE]} if DISTANCE in outputs else {}),
         **{f"p_{label}": probabilities[:, index] for index, label in enumerate(names)},
     }
     pq.write_table(pa.table(columns), path, compression="zstd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from evergreen.kinds.base.learner import Candidate, Learner, Range
 from evergreen.kinds.base.split import Split
+from evergreen.kinds.classify.answers import DISTANCE
 from evergreen.kinds.classify.comparison import ACCURACY
 from evergreen.kinds.classify.settings import (
     AUTO,
@@ -24,9 +26,11 @@ from evergreen.preparation.arrays import items_at_once
 if TYPE_CHECKING:
     import keras
 
+log = logging.getLogger("evergreen")
+
 # The settings of `train` that determine the number and meaning of the weights.
 OF_THE_NETWORK = ("model", "filters", "reduction", "mirror")
-FEATURES_AT_ONCE, LOGITS_AT_ONCE = 32, 256  # items
+FEATURES_AT_ONCE, LOGITS_AT_ONCE, OUTPUTS_AT_ONCE = 32, 256, 256  # items
 LATER_AUGMENTATION = ("rotate", "brightness", "blur", "mixup")  # named in `training_work` only if they are in use
 LAST, PROBABILITIES = "last", "probabilities"  # layers of every network
 # What `auto` tries: trainings of at most so many megapixels in all their epochs, which take a few minutes on two cores.
@@ -173,6 +177,54 @@ class ImageLearner(Learner[ImageScenario]):
             parts.append(found.reshape(-1, len(images), found.shape[1]))
         return np.concatenate(parts, axis=1)
 
+    def further_outputs(self, scenario: ImageScenario, model: keras.Model, train: Split) -> dict[str, keras.KerasTensor]:
+        """The distance from what the model was trained on, float32 `(items,)`, if `train.answers.unlike` is set
+        (`evergreen.models.spread`)."""
+        if scenario.train.answers.unlike is None:
+            return {}
+        import keras
+
+        from evergreen.models.distance import Distance
+        from evergreen.models.spread import chosen_rows, fit_spread
+
+        embedding = self.embedding(model)
+        rows = chosen_rows(len(train))
+        (found,) = self._outputs(keras.Model(model.input, [embedding]), train, rows)
+        spread = fit_spread(found, np.asarray(train["labels"][rows]).astype(int))
+        return {DISTANCE: Distance.of(spread)(embedding)}
+
+    def answer_rules(
+        self, scenario: ImageScenario, model: keras.Model, further: Mapping[str, keras.KerasTensor], val: Split
+    ) -> dict[str, Any]:
+        """The section `answers` (`evergreen.kinds.classify.thresholds.rules`), if the scenario has rules. What cannot be chosen
+        with so few validation items is logged."""
+        settings = scenario.train.answers
+        if settings.always:
+            return {}
+        import keras
+
+        from evergreen.kinds.classify.thresholds import rules
+
+        network = keras.Model(model.input, [*model.outputs, *further.values()])
+        found = self._outputs(network, val, np.arange(len(val)))
+        distance = found[1] if DISTANCE in further else None
+        section = rules(settings, val["labels"].astype(int), found[0], distance, list(val.facts["labels"]))
+        for what, rule in (*((one["label"], one) for one in section["thresholds"]), ("unlike", section.get("unlike", {}))):
+            if "why" in rule:
+                log.warning("train.answers: no threshold is set for %s: %s.", what, rule["why"])
+        return {"answers": section}
+
+    def _outputs(self, network: keras.Model, split: Split, rows: np.ndarray) -> list[np.ndarray]:
+        """Each output of a network, `(rows, …)`, for some of the items of a split."""
+        at_once = items_at_once(split, self, OUTPUTS_AT_ONCE)
+        parts: list[list[np.ndarray]] = []
+        for start in range(0, len(rows), at_once):
+            found = network(np.asarray(split["images"][rows[start : start + at_once]]), training=False)
+            parts.append([np.asarray(one) for one in (found if isinstance(found, list | tuple) else [found])])
+        if not parts:
+            return [np.empty((0, *output.shape[1:]), np.float32) for output in network.outputs]
+        return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
+
     def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
         """One-hot labels, float32 `(rows, labels)`."""
         one_hot: np.ndarray = np.eye(len(split.facts["labels"]), dtype=np.float32)[split["labels"][rows]]
@@ -263,7 +315,7 @@ class ImageLearner(Learner[ImageScenario]):
 
         found = super().embedding(model)
         mirrors = any(isinstance(layer, cnn.BothWays) for layer in model.layers)
-        return cnn.MeanOfBoth(dtype="float32", name="mean_embedding")(found) if mirrors else found
+        return cnn.MeanOfBoth(dtype="float32")(found) if mirrors else found
 
     def class_weight(self, scenario: ImageScenario, train: Split) -> dict[int, float] | None:
         """The weight of each label's items, as `train.class_weights` says."""

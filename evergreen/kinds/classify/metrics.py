@@ -9,6 +9,7 @@ import numpy as np
 
 from evergreen.evaluation.bootstrap import percentile_interval, resampled
 from evergreen.evaluation.proportions import interval
+from evergreen.kinds.classify.answers import ANSWERED
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,44 @@ def quality(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
+def quality_of_answers(
+    labels: np.ndarray, probabilities: np.ndarray, answer: np.ndarray, unknown: np.ndarray
+) -> dict[str, float]:
+    """The figures of a model that does not always answer. An item that it does not know counts as a wrong answer with the most
+    probable label, so that no figure over all items rises by refusing to answer.
+
+    Args:
+        labels, probabilities: as in `quality`.
+        answer, unknown: as `evergreen.kinds.classify.answers.Answering.decide` returns them.
+
+    Returns:
+        Those of `quality`, with log loss and calibration by the probabilities; `coverage`, the fraction of the items that are
+        answered, and `accuracy_answered`, the accuracy on them (left out if there are none), with the ends of their intervals;
+        and `accuracy_most_probable`, the accuracy if the most probable label were always the answer.
+    """
+    found, known = quality(labels, probabilities), unknown == ANSWERED
+    right, items, answered = known & (answer == labels), len(labels), int(known.sum())
+    occurring = np.unique(labels)
+    of_label, of_answer = labels[:, None] == occurring, answer[:, None] == occurring
+    one = np.ones((1, items))
+    hits, having = one @ (of_label & right[:, None]), one @ of_label
+    claims, given = one @ of_answer, one @ (of_answer & known[:, None])
+    figures_of = {
+        "accuracy": (int(right.sum()), items),
+        "coverage": (answered, items),
+        **({"accuracy_answered": (int(right.sum()), answered)} if answered else {}),
+    }
+    for key, (hit, of) in figures_of.items():
+        low, high = interval(hit, of)
+        found[key], found[f"{key}_low"], found[f"{key}_high"] = hit / of, low, high
+    return found | {
+        "precision_macro": float(np.divide(hits, given, out=np.zeros_like(hits), where=given > 0).mean()),
+        "recall_macro": float((hits / having).mean()),
+        "f1_macro": float(f1_macro(hits, having, claims)[0]),
+        "accuracy_most_probable": float((probabilities.argmax(axis=1) == labels).mean()),
+    }
+
+
 def by_label(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> list[LabelQuality]:
     """The quality for each label. The arguments are those of `quality`."""
     return label_quality(confusion(labels, probabilities), names)
@@ -80,13 +119,15 @@ def label_quality(matrix: np.ndarray, names: Sequence[str]) -> list[LabelQuality
     """The quality for each label.
 
     Args:
-        matrix: int `(labels, labels)`, from `confusion`.
+        matrix: from `confusion` or `confusion_of_answers`. In F1, items that are not known count as answers with the most
+            probable label.
         names: of the labels.
     """
     table = []
     for index, name in enumerate(names):
         hits, items, claims = (int(count) for count in (matrix[index, index], matrix[index].sum(), matrix[:, index].sum()))
         precision, recall = _proportion(hits, claims), _proportion(hits, items)
+        claims += int(matrix[:, len(names) + index :: len(names)].sum())
         f1 = 2 * hits / (items + claims) if items + claims else None
         table.append(LabelQuality(name, items, *precision, *recall, f1))
     return table
@@ -98,6 +139,14 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     indices = np.arange(probabilities.shape[1])
     matrix: np.ndarray = confusion_matrix(labels, probabilities.argmax(axis=1), labels=indices)
+    return matrix
+
+
+def confusion_of_answers(labels: np.ndarray, answer: np.ndarray, unknown: np.ndarray, label_count: int) -> np.ndarray:
+    """int `(labels, 2 labels)`: the number of items by true label (rows), by the label answered, and, in the second half of the
+    columns, by the most probable label of the items that are not known. The arguments are those of `quality_of_answers`."""
+    matrix = np.zeros((label_count, 2 * label_count), np.int64)
+    np.add.at(matrix, (labels, answer + label_count * (unknown != ANSWERED)), 1)
     return matrix
 
 
@@ -138,22 +187,26 @@ def f1_macro(hits: np.ndarray, items: np.ndarray, claims: np.ndarray) -> np.ndar
     return macro
 
 
-def f1_macro_interval(labels: np.ndarray, predicted: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def f1_macro_interval(
+    labels: np.ndarray, predicted: np.ndarray, known: np.ndarray, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """The 95 % confidence interval of macro F1, by the percentile bootstrap over items.
 
     Args:
         labels: `(items,)`, the true labels, of any sortable type.
         predicted: `(items,)`, of the same type.
+        known: bool `(items,)`, False for items that count as wrong because the model does not know them.
         draws: the number of bootstrap samples.
     """
     names, numbers = np.unique(np.concatenate([labels, predicted]).astype(str), return_inverse=True)
     actual, given = numbers[: len(labels)], numbers[len(labels) :]
-    cells, counts = np.unique(actual * len(names) + given, return_counts=True)
+    cells, counts = np.unique((actual * len(names) + given) * 2 + known, return_counts=True)
+    cells, is_known = cells // 2, cells % 2 == 1
     rows, columns = cells // len(names), cells % len(names)
     is_row, is_column = (np.eye(len(names))[number] for number in (rows, columns))
 
     def macro(weights: np.ndarray) -> np.ndarray:
-        return f1_macro((weights * (rows == columns)) @ is_row, weights @ is_row, weights @ is_column)
+        return f1_macro((weights * (is_known & (rows == columns))) @ is_row, weights @ is_row, weights @ is_column)
 
     _, drawn = resampled(macro, counts, draws=draws, seed=seed)
     return percentile_interval(drawn)

@@ -11,7 +11,7 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.data.dataset import iter_images, iter_parts
-from evergreen.kinds.classify.metrics import LabelQuality, label_quality
+from evergreen.kinds.classify.metrics import LabelQuality, confusion_of_answers, label_quality
 
 COMMONEST = 6  # pairs of labels shown
 PICTURES = 4  # of each pair
@@ -52,25 +52,32 @@ class Mistakes:
 
     Attributes:
         labels: all labels, in alphabetical order.
-        matrix: the number of items by actual label (rows) and predicted label (columns).
+        matrix: the number of answered items by actual label (rows) and predicted label (columns).
         quality: precision, recall and F1 of each label.
         commonest: the most frequent pairs of actual and wrongly predicted label.
+        unknown: the number of items that the model did not know, by the reason; empty for a model that always answers.
     """
 
     labels: tuple[str, ...]
     matrix: tuple[tuple[int, ...], ...]
     quality: tuple[LabelQuality, ...]
     commonest: tuple[Mistake, ...]
+    unknown: dict[str, int]
+
+    @property
+    def answered(self) -> int:
+        """The number of items in the test split that the model answered."""
+        return sum(map(sum, self.matrix))
 
     @property
     def items(self) -> int:
         """The number of items in the test split."""
-        return sum(map(sum, self.matrix))
+        return self.answered + sum(self.unknown.values())
 
     @property
     def wrong(self) -> int:
-        """The number of misclassified items."""
-        return self.items - sum(row[index] for index, row in enumerate(self.matrix))
+        """The number of wrong answers."""
+        return self.answered - sum(row[index] for index, row in enumerate(self.matrix))
 
 
 def read_mistakes(
@@ -92,24 +99,31 @@ def read_mistakes(
     if predictions is None:
         return None
     try:
-        rows = pq.read_table(predictions, columns=["id", "label", "predicted", "probability"])
+        rows = pq.read_table(predictions)
+        ids, actual, predicted, probability = (rows[name].to_pylist() for name in ("id", "label", "predicted", "probability"))
     except (OSError, KeyError, pa.ArrowException):
         return None
-    ids, actual, predicted, probability = (rows[name].to_pylist() for name in rows.column_names)
+    reasons = rows["unknown"].to_pylist() if "unknown" in rows.column_names else [""] * len(ids)
     names = tuple(sorted({*actual, *predicted}))
     index = {name: number for number, name in enumerate(names)}
-    matrix = np.zeros((len(names), len(names)), int)
-    np.add.at(matrix, ([index[name] for name in actual], [index[name] for name in predicted]), 1)
-    pairs = Counter((a, p) for a, p in zip(actual, predicted, strict=True) if a != p).most_common(COMMONEST)
+    given = [index[name] for name in predicted]
+    matrix = confusion_of_answers(
+        np.array([index[name] for name in actual], int),
+        np.array(given, int),
+        np.array([reason != "" for reason in reasons]),
+        len(names),
+    )
+    answers = list(zip(ids, actual, predicted, probability, reasons, strict=True))
+    pairs = Counter((a, p) for _, a, p, _, reason in answers if a != p and not reason).most_common(COMMONEST)
     wrong: dict[tuple[str, str], list[tuple[float, str]]] = {pair: [] for pair, _ in pairs}
-    for id, a, p, sure in zip(ids, actual, predicted, probability, strict=True):
-        if (a, p) in wrong:
+    for id, a, p, sure, reason in answers:
+        if (a, p) in wrong and not reason:
             wrong[a, p].append((sure, id))
     surest = {pair: sorted(found, reverse=True)[:PICTURES] for pair, found in wrong.items()}
     items = _items(folders, {id for found in surest.values() for _, id in found}, thumbnail)
     return Mistakes(
         labels=names,
-        matrix=tuple(tuple(int(count) for count in row) for row in matrix),
+        matrix=tuple(tuple(int(count) for count in row[: len(names)]) for row in matrix),
         quality=tuple(label_quality(matrix, names)),
         commonest=tuple(
             Mistake(
@@ -120,6 +134,7 @@ def read_mistakes(
             )
             for pair, count in pairs
         ),
+        unknown=dict(sorted(Counter(filter(None, reasons)).items())) if "unknown" in rows.column_names else {},
     )
 
 

@@ -19,6 +19,7 @@ LABEL_WIDTH = 28  # characters per line of a label
 LABEL_LINES = 3
 COMMONEST = 6  # pairs of labels in the picture of mistakes
 EXAMPLES = 6  # of each pair
+COVERAGE_POINTS, COVERAGE_LABELS = 200, 10  # at most, in the picture of coverage
 HEAT_MAPS = 3  # of right answers, and as many of wrong ones
 COUNTED_LABELS = 40  # with more, the confusion matrix has no room for numbers
 
@@ -61,17 +62,22 @@ def _kept_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
 
 
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Figure:
-    """Plot the test items by actual and predicted label.
+    """Plot the test items by actual and predicted label, and those that the model does not know.
 
     Args:
-        matrix: int `(labels, labels)`, from `evergreen.kinds.classify.metrics.confusion`.
+        matrix: int `(labels, 2 labels)`, from `evergreen.kinds.classify.metrics.confusion_of_answers`.
     """
+    import numpy as np
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     count = len(names)
     texts, style, longest = _labels(names)
+    answers, unknown = texts, matrix[:, count:].sum(axis=1, keepdims=True)
+    matrix = matrix[:, :count]
+    if unknown.any():
+        answers, matrix = [*texts, "not known"], np.hstack([matrix, unknown])
     cell, size = (0.55, 9) if count <= 20 else (0.34, 7) if count <= COUNTED_LABELS else (0.2, 6)
     lines = max(text.count("\n") + 1 for text in texts)
     cell = max(cell, lines * size / 72 * 1.35)
@@ -85,7 +91,9 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         image, ax=axes, label="fraction of the label's items", shrink=min(1.0, 6 / side), format=PercentFormatter(1)
     )
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
-    axes.set_xticks(range(count), texts, rotation=90 if count > 20 else 45, ha="center" if count > 20 else "right", **style)
+    axes.set_xticks(
+        range(len(answers)), answers, rotation=90 if count > 20 else 45, ha="center" if count > 20 else "right", **style
+    )
     axes.set_yticks(range(count), texts, **style)
     if count <= 20:
         for label in axes.get_xticklabels():
@@ -149,6 +157,64 @@ def reliability(table: Sequence[Calibration]) -> Figure:
     below.set_ylim(bottom=0.5)  # so that a single item has a visible bar
     _percent(above, "y")
     _percent(below, "x")
+    return figure
+
+
+def coverage(
+    labels: np.ndarray, probabilities: np.ndarray, answer: np.ndarray, unknown: np.ndarray, names: Sequence[str]
+) -> Figure:
+    """Plot what refusing to answer gives and takes: the accuracy of the answers, and the recall of labels, by the fraction of
+    items that are answered, if those with the lowest probability are refused; and what the model does.
+
+    Args:
+        labels: int `(items,)`, the true labels.
+        probabilities: float `(items, labels)`.
+        answer, unknown: as `evergreen.kinds.classify.answers.Answering.decide` returns them.
+        names: of the labels.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from evergreen.evaluation.proportions import interval
+
+    items = len(labels)
+    order = np.argsort(-probabilities[np.arange(items), answer], kind="stable")
+    right, many = (answer == labels)[order].cumsum(), np.arange(1, items + 1)
+    known, fractions = unknown == 0, many / items
+    shown = np.unique(np.linspace(0, items - 1, min(items, COVERAGE_POINTS)).astype(int))
+    bands = np.array([interval(int(right[at]), int(many[at])) for at in shown])
+    texts, style, _ = _labels(names)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure.suptitle(
+        "What it costs to say “I don't know” (test split; the least probable answers are refused first)", fontsize=11
+    )
+    left, of_labels = figure.subplots(1, 2)
+    left.fill_between(fractions[shown], bands[:, 0], bands[:, 1], color="tab:green", alpha=0.15, label="95 % interval")
+    left.plot(fractions[shown], right[shown] / many[shown], color="tab:green", label="accuracy of the answers")
+    if known.any():
+        made = float(known.mean()), float((answer == labels)[known].mean())
+        left.plot(*made, "o", color="black", label=f"the model: {_in_percent(made[1])} of {_in_percent(made[0])} answered")
+    frequent = np.argsort(-np.bincount(labels, minlength=len(names)), kind="stable")[:COVERAGE_LABELS]
+    for index in sorted(label for label in frequent.tolist() if (labels == label).any()):
+        of_label = (labels == index)[order]
+        found = (of_label & (answer == labels)[order]).cumsum() / of_label.sum()
+        (line,) = of_labels.plot(fractions[shown], found[shown], label=texts[index])
+        recall = float((known & (answer == labels) & (labels == index)).sum() / of_label.sum())
+        of_labels.plot(float(known.mean()), recall, "o", color=line.get_color())
+    left.set(ylabel="right, of the answers", xlabel="answered, of all items", title="Accuracy against coverage", xlim=(0, 1.01))
+    of_labels.set(ylabel="found, of the label's items", xlabel="answered, of all items", title="Recall against coverage")
+    low = max(0.0, min(float(bands[len(bands) // 10 :, 0].min()), float((right / many).min())) - 0.02)
+    _percent(of_labels, "y")
+    _percent(left, "y")
+    for axes in (left, of_labels):
+        _percent(axes, "x")
+        axes.set_xlim(0, 1.01)
+        axes.grid(alpha=0.3)
+    left.set_ylim(low, 1.005)
+    of_labels.set_ylim(0, 1.01)
+    left.legend(loc="lower left", fontsize=8)
+    for text in of_labels.legend(loc="upper left", fontsize=8).get_texts():
+        text.set(**style)
     return figure
 
 

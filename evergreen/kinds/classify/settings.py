@@ -15,6 +15,7 @@ AUTO = "auto"  # the model that training chooses by comparing
 PRETRAINED = ("efficientnet_lite0",)  # on ImageNet
 PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
 PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it needs
+Proportion = Annotated[float, Field(gt=0, lt=1)]
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 
 
@@ -109,18 +110,59 @@ class ImagePreprocess(Preprocess):
         return values
 
 
+class Target(Section):
+    """What the answers with one label shall reach on val. Exactly one of the two is given."""
+
+    recall: Proportion | None = Field(None, description="fraction of the label's items that are found, at least")
+    precision: Proportion | None = Field(None, description="fraction of the answers with the label that are right, at least")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Target:
+        if (self.recall is None) == (self.precision is None):
+            raise ValueError("exactly one of recall and precision must be given")
+        return self
+
+
+class Answers(Section):
+    """When the model answers with a label, and when it says that it does not know."""
+
+    unknown_below: Proportion | None = Field(
+        None,
+        description="a label with a lower probability is not answered (unsure), unless it has a threshold of its own; null: none is too low",
+    )
+    unlike: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        None,
+        description="fraction of items like those of val that may be called unlike all that the model was trained on: of items that really are, "
+        "more will be; null: none is called so",
+    )
+    thresholds: dict[str, Target] = Field(
+        default_factory=dict,
+        description="label: what its answers shall reach; the threshold of its probability is chosen on val",
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _tidy(cls, value: dict[str, Target]) -> dict[str, Target]:
+        return {tidy(label): target for label, target in value.items()}
+
+    @property
+    def always(self) -> bool:
+        """True if the model always answers, with the most probable label."""
+        return self == Answers.model_validate({})
+
+
 class ImageTrain(Train):
     """The network and its training."""
 
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
-        "mirror", "calibrate", "patience", "max_seconds", "max_wh",
+        "mirror", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
     # Settings that models from before there were these do not have: they are stored where they have an effect.
     _later: ClassVar[dict[str, Any]] = {
         "reduction": 1, "calibrate": False, "loss": "cross_entropy", "sampling": "natural", "rotate": 0.0, "brightness": 0.0,
-        "blur": 0.0, "mixup": 0.0,
+        "blur": 0.0, "mixup": 0.0, "answers": {"unknown_below": None, "unlike": None, "thresholds": {}},
     }  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
@@ -175,6 +217,12 @@ class ImageTrain(Train):
         description="correct on val how sure of itself the network is (temperature scaling), so that its probabilities can be believed",
     )
 
+    answers: Answers = Field(
+        default_factory=lambda: Answers.model_validate({}),
+        description="when the model says that it does not know, and from which probability on it answers with a label; by default it always "
+        "answers with the most probable one",
+    )
+
     @model_validator(mode="after")
     def _mirror_images_are_learned_from(self) -> ImageTrain:
         if self.mirror and self.flip == "none":
@@ -227,6 +275,14 @@ class ImageScenario(Scenario):
     preprocess: ImagePreprocess
     train: ImageTrain
     promote: ImagePromote = Field(default_factory=lambda: ImagePromote.model_validate({}))
+
+    @model_validator(mode="after")
+    def _thresholds_are_of_labels(self) -> ImageScenario:
+        if unknown := sorted(self.train.answers.thresholds.keys() - set(self.validation.labels)):
+            raise ValueError(
+                f"train.answers.thresholds: {unknown[0]} is no label; expected one of {', '.join(self.validation.labels)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_left_of_the_image(self) -> ImageScenario:
