@@ -25,7 +25,7 @@ from evergreen.kinds.base.kind import kind_of
 from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file, replace_folder
-from tasks.page import Page
+from tasks.page import Page, bullets
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
@@ -187,7 +187,9 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
     }
     titles = {**judge.pictures, "learning_curve.png": "Learning curve"}
     pictures = {title: folder / file for file, title in titles.items() if (folder / file).exists()}
+    notes = evaluation.answer_rules.notes
     return Page(
+        texts={"": bullets(notes)} if notes else {},
         tables={
             "Quality on the test split": [{"what": what, "value": value} for what, value in measured.items()],
             "What a prediction takes": [{"what": what, "value": value} for what, value in serving.items()],

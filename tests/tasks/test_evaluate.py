@@ -48,6 +48,7 @@ def test_the_outputs_are_the_same_bytes_when_it_is_repeated(tiny: Tiny) -> None:
                 "confusion.png",
                 "by_label.png",
                 "reliability.png",
+                "coverage.png",
                 "mistakes.png",
                 "heat_maps.png",
                 "learning_curve.png",
@@ -171,6 +172,7 @@ def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> N
         "Learning curve",
         "Reliability",
         "Where it looked",
+        "Accuracy against coverage",
     }
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in shown.pictures.values())
     assert TypeAdapter(Evaluation).validate_json(json.dumps(asdict(evaluation))) == evaluation

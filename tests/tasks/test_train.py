@@ -168,6 +168,37 @@ def test_a_calibrated_model_says_the_same_with_probabilities_that_fit_val(
     assert kept["calibrated"]["calibrate"] is True and "calibrate" not in kept["plain"]
 
 
+ANSWERS = {"unknown_below": 0.3, "unlike": 0.05, "thresholds": {"3": {"recall": 0.75}, "8": {"precision": 0.99}}}
+
+
+def test_the_rules_for_answers_are_chosen_on_val_and_served_with_the_network(
+    prepared: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    from evergreen.serving.scoring import Model
+
+    train(scenario(answers=ANSWERS, mirror=True), prepared)
+    settings = json.loads((prepared.model("quickstart") / "settings.json").read_text())
+    assert settings["train"]["answers"]["thresholds"] == {"3": {"recall": 0.75, "precision": None}, "8": {"recall": None, "precision": 0.99}}
+    section, val = settings["answers"], open_split(prepared.splits("quickstart"), "val")
+    three, eight = section["thresholds"]
+    assert three["threshold"] is not None and eight["threshold"] is None and "needs at least 99" in eight["why"]
+    assert f"no threshold is set for 8: {eight['why']}" in caplog.text
+    model = Model.open(prepared.model("quickstart"))
+    outputs = model.run({"images": np.array(val["images"])})
+    assert set(outputs) == {"probabilities", "distance", "answer", "unknown"}
+    counted = section["val"]
+    assert counted["unlike"] == int((outputs["unknown"] == 2).sum()) <= 2 and counted["unsure"] == int((outputs["unknown"] == 1).sum())
+    assert counted["labels"]["3"]["hits"] >= 0.75 * counted["labels"]["3"]["items"]
+    unlike = np.full((1, 8, 8, 1), 255, np.uint8)  # a white image
+    assert model.run({"images": unlike})["distance"] > np.median(outputs["distance"])
+
+
+def test_without_rules_for_answers_a_model_is_what_it_was(prepared: Workspace) -> None:
+    train(scenario(), prepared)
+    settings = json.loads((prepared.model("quickstart") / "settings.json").read_text())
+    assert "answers" not in settings and "answers" not in settings["train"]
+
+
 PRETRAINED = {"model": "efficientnet_lite0", "fine_tuning_rate": 1e-3}
 
 

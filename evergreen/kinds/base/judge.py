@@ -56,10 +56,12 @@ class Breakdown:
     Attributes:
         title: of the table.
         rows: values by heading; all rows have the same headings. Empty if there is nothing to show.
+        notes: sentences about the table.
     """
 
     title: str
     rows: tuple[dict[str, str | int], ...]
+    notes: tuple[str, ...] = ()
 
 
 NO_BREAKDOWN = Breakdown("", ())

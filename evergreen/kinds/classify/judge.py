@@ -102,11 +102,11 @@ class ImageJudge(Judge[ImageScenario]):
 
     def answer_rules(self, split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> Breakdown:
         """What was requested of the answers, and what is reached on val and on these items."""
-        from evergreen.kinds.classify.rules_table import rows
+        from evergreen.kinds.classify.rules_table import notes, rows
 
         if "answers" not in settings:
             return NO_BREAKDOWN
-        return Breakdown("Answers and what it does not know", rows(split, outputs, settings))
+        return Breakdown("Answers, and what it does not know", rows(split, outputs, settings), notes(settings))
 
     def write(self, evaluated: Evaluated, folder: Path) -> None:
         """Write `predictions.parquet`, `mistakes.csv`, `per_class.json` and the pictures, and `answers.json` for a model that

@@ -187,11 +187,11 @@ class ImageLearner(Learner[ImageScenario]):
         from evergreen.models.distance import Distance
         from evergreen.models.spread import chosen_rows, fit_spread
 
-        embedding = self.embedding(model)
+        embedding = self._embedding(model, "mean_before_distance")
         rows = chosen_rows(len(train))
         (found,) = self._outputs(keras.Model(model.input, [embedding]), train, rows)
         spread = fit_spread(found, np.asarray(train["labels"][rows]).astype(int))
-        return {DISTANCE: Distance.of(spread)(embedding)}
+        return {DISTANCE: Distance(spread)(embedding)}
 
     def answer_rules(
         self, scenario: ImageScenario, model: keras.Model, further: Mapping[str, keras.KerasTensor], val: Split
@@ -311,11 +311,15 @@ class ImageLearner(Learner[ImageScenario]):
 
     def embedding(self, model: keras.Model) -> keras.KerasTensor:
         """As in `Learner.embedding`; with `train.mirror`, the mean over the image and its mirror image."""
+        return self._embedding(model, "mean_embedding")
+
+    def _embedding(self, model: keras.Model, name: str) -> keras.KerasTensor:
+        """The embedding, with this name for the layer that takes the mean: a network may have each name once."""
         from evergreen.models import cnn
 
         found = super().embedding(model)
         mirrors = any(isinstance(layer, cnn.BothWays) for layer in model.layers)
-        return cnn.MeanOfBoth(dtype="float32")(found) if mirrors else found
+        return cnn.MeanOfBoth(dtype="float32", name=name)(found) if mirrors else found
 
     def class_weight(self, scenario: ImageScenario, train: Split) -> dict[int, float] | None:
         """The weight of each label's items, as `train.class_weights` says."""

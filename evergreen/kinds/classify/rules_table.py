@@ -36,7 +36,7 @@ def rows(split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> tuple[d
 
     table = []
     for label, one in known.items():
-        limit = f"from {figures.number(one['threshold'])} on" if one["threshold"] is not None else f"none: {one['why']}"
+        limit = "none" if one["threshold"] is None else f"from {figures.number(one['threshold'])} on"
         requested = f"at least {figures.percent(one['requested'])}"
         for what, of in (("recall", "items"), ("precision", "answers")):
             asked = what == one["target"]
@@ -44,7 +44,7 @@ def rows(split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> tuple[d
     if "unknown_below" in section:
         table.append(row("unsure", "–", f"below {figures.number(section['unknown_below'])}", "unsure", "items"))
     elif any(one["threshold"] is not None for one in known.values()):
-        table.append(row("unsure", "–", "the most probable label is below its threshold", "unsure", "items"))
+        table.append(row("unsure", "–", "label below its threshold", "unsure", "items"))
     if "unlike" in section:
         distance = section["unlike"]["distance"]
         limit = (
@@ -56,6 +56,13 @@ def rows(split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> tuple[d
         row("answered", "–", "–", "answered", "items"),
         row("accuracy of the answers", "–", "–", "right", "answered"),
     )
+
+
+def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why what was requested could not be chosen, as sentences."""
+    section: dict[str, Any] = settings["answers"]
+    asked = {f"{one['target']} of {one['label']}": one for one in section["thresholds"]} | {"unlike": section.get("unlike", {})}
+    return tuple(f"No threshold is set for {what}: {one['why']}." for what, one in asked.items() if "why" in one)
 
 
 def _reached(hits: int, items: int) -> str:

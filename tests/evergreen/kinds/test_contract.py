@@ -402,7 +402,7 @@ def test_the_files_of_an_evaluation_are_those_that_are_named(case: Case, trained
         inputs = [arrays[name] for name in case.kind.learner.inputs]
         return {case.kind.learner.outputs[0]: np.asarray(trained.network(one_or_named(case.kind.learner.inputs, inputs)))}
 
-    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs, run), tmp_path)
+    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs, case.settings(), run), tmp_path)
     rows = pq.read_table(tmp_path / "predictions.parquet")
     assert rows["id"].to_pylist() == ids and "source" in rows.column_names
     made = {file.name for file in tmp_path.iterdir()}

@@ -28,6 +28,7 @@ def card(**changed: object) -> str:
     known: dict[str, object] = {
         "metrics": {"accuracy": 0.91234, "latency_ms": None, "test_items": 1234},
         "breakdown": Breakdown("Quality by label", ({"label": "a_b", "items": 12},)),
+        "answer_rules": NO_BREAKDOWN,
         "gap": "98 % on val, but 87 % on test",
         "splits": {"train": 1250, "val": 10, "test": 20},
         "left_out": 3,
@@ -52,6 +53,16 @@ def test_it_says_what_the_model_is_how_good_and_at_what_cost() -> None:
     assert lines[at + 13 : at + 17] == ["|---|---|", r"| a\_b | 12 |", "", "## What it took"]
     assert "| train | 3 s | 1 Wh | 2 g | 3 g |" in lines
     assert card().endswith(f"## Before you use it\n\n{lines[-1]}\n") and lines[-1]
+
+
+def test_it_says_when_the_model_answers_and_what_could_not_be_chosen() -> None:
+    rules = Breakdown("Answers", ({"what": "recall of fire", "on test": "90 %"},), ("No threshold is set for smoke: few items.",))
+    lines = card(answer_rules=rules).splitlines()
+    at = lines.index("### Answers")
+    assert lines[at + 1 : at + 8] == [
+        "", "| what | on test |", "|---|---|", "| recall of fire | 90 % |", "", "No threshold is set for smoke: few items.", "",
+    ]  # fmt: skip
+    assert lines[at + 8] == "## What it took"
 
 
 def test_parts_that_there_are_not_leave_no_gap_in_it() -> None:
