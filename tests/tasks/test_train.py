@@ -178,7 +178,10 @@ def test_the_rules_for_answers_are_chosen_on_val_and_served_with_the_network(
 
     train(scenario(answers=ANSWERS, mirror=True), prepared)
     settings = json.loads((prepared.model("quickstart") / "settings.json").read_text())
-    assert settings["train"]["answers"]["thresholds"] == {"3": {"recall": 0.75, "precision": None}, "8": {"recall": None, "precision": 0.99}}
+    assert settings["train"]["answers"]["thresholds"] == {
+        "3": {"recall": 0.75, "precision": None},
+        "8": {"recall": None, "precision": 0.99},
+    }
     section, val = settings["answers"], open_split(prepared.splits("quickstart"), "val")
     three, eight = section["thresholds"]
     assert three["threshold"] is not None and eight["threshold"] is None and "needs at least 99" in eight["why"]
@@ -187,7 +190,9 @@ def test_the_rules_for_answers_are_chosen_on_val_and_served_with_the_network(
     outputs = model.run({"images": np.array(val["images"])})
     assert set(outputs) == {"probabilities", "distance", "answer", "unknown"}
     counted = section["val"]
-    assert counted["unlike"] == int((outputs["unknown"] == 2).sum()) <= 2 and counted["unsure"] == int((outputs["unknown"] == 1).sum())
+    assert counted["unlike"] == int((outputs["unknown"] == 2).sum()) <= 2 and counted["unsure"] == int(
+        (outputs["unknown"] == 1).sum()
+    )
     assert counted["labels"]["3"]["hits"] >= 0.75 * counted["labels"]["3"]["items"]
     unlike = np.full((1, 8, 8, 1), 255, np.uint8)  # a white image
     assert model.run({"images": unlike})["distance"] > np.median(outputs["distance"])

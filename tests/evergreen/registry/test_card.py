@@ -56,7 +56,9 @@ def test_it_says_what_the_model_is_how_good_and_at_what_cost() -> None:
 
 
 def test_it_says_when_the_model_answers_and_what_could_not_be_chosen() -> None:
-    rules = Breakdown("Answers", ({"what": "recall of fire", "on test": "90 %"},), ("No threshold is set for smoke: few items.",))
+    rules = Breakdown(
+        "Answers", ({"what": "recall of fire", "on test": "90 %"},), ("No threshold is set for smoke: few items.",)
+    )
     lines = card(answer_rules=rules).splitlines()
     at = lines.index("### Answers")
     assert lines[at + 1 : at + 8] == [

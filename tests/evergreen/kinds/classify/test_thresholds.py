@@ -47,7 +47,10 @@ def test_the_threshold_for_a_precision_is_the_lowest_that_reaches_it_with_one_mo
     ("target", "why"),
     [
         ({"recall": 0.9}, "val has 8 items with the label, and a recall of 90.0 % needs at least 9"),
-        ({"precision": 0.9}, "the label is the most probable one of 8 items of val, and a precision of 90.0 % needs at least 9"),
+        (
+            {"precision": 0.9},
+            "the label is the most probable one of 8 items of val, and a precision of 90.0 % needs at least 9",
+        ),
     ],
 )
 def test_what_val_has_too_few_items_for_is_not_chosen_and_said(target: dict[str, float], why: str) -> None:
@@ -77,7 +80,9 @@ def test_at_most_the_requested_fraction_of_items_like_those_of_val_is_called_unl
     limit = chosen({"unlike": 0.05}, [0.9] * 99, [], distance)["unlike"]["distance"]
     assert 95 < limit < 96  # four of 99 are beyond, five of 100 with one more
     few = chosen({"unlike": 0.01}, [0.9] * 98, [], distance[:98])["unlike"]
-    assert few["distance"] is None and few["why"] == "val has 98 items, and calling at most 1.0 % of them unlike needs at least 99"
+    assert (
+        few["distance"] is None and few["why"] == "val has 98 items, and calling at most 1.0 % of them unlike needs at least 99"
+    )
 
 
 def test_what_is_called_unlike_is_not_found() -> None:
@@ -93,7 +98,10 @@ def test_so_many_items_are_just_enough(more: int, fraction: float) -> None:
     scores = list(np.linspace(0.5, 0.9, least + more))
     assert chosen({"thresholds": {"fire": {"recall": fraction}}}, scores[:least], [0.1])["thresholds"][0]["threshold"]
     if least > 1:
-        assert chosen({"thresholds": {"fire": {"recall": fraction}}}, scores[: least - 1], [0.1])["thresholds"][0]["threshold"] is None
+        assert (
+            chosen({"thresholds": {"fire": {"recall": fraction}}}, scores[: least - 1], [0.1])["thresholds"][0]["threshold"]
+            is None
+        )
 
 
 def test_of_new_items_the_requested_fraction_is_found_on_average() -> None:
