@@ -57,14 +57,19 @@ class Tiny:
     def register(self) -> Registration:
         return register(self.scenario, self.workspace, self.data_version, self.evaluation)
 
+    def change_settings(self, **changed: Any) -> None:
+        """Change the model's `settings.json`."""
+        path = self.workspace.model(NAME) / "settings.json"
+        settings = json.loads(path.read_text()) | changed
+        path.unlink()  # it may be a link into DVC's cache
+        path.write_text(json.dumps(settings))
+
     def register_confused(self, by: int = 1) -> Registration:
         """Another version: the same network with its labels' names moved on by so many places, and so hardly ever right."""
         path = self.workspace.model(NAME) / "settings.json"
         reported = path.read_bytes()
-        settings = json.loads(reported)
-        settings["labels"] = settings["labels"][by:] + settings["labels"][:by]
-        path.unlink()  # it may be a link into DVC's cache
-        path.write_text(json.dumps(settings))
+        labels = json.loads(reported)["labels"]
+        self.change_settings(labels=labels[by:] + labels[:by])
         try:
             return self.register()
         finally:

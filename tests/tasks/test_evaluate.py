@@ -176,3 +176,35 @@ def test_an_evaluation_reads_as_a_sentence_and_shows_its_tables(tiny: Tiny) -> N
     }
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in shown.pictures.values())
     assert TypeAdapter(Evaluation).validate_json(json.dumps(asdict(evaluation))) == evaluation
+
+
+def test_a_model_that_does_not_always_answer_is_reported_with_what_it_answers(tiny: Tiny) -> None:
+    few = "val has 3 items with the label, and a recall of 99.0 % needs at least 99"
+    rules = [
+        {"label": "3", "target": "precision", "requested": 0.5, "threshold": 0.5},
+        {"label": "8", "target": "recall", "requested": 0.99, "threshold": None, "why": few},
+    ]
+    counts = {"items": 50, "answered": 40, "right": 39, "unsure": 10, "unlike": 0}
+    labels = {"3": {"items": 5, "answers": 4, "hits": 4}, "8": {"items": 3, "answers": 3, "hits": 3}}
+    tiny.change_settings(answers={"unknown_below": 0.7, "thresholds": rules, "val": {**counts, "labels": labels}})
+    before, evaluation = tiny.evaluation, evaluate(tiny.scenario, tiny.workspace)
+    m, rows = evaluation.metrics, pq.read_table(tiny.workspace.evaluation(NAME) / "predictions.parquet").to_pylist()
+    known = [row for row in rows if not row["unknown"]]
+    assert {row["unknown"] for row in rows} == {"", "unsure"} and 0 < len(known) < len(rows)
+    assert all(row["probability"] >= (0.5 if row["predicted"] == "3" else 0.7) for row in known)
+    assert m["coverage"] == len(known) / len(rows)
+    assert m["accuracy"] == sum(row["predicted"] == row["label"] for row in known) / len(rows)
+    assert m["accuracy_most_probable"] == before.metrics["accuracy"] > m["accuracy"]
+    assert f"answered {figures.percent(m['coverage'], m['coverage_low'], m['coverage_high'])}" in str(evaluation)
+    table = {row["what"]: row for row in evaluation.answer_rules.rows}
+    assert table["precision of 3"] | {"on test": ""} == {
+        "what": "precision of 3", "requested": "at least 50.0 %", "chosen": "from 0.50 on",
+        "on val": "100 % (51 to 100 %), 4 of 4", "on test": "",
+    }  # fmt: skip
+    assert table["recall of 8"]["chosen"] == "none" and table["unsure"]["on val"].endswith("10 of 50")
+    assert table["answered"]["on test"].endswith(f"{len(known)} of {len(rows)}")
+    assert table["accuracy of the answers"]["on val"].endswith("39 of 40")
+    shown = page(tiny.scenario, tiny.workspace, evaluation)
+    assert few in shown.texts[""].replace("\\", "")
+    assert json.loads((tiny.workspace.evaluation(NAME) / "answers.json").read_text()) == list(evaluation.answer_rules.rows)
+    assert TypeAdapter(Evaluation).validate_json(json.dumps(asdict(evaluation))) == evaluation

@@ -52,6 +52,15 @@ def test_a_good_scenario_is_read_as_it_stands(tmp_path: Path) -> None:
         ("epochs: many", "epochs: 2", 13, "train.epochs", "valid integer"),
         ("epochs: 0", "epochs: 2", 13, "train.epochs", "greater than or equal to 1"),
         ("epochs: 2\n  mirror: true", "epochs: 2", 12, "train", "mirror needs flip"),
+        ("epochs: 2\n  answers: {unlike: 0}", "epochs: 2", 14, "train.answers.unlike", "greater than 0"),
+        (
+            "epochs: 2\n  answers: {thresholds: {cat: {}}}",
+            "epochs: 2",
+            14,
+            "train.answers.thresholds.cat",
+            "exactly one of recall",
+        ),
+        ("epochs: 2\n  answers: {thresholds: {cat: {recall: 1}}}", "epochs: 2", 14, "train.answers.thresholds.cat.recall", "less than 1"),
         ("channels: 2", "channels: 3", 11, "preprocess.channels", "1 or 3"),
         ("labels: [cat]", "labels: [cat, dog]", 7, "validate.labels", "at least 2"),
         ("labels: [cat, cat]", "labels: [cat, dog]", 7, "validate.labels", "twice"),
@@ -103,7 +112,19 @@ def test_settings_that_have_no_effect_are_not_stored_with_a_model(tmp_path: Path
     assert not {"reduction", "fine_tuning_rate"} & set(small)
     reduced = parse(tmp_path, GOOD + "  reduction: 2\n").train.model_dump()
     assert list(reduced)[:4] == ["model", "filters", "reduction", "precision"]
+    assert "answers" not in small and "answers" not in parse(tmp_path, GOOD + "  answers: {}\n").train.model_dump(mode="json")
     assert "fine_tuning_rate" in parse(tmp_path, GOOD + "  model: auto\n").train.model_dump()
+
+
+def test_rules_for_answers_are_of_the_scenarios_labels(tmp_path: Path) -> None:
+    rules = GOOD + '  answers: {unknown_below: 0.6, thresholds: {" cat ": {recall: 0.9}}}\n'
+    train = parse(tmp_path, rules).train
+    assert (
+        type(train).model_validate(train.model_dump(mode="json")) == train
+        and "cat" in train.model_dump()["answers"]["thresholds"]
+    )
+    with pytest.raises(WrongUse, match=r"mine\.yaml.*train\.answers\.thresholds: cow is no label; expected one of cat, dog"):
+        parse(tmp_path, rules.replace(" cat ", "cow"))
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
