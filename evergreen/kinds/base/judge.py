@@ -165,8 +165,7 @@ class Judge(ABC, Generic[S]):
 
     def answer_rules(self, split: Split, outputs: Outputs, settings: Mapping[str, Any]) -> Breakdown:
         """Show by which rules a model answers and when it says that it does not know, and what they give on these items. By
-        default
-        nothing: it always answers.
+        default nothing: it always answers.
 
         Args:
             settings: the model's `settings.json`.

@@ -90,6 +90,21 @@ def test_mlflow_loads_it_and_it_predicts_the_same(registered: Tiny, monkeypatch:
     assert served.metadata.get_output_schema().input_names() == list(table.columns)
 
 
+def test_mlflow_serves_what_a_model_does_not_know(registered: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    registered.change_settings(answers={"unknown_below": 0.9, "thresholds": [], "val": {}})
+    registered.register()
+    monkeypatch.setattr(sys, "path", list(sys.path))  # MLflow adds the model's own code
+    served = mlflow.pyfunc.load_model("models:/evergreen-quickstart@challenger")
+    table = served.predict(pd.DataFrame({"image": registered.images}))
+    unsure = table["probability"] < 0.9
+    assert 0 < unsure.sum() < len(table)
+    assert (table["unknown"] == np.where(unsure, "unsure", "")).all()
+    assert table["label"].isna().tolist() == unsure.tolist()
+    assert served.metadata.get_output_schema().input_names() == list(table.columns)
+
+
 def test_the_stored_model_holds_no_pickle(registered: Tiny) -> None:
     files = [path for path in registered.workspace.mlruns.rglob("*") if path.is_file() and path.suffix != ".db"]
     assert any(path.name == "MLmodel" for path in files) and any(path.name == "model.onnx" for path in files)
