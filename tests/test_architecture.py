@@ -26,6 +26,7 @@ FORMER = {"evergreen.scoring"}  # names that models which are registered import
 # What is a class of a library's own class has to import the library.
 OF_A_LIBRARY = {
     "evergreen.models.cnn",
+    "evergreen.models.distance",
     "evergreen.models.pretrained",
     "evergreen.models.muon",
     "evergreen.registry.artifacts",
