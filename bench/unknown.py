@@ -34,6 +34,7 @@ from bench.images import TILES, tiles
 from evergreen.environment import import_tensorflow
 from evergreen.evaluation.proportions import interval
 from evergreen.kinds.classify.answers import ANSWERED, Answering
+from evergreen.kinds.classify.learner import class_weights
 from evergreen.kinds.classify.settings import Answers
 from evergreen.kinds.classify.thresholds import rules
 from evergreen.models.spread import fit_spread
@@ -87,7 +88,8 @@ class Items:
             yield np.sort(np.concatenate(rest)), val, test
 
     def layer(self, rows: np.ndarray) -> LastLayer:
-        return fit_last_layer(self.values[rows], self.labels[rows], self.count, balanced=True)
+        labels = self.labels[rows]
+        return fit_last_layer(self.values[rows], labels, self.count, class_weights(labels, self.count))
 
 
 def unlike(items: Items, seed: int) -> dict[str, float]:
@@ -206,7 +208,7 @@ def cifar10(checkout: Path) -> dict[str, float]:
     val, test = (open_split(workspace.splits("cifar10"), name) for name in ("val", "test"))
     scenario = image_scenario(workspace.scenarios, "cifar10")
     model = load(workspace.model("cifar10") / "model.keras")
-    found = {"epochs": scenario.train.epochs, "filters": scenario.train.filters}
+    found: dict[str, float] = {"epochs": scenario.train.epochs, "filters": scenario.train.filters}
     for name in ("plain", "calibrated"):
         if name == "calibrated":
             learner.calibrate(scenario.with_train({"calibrate": True}), model, val)
