@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +50,14 @@ RECALL = 0.9
 
 @dataclass(frozen=True)
 class Items:
-    """The frozen features, float32 `(items, features)`, with labels and groups, int `(items,)`."""
+    """The frozen features, float32 `(items, features)`, with labels and groups, int `(items,)`; and the layers that were fitted
+    to some of them, by their rows."""
 
     name: str
     values: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
+    layers: dict[bytes, LastLayer] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, side: int, folder: Path | None) -> Items:
@@ -88,8 +90,10 @@ class Items:
             yield np.sort(np.concatenate(rest)), val, test
 
     def layer(self, rows: np.ndarray) -> LastLayer:
-        labels = self.labels[rows]
-        return fit_last_layer(self.values[rows], labels, self.count, class_weights(labels, self.count))
+        labels, key = self.labels[rows], rows.tobytes()
+        if key not in self.layers:
+            self.layers[key] = fit_last_layer(self.values[rows], labels, self.count, class_weights(labels, self.count))
+        return self.layers[key]
 
 
 def unlike(items: Items, seed: int) -> dict[str, float]:
@@ -221,6 +225,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", help="of fire-cctv, apple-leaf, blood-cells and magnetic-tile; all without a name")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--only", action="append", choices=("unlike", "calibration", "fire", "defect"), help="what is measured; all"
+    )
     parser.add_argument("--side", type=int, default=224, help="of the images, in pixels")
     parser.add_argument("--features", type=Path, help="a folder in which features are kept from one run to the next")
     parser.add_argument("--cifar", type=Path, help="a checkout in which cifar10 was trained with calibrate: false")
@@ -234,7 +241,7 @@ def main() -> None:
         items = Items.of(name, arguments.side, arguments.features)
         for seed in range(arguments.seeds):
             for what, measure in measures.items():
-                if only.get(what, name) == name:
+                if only.get(what, name) == name and what in (arguments.only or measures):
                     print(
                         json.dumps(
                             {"data": name, "items": len(items.labels), "seed": seed, "what": what} | measure(items, seed)

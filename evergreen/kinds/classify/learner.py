@@ -219,7 +219,7 @@ class ImageLearner(Learner[ImageScenario]):
         at_once = items_at_once(split, self, OUTPUTS_AT_ONCE)
         parts: list[list[np.ndarray]] = []
         for start in range(0, len(rows), at_once):
-            found = network(np.asarray(split["images"][rows[start : start + at_once]]), training=False)
+            found = network.predict_on_batch(np.asarray(split["images"][rows[start : start + at_once]]))
             parts.append([np.asarray(one) for one in (found if isinstance(found, list | tuple) else [found])])
         if not parts:
             return [np.empty((0, *output.shape[1:]), np.float32) for output in network.outputs]
