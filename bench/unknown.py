@@ -7,6 +7,7 @@ it with its validation split.
 
 - unlike: each label in turn is left out of the training, and its items are to be told from the others' by the distance in the
   embedding; the rival is one minus the highest probability. AUROC, pooled over the folds for each left-out label.
+- far: the same for items of the other data sets, with no label left out.
 - calibration: the expected calibration error in ten bins of equal mass, pooled out of folds, with temperature scaling and
   (rival) without; beside it the 95 % quantile of the same figure if the labels are drawn with the probabilities, which is what
   a perfectly calibrated model would show.
@@ -22,8 +23,9 @@ Run: python -m bench.unknown [fire-cctv apple-leaf blood-cells magnetic-tile] [-
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +39,7 @@ from evergreen.kinds.classify.answers import ANSWERED, Answering
 from evergreen.kinds.classify.learner import class_weights
 from evergreen.kinds.classify.settings import Answers
 from evergreen.kinds.classify.thresholds import rules
-from evergreen.models.spread import fit_spread
+from evergreen.models.spread import Spread
 from evergreen.training.calibration import temperature
 from evergreen.training.last_layer import LastLayer, fit_last_layer, standardized
 
@@ -46,6 +48,7 @@ BINS, RESAMPLES = 10, 2_000
 FIRE, NORMAL, SMOKE = range(3)  # of fire-cctv, by name
 FREE = 4  # of the tiles
 RECALL = 0.9
+FAR_ITEMS = 100  # of each other data set
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,23 @@ class Items:
         return self.layers[key]
 
 
+def far(items: Items, others: Sequence[Items]) -> dict[str, float]:
+    """The AUROC in % with which items of the other data sets are told from those of a test fold, by distance and by
+    probability."""
+    from sklearn.metrics import roc_auc_score
+
+    train, _, test = next(items.folds(0))
+    layer = items.layer(train)
+    values = np.concatenate([items.values[test], *(one.values[:: max(1, len(one.labels) // FAR_ITEMS)] for one in others)])
+    new = np.arange(len(values)) >= len(test)
+    train_values, standard = (standardized(one, layer.mean, layer.variance) for one in (items.values[train], values))
+    scores = {
+        "distance": Spread.fit(train_values, items.labels[train]).distance(standard),
+        "probability": 1 - layer.probabilities(values).max(axis=1),
+    }
+    return {name: 100 * float(roc_auc_score(new, found)) for name, found in scores.items()}
+
+
 def unlike(items: Items, seed: int) -> dict[str, float]:
     """The mean over the left-out labels of the AUROC in %, by distance and by probability, and the lowest of them."""
     from sklearn.metrics import roc_auc_score
@@ -104,12 +124,11 @@ def unlike(items: Items, seed: int) -> dict[str, float]:
     for left_out in range(items.count):
         scores: dict[str, list[np.ndarray]] = {"distance": [], "probability": []}
         new = []
-        for train, val, test in items.folds(seed):
-            rows = np.concatenate([train, val])
-            rows = rows[items.labels[rows] != left_out]
+        for train, _, test in items.folds(seed):
+            rows = train[items.labels[train] != left_out]
             layer = items.layer(rows)
             train_values, values = (standardized(items.values[of], layer.mean, layer.variance) for of in (rows, test))
-            scores["distance"].append(fit_spread(train_values, items.labels[rows]).distance(values))
+            scores["distance"].append(Spread.fit(train_values, items.labels[rows]).distance(values))
             scores["probability"].append(1 - layer.probabilities(items.values[test]).max(axis=1))
             new.append(items.labels[test] == left_out)
         for name, parts in scores.items():
@@ -226,29 +245,27 @@ def main() -> None:
     parser.add_argument("data", nargs="*", help="of fire-cctv, apple-leaf, blood-cells and magnetic-tile; all without a name")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--only", action="append", choices=("unlike", "calibration", "fire", "defect"), help="what is measured; all"
+        "--only", action="append", choices=("unlike", "far", "calibration", "fire", "defect"), help="what is measured; all"
     )
     parser.add_argument("--side", type=int, default=224, help="of the images, in pixels")
     parser.add_argument("--features", type=Path, help="a folder in which features are kept from one run to the next")
     parser.add_argument("--cifar", type=Path, help="a checkout in which cifar10 was trained with calibrate: false")
     arguments = parser.parse_args()
-    import_tensorflow()
     measures: dict[str, Callable[[Items, int], dict[str, float] | dict[str, object]]] = {
         "unlike": unlike, "calibration": calibration, "fire": fire, "defect": defect
     }  # fmt: skip
-    only = {"fire": "fire-cctv", "defect": TILES}
-    for name in arguments.data or ([] if arguments.cifar else [*sorted(GROUPS), TILES]):
-        items = Items.of(name, arguments.side, arguments.features)
-        for seed in range(arguments.seeds):
-            for what, measure in measures.items():
-                if only.get(what, name) == name and what in (arguments.only or measures):
-                    print(
-                        json.dumps(
-                            {"data": name, "items": len(items.labels), "seed": seed, "what": what} | measure(items, seed)
-                        ),
-                        flush=True,
-                    )
+    only, requested = {"fire": "fire-cctv", "defect": TILES}, arguments.only or [*measures, "far"]
+    names = arguments.data or ([] if arguments.cifar else [*sorted(GROUPS), TILES])
+    every = [Items.of(name, arguments.side, arguments.features) for name in names]
+    for items in every:
+        about = {"data": items.name, "items": len(items.labels)}
+        for what, seed in itertools.product([one for one in measures if one in requested], range(arguments.seeds)):
+            if only.get(what, items.name) == items.name:
+                print(json.dumps(about | {"seed": seed, "what": what} | measures[what](items, seed)), flush=True)
+        if "far" in requested and len(every) > 1:
+            print(json.dumps(about | {"what": "far"} | far(items, [one for one in every if one is not items])), flush=True)
     if arguments.cifar:
+        import_tensorflow()
         print(json.dumps({"data": "cifar10", "what": "calibration"} | cifar10(arguments.cifar)), flush=True)
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from evergreen.models.spread import Spread
+from evergreen.models.spread import Normal, Spread
 
 
 class Distance(layers.Layer):
@@ -26,25 +26,31 @@ class Distance(layers.Layer):
 
     def __init__(self, spread: Spread, **settings: Any) -> None:
         super().__init__(trainable=False, dtype="float32", **settings)
-        middle = spread.centers.mean(axis=0)  # numbers far from 0 would lose digits
-        centers = (spread.centers - middle).astype(np.float32)
-        self._middle, self._directions = self._constant(middle), self._constant(spread.directions)
-        self._centers, self._projected = self._constant(centers.T), self._constant((centers @ spread.directions).T)
-        # Along a direction, a difference counts by the direction's variance instead of by the remaining one.
-        self._scale = self._constant(1 / spread.variances - 1 / np.float32(spread.remaining))
-        self._remaining, self._dimensions = float(spread.remaining), spread.centers.shape[1]
+        self._dimensions = spread.of_all.centers.shape[1]
+        self._middle = self._constant(spread.of_all.centers[0])  # numbers far from 0 would lose digits
+        self._of_labels, self._of_all = (self._constants(one, spread) for one in (spread.of_labels, spread.of_all))
 
     def call(self, embedding: Any) -> Any:
         x = embedding - self._middle
-        along = ops.matmul(x, self._directions)  # (batch, directions)
-        scaled = along * self._scale
-        # |x - c|² / remaining + (along - projected c)² · scale, for every center c: (batch, labels)
-        everywhere = ops.sum(ops.square(x), axis=1, keepdims=True) - 2 * ops.matmul(x, self._centers)
-        everywhere += ops.sum(ops.square(self._centers), axis=0)[None, :]
-        further = ops.sum(scaled * along, axis=1, keepdims=True) - 2 * ops.matmul(scaled, self._projected)
-        further += ops.sum(ops.square(self._projected) * self._scale[:, None], axis=0)[None, :]
-        squared = ops.min(everywhere / self._remaining + further, axis=1) / self._dimensions
-        return ops.sqrt(ops.maximum(squared, 0.0))
+        return (self._squared(x, *self._of_labels) - self._squared(x, *self._of_all)) / self._dimensions
+
+    def _squared(self, x: Any, centers: Any, directions: Any, projected: Any, scale: Any, remaining: float) -> Any:
+        """`Normal.squared_distance`: |x - c|² / remaining + (along - projected c)² · scale, for the nearest center c."""
+        along = ops.matmul(x, directions)  # (batch, directions)
+        scaled = along * scale
+        everywhere = ops.sum(ops.square(x), axis=1, keepdims=True) - 2 * ops.matmul(x, centers)  # (batch, centers)
+        everywhere += ops.sum(ops.square(centers), axis=0)[None, :]
+        further = ops.sum(scaled * along, axis=1, keepdims=True) - 2 * ops.matmul(scaled, projected)
+        further += ops.sum(ops.square(projected) * scale[:, None], axis=0)[None, :]
+        return ops.min(everywhere / remaining + further, axis=1)
+
+    def _constants(self, normal: Normal, spread: Spread) -> tuple[Any, Any, Any, Any, float]:
+        centers = normal.centers - spread.of_all.centers
+        return (
+            self._constant(centers.T), self._constant(normal.directions), self._constant((centers @ normal.directions).T),
+            # Along a direction, a difference counts by the direction's variance instead of by the remaining one.
+            self._constant(1 / normal.variances - 1 / np.float32(normal.remaining)), normal.remaining,
+        )  # fmt: skip
 
     def _constant(self, values: np.ndarray) -> Any:
         return self.add_weight(

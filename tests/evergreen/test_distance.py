@@ -9,7 +9,7 @@ import pytest
 
 from evergreen.environment import import_tensorflow
 from evergreen.kinds.classify.learner import ImageLearner
-from evergreen.models.spread import MOST_ITEMS, chosen_rows, fit_spread
+from evergreen.models.spread import MOST_ITEMS, Spread, chosen_rows
 from evergreen.training.export import export
 
 
@@ -21,32 +21,39 @@ def two_labels(random: np.random.Generator, items: int = 400) -> tuple[np.ndarra
     return values, labels
 
 
-def test_it_is_the_mahalanobis_distance_from_the_nearest_label() -> None:
-    random = np.random.default_rng(0)
-    values, labels = two_labels(random)
-    spread = fit_spread(values, labels)
-    within = values - np.stack([values[labels == label].mean(axis=0) for label in range(2)])[labels]
-    inverse = np.linalg.inv(within.T @ within / (len(values) - 2))
-    away = values[:5, None] - spread.centers
-    expected = np.sqrt(np.einsum("nci,ij,ncj->nc", away, inverse, away).min(axis=1) / 20)
-    assert np.allclose(spread.distance(values[:5]), expected, rtol=0.02)
-
-
-def test_what_is_off_in_a_direction_without_spread_is_far_away() -> None:
+def test_it_is_the_mahalanobis_distance_from_the_nearest_label_less_that_from_all_items() -> None:
     values, labels = two_labels(np.random.default_rng(0))
-    spread = fit_spread(values, labels)
-    off, along = np.zeros((1, 20)), np.zeros((1, 20))
-    off[0, 19], along[0, 0] = 3, 10
-    assert spread.distance(off) > 3 * spread.distance(along)
+    spread, expected = Spread.fit(values, labels), []
+    for groups in (labels, np.zeros_like(labels)):
+        centers = np.stack([values[groups == group].mean(axis=0) for group in np.unique(groups)])
+        within = values - centers[groups]
+        covariance = within.T @ within / len(values)
+        covariance = 0.5 * covariance + 0.5 * np.eye(20) * np.trace(covariance) / 20
+        away = values[:5, None] - centers
+        expected.append(np.einsum("nci,ij,ncj->nc", away, np.linalg.inv(covariance), away).min(axis=1))
+    assert np.allclose(spread.distance(values[:5]), (expected[0] - expected[1]) / 20, rtol=1e-4, atol=1e-6)
 
 
-def test_with_fewer_items_than_dimensions_new_items_of_the_same_kind_are_near() -> None:
+def test_what_lies_between_the_labels_is_further_away_than_what_differs_as_their_items_do() -> None:
+    values, labels = two_labels(np.random.default_rng(0))
+    spread = Spread.fit(values, labels)
+    between, along = np.zeros((1, 20)), np.zeros((1, 20))
+    between[0, 1], along[0, 0] = 10, 10
+    assert spread.distance(between) > spread.distance(values).max() > spread.distance(along)
+
+
+def test_with_fewer_items_than_dimensions_items_of_another_label_are_far_away() -> None:
     random = np.random.default_rng(0)
-    factors = random.standard_normal((10, 500))
-    values = random.standard_normal((130, 10)) @ factors + 0.3 * random.standard_normal((130, 500))
-    spread = fit_spread(values[:80], np.arange(80) % 2)
-    other = values[80:] + 2 * random.standard_normal((50, 500))
-    assert spread.distance(other).min() > spread.distance(values[80:]).max()
+    centers = 2 * random.standard_normal((3, 500))
+    labels = np.arange(180) % 3
+    values = centers[labels] + random.standard_normal((180, 30)) @ random.standard_normal((30, 500)) / 3
+    spread = Spread.fit(values[labels < 2][:80], labels[labels < 2][:80])
+    new, same = values[labels == 2], values[labels < 2][80:]
+    assert spread.distance(new).min() > spread.distance(same).max()
+
+
+def test_items_that_are_all_the_same_have_a_distance_too() -> None:
+    assert np.isfinite(Spread.fit(np.ones((4, 3)), np.array([0, 0, 1, 1])).distance(np.zeros((2, 3)))).all()
 
 
 def test_the_statistics_are_of_at_most_so_many_items() -> None:
@@ -68,7 +75,7 @@ def test_the_exported_network_gives_the_same_distance_in_the_same_bytes(tmp_path
     model = cnn.residual((8, 8, 1), 3, filters=8)
     embedding = learner.embedding(model)
     values = np.asarray(keras.Model(model.input, embedding)(images))
-    spread = fit_spread(values, labels)
+    spread = Spread.fit(values, labels)
     for folder in (tmp_path / "first", tmp_path / "second"):
         folder.mkdir()
         export(model, folder, learner, {"distance": Distance(spread)(embedding)})
@@ -78,5 +85,5 @@ def test_the_exported_network_gives_the_same_distance_in_the_same_bytes(tmp_path
     assert [output.name for output in session.get_outputs()] == ["probabilities", "embedding", "distance"]
     (found,) = session.run(["distance"], {"images": images})
     assert found.shape == (60,) and found.dtype == np.float32
-    assert np.allclose(found, spread.distance(values), rtol=2e-3)
+    assert np.allclose(found, spread.distance(values), rtol=1e-3, atol=1e-5)
     assert "distance" not in {layer.name for layer in cnn.load(tmp_path / "first" / "model.keras").layers}

@@ -185,12 +185,12 @@ class ImageLearner(Learner[ImageScenario]):
         import keras
 
         from evergreen.models.distance import Distance
-        from evergreen.models.spread import chosen_rows, fit_spread
+        from evergreen.models.spread import Spread, chosen_rows
 
         embedding = self._embedding(model, "mean_before_distance")
         rows = chosen_rows(len(train))
         (found,) = self._outputs(keras.Model(model.input, [embedding]), train, rows)
-        spread = fit_spread(found, np.asarray(train["labels"][rows]).astype(int))
+        spread = Spread.fit(found, np.asarray(train["labels"][rows]).astype(int))
         return {DISTANCE: Distance(spread)(embedding)}
 
     def answer_rules(

@@ -19,9 +19,7 @@ from evergreen import figures
 from evergreen.kinds.classify.answers import ANSWERED, UNLIKE, UNSURE, Answering
 from evergreen.kinds.classify.settings import Answers, Target
 
-CLOSE = (
-    1e-4  # probabilities may differ by so much between the trained network and the served one, and distances by 10 times that
-)
+CLOSE = 1e-4  # probabilities and distances may differ by so much between the trained network and the served one
 
 
 def rules(
@@ -105,7 +103,7 @@ def _largest_distance(fraction: float, distance: np.ndarray) -> dict[str, Any]:
         }
     farthest = np.sort(distance.astype(np.float64))[::-1]
     limit, nearest = float(farthest[beyond - 1]), float(farthest[beyond - 2]) if beyond > 1 else math.inf
-    return {"distance": min(limit * (1 + 10 * CLOSE), (limit + nearest) / 2)}
+    return {"distance": min(limit + CLOSE * max(1.0, 10 * abs(limit)), (limit + nearest) / 2)}
 
 
 def _threshold(target: Target, has_label: np.ndarray, probabilities: np.ndarray, index: int, far: np.ndarray) -> dict[str, Any]:
