@@ -85,8 +85,9 @@ class Spread:
         """The relative Mahalanobis distance (Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
         detection"), per dimension: that from the nearest label, minus that from all items, both squared. What any item of these
         pictures has counts less than what sets the labels apart. float64 `(items,)`; it may be negative."""
-        apart: np.ndarray = self.of_labels.squared_distance(embeddings) - self.of_all.squared_distance(embeddings)
-        return apart / embeddings.shape[1]
+        apart = self.of_labels.squared_distance(embeddings) - self.of_all.squared_distance(embeddings)
+        relative: np.ndarray = apart / embeddings.shape[1]
+        return relative
 
 
 def chosen_rows(items: int) -> np.ndarray:
