@@ -1,4 +1,4 @@
-"""The retraining flow: look → decide → wait → train. If there is a reason to train again, it runs the training stages: first
+"""The retraining flow: monitor → decide → wait → train. If there is a reason to train again, it runs the training stages: first
 from the champion's weights, then, if the gate refuses the result, from scratch.
 
 The same drift must not start one retraining after another. Therefore (1) an item counts as new only until a retraining that
@@ -35,9 +35,9 @@ from flows.summary import RetrainingSummary, TrainingSummary, energy_of, seconds
 from flows.visible import progress_shown
 from flows.waiting import can_wait, reason_found_at, start_later
 from flows.warm import starts, train_until_promoted
-from tasks import decide, look
+from tasks import decide, monitor
 from tasks.decide import Decision
-from tasks.look import Look
+from tasks.monitor import Findings
 from tasks.stage import Run
 
 log = logging.getLogger("evergreen")
@@ -70,8 +70,8 @@ def retraining(scenario: Name, force: bool = False, start: Literal["scenario", "
 
 
 def retrain_where_due(run: Run, reason_found_at: datetime | None = None) -> RetrainingSummary:
-    """Look, decide, wait for a clean hour, and train where there is a reason."""
-    seen = run(look.stage)
+    """Monitor, decide, wait for a clean hour, and train where there is a reason."""
+    seen = run(monitor.stage)
     decision = run(decide.stage, seen)
     announce(run, seen)
     if run.force and not decision.due:
@@ -135,7 +135,7 @@ def put_off(run: Run, expected: Estimate | None, reason_found_at: datetime, now:
     return start.reason if scheduled else None
 
 
-def announce(run: Run, seen: Look) -> None:
+def announce(run: Run, seen: Findings) -> None:
     """Emit an event for drift, once per champion and set of batches."""
     recorded = run.workspace.record(run.scenario.name) / "drift.json"
     sight = json.dumps({"champion": seen.champion, "batches": seen.batches}).encode()
@@ -145,7 +145,7 @@ def announce(run: Run, seen: Look) -> None:
     emit_drift(run.scenario.name, seen.drift, acted_upon=True)  # drift is a reason to train, so this run trains
 
 
-def untrained(run: Run, seen: Look, decision: Decision) -> RetrainingSummary:
+def untrained(run: Run, seen: Findings, decision: Decision) -> RetrainingSummary:
     """The summary of a run that found no reason to train, or that waits."""
     return RetrainingSummary(
         run.scenario.name,
@@ -167,4 +167,6 @@ def note(run: Run) -> None:
     champion = aliases(run.workspace, name).get("champion")
     had = tuple(folder.name for folder in batches(run.workspace, name))
     ended_at = datetime.now(UTC).isoformat(timespec="seconds")
-    LastRetraining(champion, had, ended_at, settings_digest(run.scenario)).save(look.last_retraining_file(run.workspace, name))
+    LastRetraining(champion, had, ended_at, settings_digest(run.scenario)).save(
+        monitor.last_retraining_file(run.workspace, name)
+    )

@@ -1,6 +1,6 @@
 """decide: determine whether there is a reason to train again.
 
-Reads   the result of *look*, and the scenario's section `retraining`.
+Reads   the result of *monitor*, and the scenario's section `retraining`.
 Writes  nothing.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from evergreen.kinds.base.kind import kind_of
 from evergreen.scenario.settings import Retraining, Scenario
 from evergreen.workspace import Workspace
-from tasks.look import Look
+from tasks.monitor import Findings
 from tasks.page import Page, bullets
 from tasks.stage import Stage
 
@@ -41,8 +41,8 @@ class Decision:
         return f"nothing to do: {'; '.join(self.against)}."
 
 
-def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
-    """Compare the findings of *look* with the scenario's settings."""
+def decide(scenario: Scenario, workspace: Workspace, seen: Findings) -> Decision:
+    """Compare the findings of *monitor* with the scenario's settings."""
     settings, judge = scenario.retraining, kind_of(scenario).judge
     if seen.champion is None and not seen.tried:
         return Decision(scenario.name, ("there is no champion yet",), ())
@@ -56,13 +56,13 @@ def decide(scenario: Scenario, workspace: Workspace, seen: Look) -> Decision:
     return Decision(scenario.name, reasons, (*(words for holds, words in judged if not holds), *seen.unknown))
 
 
-def _enough(settings: Retraining, seen: Look) -> tuple[bool, str]:
+def _enough(settings: Retraining, seen: Findings) -> tuple[bool, str]:
     came = seen.new_items + seen.corrected_items
     words = f"{seen.new_items:,} new and {seen.corrected_items:,} corrected items, where {settings.min_new_items:,} are enough"
     return came >= settings.min_new_items, words
 
 
-def _old(settings: Retraining, seen: Look) -> tuple[bool, str]:
+def _old(settings: Retraining, seen: Findings) -> tuple[bool, str]:
     assert seen.age_days is not None and settings.max_age_days is not None
     words = f"the last training was {seen.age_days:.1f} days ago, where {settings.max_age_days:g} are allowed"
     if seen.age_days <= settings.max_age_days:

@@ -21,6 +21,8 @@ from evergreen.energy.methods import gpu_count
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
+FORMER_NAMES = {"look": "monitor"}  # of stages, in entries that earlier versions wrote
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -113,7 +115,8 @@ def note(workspace: Workspace, name: str, entry: Entry) -> None:
 
 
 def read(workspace: Workspace, name: str) -> list[Entry]:
-    """All entries, oldest first. Lines that can't be parsed (such as one truncated by a full disk) are skipped."""
+    """All entries, oldest first, with the stages' present names. Lines that can't be parsed (such as one truncated by a full
+    disk) are skipped."""
     try:
         lines = path(workspace, name).read_bytes().splitlines()
     except FileNotFoundError:
@@ -122,7 +125,8 @@ def read(workspace: Workspace, name: str) -> list[Entry]:
     for line in lines:
         try:
             fields = json.loads(line)
-            entries.append(Entry(**{**fields, "cost": Cost(**fields["cost"])}))
+            stage = FORMER_NAMES.get(fields["stage"], fields["stage"])
+            entries.append(Entry(**{**fields, "stage": stage, "cost": Cost(**fields["cost"])}))
         except (ValueError, TypeError, KeyError):
             continue
     return entries

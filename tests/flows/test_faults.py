@@ -25,12 +25,12 @@ from evergreen.errors import EvergreenError, Unreachable
 from evergreen.registry.models import aliases, tracking_uri
 from evergreen.serving.scoring import load
 from flows.servers import LOOPBACK
-from tasks import evaluate, look, preprocess, promote, register, train
+from tasks import evaluate, monitor, preprocess, promote, register, train
 from tasks.stage import Stage
 from tests.evergreen.data.test_versions import change
 from tests.flows.conftest import Checkout, free_port
 from tests.flows.test_retraining import Unseen, retrain, source_of_digits
-from tests.tasks.test_look import drop, relax
+from tests.tasks.test_monitor import drop, relax
 from tests.tasks.test_preprocess import digit
 from tests.tiny import NAME, Tiny
 
@@ -161,7 +161,7 @@ def test_mlflow_may_go_before_during_and_after_the_training_and_nothing_is_train
     assert retrain(due)["retrained"] is False  # the same items are no reason twice
 
 
-@pytest.mark.parametrize("stage", [look.stage, train.stage, register.stage], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", [monitor.stage, train.stage, register.stage], ids=lambda stage: stage.name)
 def test_a_dvc_remote_that_goes_is_no_reason_to_stop(due: Tiny, stage: Stage) -> None:
     remote = due.workspace.private / "dvc-remote"
 
@@ -205,7 +205,7 @@ def fill(ballast: Path) -> None:
             file.write(b"x" * 256)
 
 
-STAGES = [look.stage, preprocess.stage, train.stage, evaluate.stage, register.stage, promote.stage]
+STAGES = [monitor.stage, preprocess.stage, train.stage, evaluate.stage, register.stage, promote.stage]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

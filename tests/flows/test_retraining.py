@@ -15,7 +15,7 @@ from flows.retraining import retrain_where_due
 from tasks.stage import Run, Stage
 from tests.evergreen.data.test_versions import change
 from tests.flows.conftest import Checkout
-from tests.tasks.test_look import correct, drop, id_of, other, relax
+from tests.tasks.test_monitor import correct, drop, id_of, other, relax
 from tests.tasks.test_preprocess import digit
 from tests.tiny import NAME, Tiny
 
@@ -89,10 +89,10 @@ def test_new_digits_are_learned_once(with_champion: Tiny) -> None:
     assert summary["retrained"] and "70 new and 1 corrected items" in summary["reasons"][0]
     ran = {name for name, stage in summary["stages"].items() if stage["state"] == "ran"}
     covered = summary["estimate"]["stages"]
-    assert {"look", "decide", "train"} <= ran <= {*covered, *summary["estimate"]["missing"]}
+    assert {"monitor", "decide", "train"} <= ran <= {*covered, *summary["estimate"]["missing"]}
     assert summary["estimate"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in covered.values()))
     assert summary["estimate"]["seconds_of_a_second_training"] > 0  # from scratch, where the gate refuses the fine-tuned one
-    assert list(summary["stages"])[:3] == ["look", "decide", "collect"] and summary["stages"]["train"]["state"] == "ran"
+    assert list(summary["stages"])[:3] == ["monitor", "decide", "collect"] and summary["stages"]["train"]["state"] == "ran"
     assert summary["model_version"] == 1 + len(summary["tries"])
     # The gate may keep the champion: the same items are no reason again.
     again = retrain(with_champion)

@@ -23,7 +23,7 @@ from tasks.register import register
 from tasks.train import train
 from tests.evergreen.data.test_versions import change
 from tests.flows.test_retraining import Unseen, source_of_digits
-from tests.tasks.test_look import relax
+from tests.tasks.test_monitor import relax
 from tests.tiny import NAME, Tiny
 
 

@@ -12,7 +12,7 @@ from evergreen.monitoring.drift import Drift
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tasks.decide import decide, page
-from tasks.look import Look, Quality, Taken
+from tasks.monitor import Findings, Quality, Taken
 from tests.tasks.test_preprocess import scenario
 
 CALM = Drift(False, 0.01, 100, 1000, "no drift: nothing moved", ())
@@ -21,14 +21,14 @@ MOVED = Drift(True, 0.01, 100, 1000, "drift: brightness moved by more than chanc
 
 def seen(
     champion: int | None = 1, age: float | None = 1.0, new: int = 5, quality: Quality | None = None, drift: Drift | None = CALM
-) -> Look:
-    return Look("quickstart", Taken(), champion, age, new, 0, quality, drift, (), ())
+) -> Findings:
+    return Findings("quickstart", Taken(), champion, age, new, 0, quality, drift, (), ())
 
 
-def reasons(workspace: Workspace, look: Look, **settings: object) -> tuple[str, ...]:
+def reasons(workspace: Workspace, findings: Findings, **settings: object) -> tuple[str, ...]:
     shipped: Scenario = scenario()
     changed = shipped.retraining.model_copy(update=settings)
-    return decide(shipped.model_copy(update={"retraining": changed}), workspace, look).reasons
+    return decide(shipped.model_copy(update={"retraining": changed}), workspace, findings).reasons
 
 
 def test_without_a_reason_there_is_nothing_to_do_and_it_says_why(workspace: Workspace) -> None:

@@ -30,6 +30,12 @@ def test_what_is_noted_is_read_in_order(workspace: Workspace) -> None:
     assert read(workspace, "cifar10") == []
 
 
+def test_entries_under_a_former_name_of_a_stage_are_read_under_the_present_one(workspace: Workspace) -> None:
+    for line in (entry("look"), entry("train")):
+        note(workspace, "quickstart", line)
+    assert read(workspace, "quickstart") == [entry("monitor"), entry("train")]
+
+
 @pytest.mark.parametrize("torn", [b'{"stage": "tr', b"[]\n", b"null\n", b'{"stage": "train"}\n', b"\xff\xfe\n", b"\n"])
 def test_a_line_that_cannot_be_understood_hides_no_other(workspace: Workspace, torn: bytes) -> None:
     note(workspace, "quickstart", entry("collect"))

@@ -131,8 +131,8 @@ def test_a_source_that_is_not_here_is_not_downloaded_for_an_estimate(
 
 def test_the_estimate_of_a_retraining_covers_what_it_has_done_and_a_second_training() -> None:
     one = Estimate(Cost(10, 1, 0.4, 0.5, None), 0.2, {"train": (10, 1)}, "training by a trial", (), None)
-    whole = one.after({"look": (4.0, 0.2), "decide": (1.0, 0.1)}, Cost(5, 0.3, 0.1, 0.1, None), Cost(8, 0.8, 0.3, 0.4, None))
-    assert list(whole.stages) == ["look", "decide", "train"]
+    whole = one.after({"monitor": (4.0, 0.2), "decide": (1.0, 0.1)}, Cost(5, 0.3, 0.1, 0.1, None), Cost(8, 0.8, 0.3, 0.4, None))
+    assert list(whole.stages) == ["monitor", "decide", "train"]
     assert whole.cost.seconds == 15 and whole.cost.energy_wh == pytest.approx(1.3)
     assert whole.least.seconds == pytest.approx(13) and whole.most.seconds == pytest.approx(17 + 8)
     assert whole.to_dict()["seconds_of_a_second_training"] == 8

@@ -1,4 +1,4 @@
-"""look: add the inbox's new items to the data set, and compare them with the champion's training data.
+"""monitor: add the inbox's new items to the data set, and compare them with the champion's training data.
 
 Reads   the scenario's inbox, the data set, the champion with its origin and reference, the last retraining's record.
 Writes  `data/NAME` and `data.dvc`, `quarantine/NAME/`, `outputs/NAME/drift/`; moves what it took to the inbox's `taken/`.
@@ -107,7 +107,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Look:
+class Findings:
     """The facts on which `decide` bases its decision.
 
     Attributes:
@@ -142,7 +142,7 @@ class Look:
         return f"inbox: {self.taken}; {since}{drift}."
 
 
-def look(scenario: Scenario, workspace: Workspace) -> Look:
+def monitor(scenario: Scenario, workspace: Workspace) -> Findings:
     """Add the inbox's items to the data set, and compare the items that are new to the champion with its training data.
 
     Raises:
@@ -166,7 +166,7 @@ def take_in(scenario: Scenario, workspace: Workspace) -> Taken:
     the same result.
 
     Raises:
-        EvergreenError: as in `look`.
+        EvergreenError: as in `monitor`.
     """
     settle_seconds, encoding = scenario.retraining.settle_seconds, scenario.collect.encoding
     inbox = Inbox.look_into(inbox_of(scenario, workspace), settle_seconds, encoding)
@@ -306,7 +306,7 @@ def last_retraining_file(workspace: Workspace, name: str) -> Path:
     return workspace.record(name) / "retraining.json"
 
 
-def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
+def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Findings:
     from evergreen.registry.models import aliases, download
 
     name, folders = scenario.name, batches(workspace, scenario.name)
@@ -323,7 +323,7 @@ def _compared(scenario: Scenario, workspace: Workspace, taken: Taken) -> Look:
     quality, drift, unknown = _asked(scenario, artifacts, origin, new, newest, folders)
     since = max([at for at in (origin and origin.registered_at, last and last.ended_at) if at], default=None)
     age = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() / 86_400 if since else None
-    return Look(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
+    return Findings(name, taken, champion, age, len(labels), len(changed), quality, drift, unknown, names)
 
 
 def _rolled_back_since(workspace: Workspace, name: str, champion: int, last: LastRetraining) -> bool:
@@ -350,7 +350,7 @@ def _new_to(folders: list[Path], *had: Origin | LastRetraining | None) -> tuple[
     return new, labels, changed - labels.keys()
 
 
-def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, folders: list[Path]) -> Look:
+def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, folders: list[Path]) -> Findings:
     """The result while there is no champion: what is new since the last model, which the gate refused or whose training failed.
     With the same items and settings, the next one would be no better."""
     from evergreen.registry.models import aliases, download, last_refusal
@@ -370,7 +370,7 @@ def _without_champion(scenario: Scenario, workspace: Workspace, taken: Taken, fo
     _, labels, changed = _new_to(folders, refused, last)
     tried = refused is not None or last is not None
     names = tuple(folder.name for folder in folders)
-    return Look(name, taken, None, None, len(labels), len(changed), None, None, (": ".join(why),), names, tried)
+    return Findings(name, taken, None, None, len(labels), len(changed), None, None, (": ".join(why),), names, tried)
 
 
 def _asked(
@@ -418,7 +418,7 @@ def _asked(
     return quality, drift, ()
 
 
-def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
+def page(scenario: Scenario, workspace: Workspace, seen: Findings) -> Page:
     """The content of the inbox, and how it compares with the champion's data."""
     texts = {"Inbox": plain(f"{seen.taken}.")}
     if seen.drift:
@@ -449,4 +449,4 @@ def page(scenario: Scenario, workspace: Workspace, seen: Look) -> Page:
     )
 
 
-stage = Stage(look, Look, page=page)
+stage = Stage(monitor, Findings, page=page)

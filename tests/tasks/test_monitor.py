@@ -16,8 +16,8 @@ from evergreen.kinds.classify.contract import ImageContract
 from evergreen.registry.models import rollback
 from evergreen.registry.origin import ORIGIN, LastRetraining, Origin
 from evergreen.workspace import Workspace
-from tasks import look as look_file
-from tasks.look import Look, Taken, last_retraining_file, look, page, take_in
+from tasks import monitor as monitor_file
+from tasks.monitor import Findings, Taken, last_retraining_file, monitor, page, take_in
 from tasks.preprocess import preprocess
 from tests.evergreen.data.test_versions import change, repository
 from tests.tasks.test_preprocess import add_batch, digit, digits, rows, scenario
@@ -243,7 +243,7 @@ def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happ
         elif where == "version":  # the batches are in place, and DVC has not heard of them
             patch.setattr("tasks.version.add_data", killed)
         else:
-            patch.setattr(look_file, "validate", killed)
+            patch.setattr(monitor_file, "validate", killed)
         with pytest.raises(Killed):
             taken(small)
     assert len(waiting(small)) == 11
@@ -253,8 +253,8 @@ def test_a_kill_in_between_leaves_what_the_next_time_ends_as_if_nothing_had_happ
     assert (label_of(small, 7), label_of(small, 205)) == (other(7), other(205))
 
 
-def looked(tiny: Tiny) -> Look:
-    return look(tiny.scenario, tiny.workspace)
+def monitored(tiny: Tiny) -> Findings:
+    return monitor(tiny.scenario, tiny.workspace)
 
 
 def again(tiny: Tiny) -> int:
@@ -271,14 +271,14 @@ def again(tiny: Tiny) -> int:
 
 def test_the_champion_is_asked_about_what_is_new_to_it(registered: Tiny) -> None:
     relax(registered.workspace)
-    assert looked(registered).champion is None
+    assert monitored(registered).champion is None
     registered.promote()
-    calm = looked(registered)
+    calm = monitored(registered)
     assert (calm.champion, calm.new_items, calm.quality, calm.drift, calm.unknown) == (1, 0, None, None, ())
     assert calm.age_days is not None and 0 <= calm.age_days < 1
     repacked = again(registered)
     correct(registered.workspace, f"{id_of(7)},{other(7)},")
-    seen = looked(registered)
+    seen = monitored(registered)
     assert (seen.new_items, seen.corrected_items) == (repacked, 1)
     assert seen.drift is not None and not seen.drift.drifted, str(seen.drift)
     shown = page(registered.scenario, registered.workspace, seen)
@@ -307,7 +307,7 @@ def test_a_champion_without_an_origin_is_said_not_guessed(registered: Tiny) -> N
 
     registered.promote()
     (download(registered.workspace, NAME, "1") / "artifacts" / ORIGIN).unlink()
-    seen = looked(registered)
+    seen = monitored(registered)
     assert seen.age_days is None and seen.drift is None and "without its origin" in seen.unknown[0]
 
 
@@ -320,8 +320,8 @@ def test_what_a_retraining_had_is_not_new_after_a_person_has_rolled_its_model_ba
     had = tuple(folder.name for folder in batches(workspace, NAME))
     LastRetraining(2, had, "2026-01-01T00:00:00+00:00").save(last_retraining_file(workspace, NAME))
     rollback(workspace, NAME)
-    seen = looked(registered)
+    seen = monitored(registered)
     assert (seen.champion, seen.new_items) == (1, 0)
     # Another one than the person's choice is in use: then the items are new to it.
     LastRetraining(2, had, "2099-01-01T00:00:00+00:00").save(last_retraining_file(workspace, NAME))
-    assert looked(registered).new_items == 20
+    assert monitored(registered).new_items == 20
