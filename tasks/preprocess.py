@@ -14,19 +14,19 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evergreen.data.dataset import ALLOCATED, FORMER_SPLITS, Records, batches, parts, records, table
+from evergreen.data.dataset import ALLOCATED
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.contract import Contract, DataSet, Prepared
+from evergreen.kinds.base.contract import Contract, Prepared
 from evergreen.kinds.base.kind import kind_of
-from evergreen.kinds.base.split import BETWEEN, NONE, REASONS, SPLITS, WITHDRAWN, Assignment
-from evergreen.preparation.arrays import indices_of, write_splits
+from evergreen.kinds.base.split import NONE, REASONS, SPLITS, WITHDRAWN, Assignment
+from evergreen.preparation.arrays import write_splits
+from evergreen.preparation.data_set import read_data_set
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_folder
 from tasks.page import Page, Rows
@@ -83,7 +83,7 @@ def preprocess(scenario: Scenario, workspace: Workspace) -> Preparation:
             train or test on.
     """
     contract = kind_of(scenario).contract
-    data = _data_set(scenario, workspace, contract)
+    data = read_data_set(scenario, workspace, contract)
     with replace_folder(workspace.splits(scenario.name)) as folder:
         scratch = folder / ".scratch"
         scratch.mkdir()
@@ -111,25 +111,6 @@ def read_preparation(workspace: Workspace, name: str) -> Preparation:
 
     found: Preparation = TypeAdapter(Preparation).validate_json(preparation_file(workspace, name).read_bytes())
     return found
-
-
-def _data_set(scenario: Scenario, workspace: Workspace, contract: Contract[Any]) -> DataSet:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    everything = batches(workspace, scenario.name)
-    # Folders without parts contain only records.
-    folders, known = [folder for folder in everything if parts([folder])], records(everything)
-    columns = dict.fromkeys(["id", "label", "group", "split", *contract.columns(scenario)])
-    rows = table(folders, list(columns), Records(known.labels))
-    withdrawn = pc.is_in(rows["id"], pa.array(known.withdrawn, pa.string())).to_numpy()
-    if withdrawn.all():
-        raise EvergreenError(
-            f"the data set of {scenario.name} is empty", fix=f"Collect it with: evergreen run {scenario.name}"
-        )  # fmt: skip
-    groups = contract.groups(scenario, workspace.root, rows)
-    rows = rows.set_column(rows.schema.get_field_index("group"), "group", groups)
-    return DataSet(workspace.root, everything, folders, rows, withdrawn, _former(everything, rows["id"]))
 
 
 def _summary(scenario: Scenario, contract: Contract[Any], prepared: Prepared, assignment: Assignment) -> Preparation:
@@ -163,27 +144,6 @@ def _summary(scenario: Scenario, contract: Contract[Any], prepared: Prepared, as
         largest_cluster=int(sizes.max()),
         similar=tuple(assignment.similar),
     )
-
-
-def _former(folders: Sequence[Path], ids: pa.ChunkedArray) -> Assignment | None:
-    """The splits of the items that remained when others were last forgotten; they keep these splits."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    known = [number for number, folder in enumerate(folders) if (folder / FORMER_SPLITS).exists()]
-    if not known:
-        return None
-    rows = pq.read_table(folders[known[-1]] / FORMER_SPLITS)
-    count = table(folders[: known[-1] + 1], ["id"], Records()).num_rows
-    if rows["id"].combine_chunks() != ids.slice(0, count).combine_chunks():
-        log.warning("The items are others than when some were last forgotten: their splits are assigned anew.")
-        return None
-    split = indices_of(rows[ALLOCATED], SPLITS).astype(np.int8)
-    reasons = indices_of(pc.fill_null(rows["left_out"], ""), REASONS)
-    left_out = np.where(split != NONE, NONE, np.where((reasons == WITHDRAWN) | (reasons == NONE), BETWEEN, reasons)).astype(
-        np.int8
-    )
-    return Assignment(split, rows["cluster"].to_numpy(), left_out, [])
 
 
 def _write_items(path: Path, rows: pa.Table, assignment: Assignment, allocated: np.ndarray, numbers: np.ndarray) -> None:

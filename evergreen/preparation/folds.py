@@ -1,4 +1,5 @@
-"""Further validation folds, for comparing ways to train where the validation split is small."""
+"""Folds that keep clusters together: for comparing ways to train where the validation split is small, and for predictions of
+all items by models that were not fitted to them."""
 
 from __future__ import annotations
 
@@ -24,11 +25,26 @@ def further_folds(
     Yields:
         A training and a validation split, each a copy.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     parts = max(count, round(len(train) / max(1, len(val))))
-    if parts < 2 or len(np.unique(clusters)) < parts:
-        return
-    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(labels, labels, clusters)
+    folds = grouped_folds(labels, clusters, count=parts, seed=seed)
     for _, (rest, held_out) in zip(range(count), folds, strict=False):
         yield train.rows(rest).followed_by(val), Split(val.name, train.rows(held_out).arrays, val.facts)
+
+
+def grouped_folds(
+    labels: np.ndarray, clusters: np.ndarray, *, count: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Divide items into folds of about equal size, in which labels are in similar proportions as far as the clusters permit.
+
+    Args:
+        labels, clusters: `(items,)` each; items of one cluster are in one fold.
+        count: of the folds. There are none if it is below 2, or above the number of clusters.
+
+    Yields:
+        Indices of the items in all other folds, and of those in the fold, int `(n,)` each.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if count < 2 or len(np.unique(clusters)) < count:
+        return
+    yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, clusters)

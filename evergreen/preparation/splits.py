@@ -122,8 +122,8 @@ def assign(items: Items, *, val_share: float, test_share: float, seed: int, form
         else:
             points, links, threshold = None, np.empty((0, 2), np.int64), None
         similar.append(threshold)
-        of_looks, _ = _components(links, cluster, end)
-        component, roots = _components(np.concatenate([links, _group_links(items.groups[:end], start)]), cluster, end)
+        of_looks, _ = components(links, cluster, end)
+        component, roots = components(np.concatenate([links, group_links(items.groups[:end], start)]), cluster, end)
 
         # The split of each component: that of the older clusters in it, or the one that the source gives its items.
         lowest, highest = np.full(len(roots), len(SPLITS), np.int8), np.full(len(roots), NONE, np.int8)
@@ -469,11 +469,11 @@ def _largest_cluster(links: np.ndarray, count: int, start: int) -> int:
     import numpy as np
 
     pairs = np.column_stack([links["one"], links["other"]])
-    component, _ = _components(pairs, np.arange(count), count)
+    component, _ = components(pairs, np.arange(count), count)
     return int(np.bincount(component[start:]).max())
 
 
-def _components(links: np.ndarray, cluster: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
+def components(links: np.ndarray, cluster: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
     """The connected components of the first `end` items, by `links` (int `(n, 2)`) and by older clusters.
 
     Returns:
@@ -491,7 +491,7 @@ def _components(links: np.ndarray, cluster: np.ndarray, end: int) -> tuple[np.nd
     return component, roots
 
 
-def _group_links(groups: np.ndarray, start: int) -> np.ndarray:
+def group_links(groups: np.ndarray, start: int) -> np.ndarray:
     """Link each item from index `start` on with the first item of its group, as int `(n, 2)`."""
     import numpy as np
 

@@ -124,7 +124,7 @@ class ImageContract(Contract[ImageScenario]):
         labels = _known(data.rows["label"], names, ~data.withdrawn)
         shape = (settings.height, settings.width, settings.channels)
         pixels, descriptors = scratch / "pixels", scratch / "descriptors" if settings.look_alikes else None
-        read_with = _range(scenario, data.batches)
+        read_with = read_range(scenario, data.batches)
         decode = partial(pixels_of, mode=settings.resize)
         decode_all(decode, data.folders, shape, pixels, descriptors, pixel_range=read_with)
         images = ArrayFile(pixels, np.dtype(np.uint8), (len(data), *shape))
@@ -190,7 +190,7 @@ class ImageContract(Contract[ImageScenario]):
         return thumbnail(content)
 
 
-def _range(scenario: ImageScenario, folders: Sequence[Path]) -> PixelRange | None:
+def read_range(scenario: ImageScenario, folders: Sequence[Path]) -> PixelRange | None:
     """The range with which deep images are read: the scenario's, or else the one with which the data set was collected."""
     asked = scenario.preprocess.range
     return PixelRange(asked.low, asked.high) if asked else recorded_range(folders)
