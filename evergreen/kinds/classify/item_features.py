@@ -7,14 +7,16 @@ only those of new items are computed again; `evergreen forget` removes them.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evergreen.environment import import_tensorflow
 from evergreen.kinds.base.contract import DataSet
 from evergreen.kinds.base.split import ArrayFile
 from evergreen.kinds.classify.contract import ImageContract, read_range
@@ -27,9 +29,14 @@ from evergreen.preparation.splits import DescriptorFile, Space, components, grou
 from evergreen.progress import task
 from evergreen.workspace import Workspace, replace_file
 
+if TYPE_CHECKING:
+    import keras
+
 LEAST_SIDE, MOST_SIDE = 96, 224  # pixels of the images that features are computed from
 MOST_MEGAPIXELS = 1_000  # of all images together: larger sets are computed from smaller images
 AT_ONCE = 64  # images
+STORED_AT_ONCE = 4096  # images
+SCRATCH = "scratch"
 DIMENSIONS = 64  # of the principal components in which items are compared
 
 
@@ -69,7 +76,7 @@ def item_features(scenario: ImageScenario, workspace: Workspace) -> ItemFeatures
     """
     data = read_data_set(scenario, workspace, ImageContract())
     folder, settings = features_folder(workspace, scenario.name), scenario.preprocess
-    scratch = folder / "scratch"
+    scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
@@ -130,66 +137,68 @@ def _alike(data: DataSet, descriptors: DescriptorFile) -> tuple[np.ndarray, np.n
 
 
 def _stored_or_computed(folder: Path, ids: np.ndarray, images: ArrayFile) -> np.ndarray:
-    """The features of all items, float32 `(items, features)`."""
+    """The features of all items, float32 `(items, features)`. What is computed is stored every few thousand items, so that a
+    killed run does not begin anew."""
     side = side_of(images.shape[1:], len(ids))
-    key = hashlib.sha256(f"{side} {images.shape[1:]}".encode()).hexdigest()[:12]
-    known_ids, known = _read(folder, key)
-    order = np.argsort(known_ids)
-    at = order[np.minimum(np.searchsorted(known_ids, ids, sorter=order), max(0, len(order) - 1))] if len(order) else None
-    missing = np.ones(len(ids), bool) if at is None else known_ids[at] != ids
-    if not missing.any():
-        assert at is not None
-        return known[at].astype(np.float32)
-    new = _compute(images, missing, side)
-    found = np.empty((len(ids), new.shape[1]), np.float16)
-    found[missing] = new
-    if at is not None:
-        found[~missing] = known[at[~missing]]
-    _write(folder, key, ids, found)
-    return found.astype(np.float32)
+    kept = folder / f"{side}-{'x'.join(map(str, images.shape[1:]))}"
+    for other in folder.iterdir():
+        if other.is_dir() and other.name not in (kept.name, SCRATCH):  # of other settings
+            shutil.rmtree(other)
+    known = _read(kept)
+    missing = np.array([id not in known for id in ids.tolist()])
+    if missing.any():
+        known |= _compute(ids, images, missing, side, kept)
+    return np.stack([known[id] for id in ids.tolist()]).astype(np.float32)
 
 
-def _read(folder: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(folder / f"{key}.npz", allow_pickle=False) as stored:
-            return stored["ids"], stored["features"]
-    except (OSError, ValueError, KeyError):
-        return np.empty(0, "U64"), np.empty((0, 0), np.float16)
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    """The stored features by id, float16 `(features,)` each."""
+    found: dict[str, np.ndarray] = {}
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as stored:
+            found |= zip(stored["ids"].tolist(), stored["features"], strict=True)
+    return found
 
 
-def _write(folder: Path, key: str, ids: np.ndarray, features: np.ndarray) -> None:
-    import io
-
+def _store(folder: Path, ids: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
     content = io.BytesIO()
     np.savez(content, ids=ids, features=features)
-    for other in folder.glob("*.npz"):
-        if other.stem != key:  # of other settings
-            other.unlink()
-    replace_file(folder / f"{key}.npz", content.getvalue())
+    replace_file(folder / f"{len(list(folder.glob('*.npz'))):05d}.npz", content.getvalue())
+    return dict(zip(ids.tolist(), features, strict=True))
 
 
-def _compute(images: ArrayFile, chosen: np.ndarray, side: int) -> np.ndarray:
-    """The features of the chosen items, float16 `(chosen, features)`."""
+def _compute(ids: np.ndarray, images: ArrayFile, chosen: np.ndarray, side: int, folder: Path) -> dict[str, np.ndarray]:
+    """Compute and store the features of the chosen items; returns them by id, float16 `(features,)` each."""
     with task("Starting TensorFlow"):
-        from evergreen.environment import import_tensorflow
-
         import_tensorflow()
     from evergreen.models.pretrained import efficientnet_lite0, feature_extractor
 
     extract = feature_extractor(efficientnet_lite0((side, side, 3), 2))
-    parts, start, done = [], 0, 0
-    with task("Features of the images", total=int(chosen.sum()), unit="images") as report:
+    found: dict[str, np.ndarray] = {}
+    parts: list[np.ndarray] = []
+    start, chosen_ids, waiting = 0, ids[chosen], 0
+    with task("Features of the images", total=len(chosen_ids), unit="images") as report:
         for block in images.blocks():
             rows = block[chosen[start : start + len(block)]]
             start += len(block)
             for first in range(0, len(rows), AT_ONCE):
-                batch = _enlarged(rows[first : first + AT_ONCE], side)
-                missing = AT_ONCE - len(batch)  # batches of one size, so that TensorFlow prepares for one alone
-                padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
-                parts.append(np.asarray(extract.predict_on_batch(padded))[: len(batch)].astype(np.float16))
-                done += len(batch)
-                report(done)
-    return np.concatenate(parts)
+                parts.append(_features(extract, _enlarged(rows[first : first + AT_ONCE], side)))
+                waiting += len(parts[-1])
+                report(len(found) + waiting)
+                if waiting >= STORED_AT_ONCE:
+                    found |= _store(folder, chosen_ids[len(found) : len(found) + waiting], np.concatenate(parts))
+                    parts, waiting = [], 0
+    if parts:
+        found |= _store(folder, chosen_ids[len(found) :], np.concatenate(parts))
+    return found
+
+
+def _features(extract: keras.Model, images: np.ndarray) -> np.ndarray:
+    """float16 `(images, features)`. All batches have one size, so that TensorFlow prepares for one alone."""
+    missing = AT_ONCE - len(images)
+    padded = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
+    found: np.ndarray = np.asarray(extract.predict_on_batch(padded))[: len(images)].astype(np.float16)
+    return found
 
 
 def _enlarged(images: np.ndarray, side: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Finds images whose label is likely wrong, by confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating
 Uncertainty in Dataset Labels", JAIR 2021), as the library cleanlab implements it.
 
-Each image gets the probability of every label from a model that was fitted neither to it nor to images like it: a logistic
-regression on frozen features, in folds that keep look-alikes and groups together. A label that such a model finds improbable,
+Each image gets the probability of every label from a model that was fitted neither to it nor to images like it: a linear
+discriminant on frozen features, in folds that keep look-alikes and groups together. A label that such a model finds improbable,
 while it finds another one probable, is suspect.
 """
 
@@ -15,6 +15,7 @@ from evergreen.kinds.classify.item_features import ItemFeatures, compared, item_
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.preparation.folds import grouped_folds
 from evergreen.progress import task
+from evergreen.training.discriminant import out_of_fold
 from evergreen.workspace import Workspace
 
 __all__ = ["LabelError", "find_label_errors"]
@@ -40,20 +41,15 @@ def out_of_sample(items: ItemFeatures, *, seed: int) -> np.ndarray | None:
     """The probability of each label for each item, by models that were not fitted to its cluster.
 
     Returns:
-        float64 `(items, labels)`; None if there are fewer than two clusters or labels.
+        float64 `(items, labels)`, NaN for items whose label no other fold has; None if there are fewer than two clusters or
+        labels.
     """
-    from evergreen.training.last_layer import fit_last_layer
-
     count = min(FOLDS, len(np.unique(items.clusters)))
     if count < 2 or len(np.unique(items.labels)) < 2:
         return None
-    found = np.zeros((len(items), len(items.names)))
     with task("Probabilities of the labels", total=count, unit="folds") as report:
-        for fold, (rest, held_out) in enumerate(grouped_folds(items.labels, items.clusters, count=count, seed=seed)):
-            layer = fit_last_layer(items.features[rest], items.labels[rest], len(items.names), balanced=False)
-            found[held_out] = layer.probabilities(items.features[held_out])
-            report(fold + 1)
-    return found
+        folds = [held_out for _, held_out in grouped_folds(items.labels, items.clusters, count=count, seed=seed)]
+        return out_of_fold(items.features, items.labels, len(items.names), folds, report)
 
 
 def label_errors(items: ItemFeatures, probabilities: np.ndarray | None, points: np.ndarray) -> list[LabelError]:
@@ -68,11 +64,12 @@ def label_errors(items: ItemFeatures, probabilities: np.ndarray | None, points: 
     from cleanlab.rank import get_label_quality_scores
 
     suggested = probabilities.argmax(axis=1)
-    known = np.flatnonzero(suggested != items.labels)
-    quality = get_label_quality_scores(items.labels, probabilities, method="self_confidence")
-    ranked = known[np.argsort(quality[known], kind="stable")]
-    if not len(ranked):
+    suspect = np.flatnonzero((suggested != items.labels) & ~np.isnan(probabilities).any(axis=1))
+    if not len(suspect):
         return []
+    # Of cleanlab's scores this one finds the most flipped labels (bench/README.md).
+    quality = get_label_quality_scores(items.labels[suspect], probabilities[suspect], method="self_confidence")
+    ranked = suspect[np.argsort(quality, kind="stable")]
     similar = nearest(points, ranked, SIMILAR)
     return [
         LabelError(
@@ -82,6 +79,20 @@ def label_errors(items: ItemFeatures, probabilities: np.ndarray | None, points: 
         )
         for item, others in zip(ranked.tolist(), similar.tolist(), strict=True)
     ]  # fmt: skip
+
+
+def estimated_errors(items: ItemFeatures, probabilities: np.ndarray | None) -> int | None:
+    """An estimate of the number of wrong labels, by the confident joint; None if nothing could be judged."""
+    if probabilities is None:
+        return None
+    judged = ~np.isnan(probabilities).any(axis=1)
+    known, labels = np.unique(items.labels[judged], return_inverse=True)
+    if len(known) < 2:
+        return None
+    from cleanlab.count import num_label_issues
+
+    among = probabilities[judged][:, known]
+    return int(num_label_issues(labels, among / among.sum(axis=1, keepdims=True), estimation_method="off_diagonal"))
 
 
 def nearest(points: np.ndarray, chosen: np.ndarray, count: int) -> np.ndarray:
