@@ -467,6 +467,40 @@ def report(
             webbrowser.open(path.as_uri())
 
 
+@app.command(rich_help_panel=LOOK)
+def look(
+    scenario: Scenario_,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one page on a scenario's data: counts, samples, near-duplicates, outliers, likely label errors, a map, and what
+    trivial properties reach.
+
+    It needs items, but no model: after the first `evergreen run`, or after one that failed in training.
+
+    \b
+    Examples:
+      evergreen look parts --open
+      evergreen look parts --json | jq '.suspects[:20]'
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.look import write_look
+
+        written = write_look(workspace, scenario)
+        if as_json:
+            print(json.dumps(written.content), file=out)
+        else:
+            for sentence in written.conclusions:
+                print(wrapped(sentence, out), file=out)
+            print(written.path.as_uri(), file=out)
+        if open_it:
+            import webbrowser
+
+            webbrowser.open(written.path.as_uri())
+
+
 @app.command("list", rich_help_panel=LOOK)
 def list_(as_json: Json = False, debug: Debug = False) -> None:
     """List the scenarios: items, champion with its accuracy, last run, schedule.
@@ -500,11 +534,11 @@ def status(
     """
     with results() as out:
         workspace, _ = _begin(debug)
-        from flows.overview import status as look
+        from flows.overview import status as examined
         from flows.tables import show_status
 
         with progress.task("Looking at the scenarios"):
-            found = look(workspace, scenarios or [])
+            found = examined(workspace, scenarios or [])
         _say_all(out, as_json, found, lambda: show_status(found, out))
 
 

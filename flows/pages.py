@@ -2,7 +2,8 @@
 
 Browsers don't open `file:///` links on an http page such as Prefect's, so the files that the project links there are served
 over http. The URL path is the file's path below `outputs/`: `http://127.0.0.1:4201/quickstart/report.html`. Only what is meant
-for people is served (`SHOWN`), never data, models or records; nothing is cached, and no page can run a script.
+for people is served (`SHOWN`), never data, models or records; nothing is cached, and no page can run a script but the one that
+shows the pictures of a map.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from urllib.parse import quote
 
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.kind import kind_of
+from evergreen.reporting.data_page import script_policy
 from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import NAME_PATTERN
 from evergreen.workspace import Workspace
+from flows.look import PAGE as LOOK
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 REPORT = "report.html"
-SHOWN = frozenset({REPORT, "data-docs", "evaluation", "tuning", "drift", "pictures"})  # of outputs/NAME
+SHOWN = frozenset({REPORT, LOOK, "data-docs", "evaluation", "tuning", "drift", "pictures"})  # of outputs/NAME
 TYPES = {
     ".html": "text/html; charset=utf-8", ".png": "image/png", ".svg": "image/svg+xml", ".csv": "text/csv; charset=utf-8",
     ".json": "application/json", ".txt": "text/plain; charset=utf-8",
@@ -104,7 +107,7 @@ def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str 
         address = request.path_params["address"]
         found = find(outputs, address)
         if found is not None:
-            return Response(found.read_bytes(), media_type=TYPES[found.suffix], headers=HEADERS)
+            return Response(found.read_bytes(), media_type=TYPES[found.suffix], headers=_headers(found))
         folder = address.rstrip("/")
         if find(outputs, f"{folder}/index.html"):
             return RedirectResponse(f"/{quote(folder)}/index.html", headers=HEADERS)
@@ -120,6 +123,14 @@ def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str 
         # Against DNS rebinding: a web site whose name resolves to this machine gets no answer.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
     )
+
+
+def _headers(file: Path) -> dict[str, str]:
+    """The headers of a file: the page of a data set may run its own script."""
+    if file.name != LOOK:
+        return HEADERS
+    policy = f"{HEADERS['Content-Security-Policy']}; script-src {script_policy()}"
+    return HEADERS | {"Content-Security-Policy": policy}
 
 
 def _scenarios(workspace: Workspace) -> list[dict[str, Any]]:
@@ -156,6 +167,7 @@ def _pages(workspace: Workspace, name: str) -> list[Link]:
         outputs,
         {
             f"{name}/{REPORT}": "Report: was retraining worth it?",
+            f"{name}/{LOOK}": "The data: counts, samples, suspects, map",
             f"{name}/data-docs/index.html": "Data Docs: is the data fit to train on?",
             **{f"{name}/{path}": _title(titles, path) for path in tables},
         },

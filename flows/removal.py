@@ -98,6 +98,7 @@ def _paths(workspace: Workspace, name: str) -> list[Path]:
         workspace.staging(name),
         workspace.checkpoints(name),
         workspace.private / "tuning" / name,
+        workspace.private / "features" / name,
         workspace.scenarios / f"{name}.yaml",
     ]
 

@@ -205,10 +205,15 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     outputs, private = workspace.outputs(name), workspace.private
     for folder in (
         workspace.splits(name), workspace.evaluation(name), workspace.data_docs(name), workspace.staging(name),
-        workspace.checkpoints(name), outputs / "tuning", *(private / what / name for what in ("incoming", "outgoing", "tuning")),
+        workspace.checkpoints(name), outputs / "tuning", *(private / what / name for what in ("features", "incoming", "outgoing", "tuning")),
     ):  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)
-    for file in (outputs / "report.html", outputs.parent / "report.html", private / "champion" / name / REFERENCE):
+    for file in (
+        outputs / "look.html",
+        outputs / "report.html",
+        outputs.parent / "report.html",
+        private / "champion" / name / REFERENCE,
+    ):
         file.unlink(missing_ok=True)
     for file in _files(outputs):
         if file.parent == workspace.record(name) and file.name.startswith("stage-") or _names_any(file, ids):

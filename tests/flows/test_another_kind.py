@@ -184,6 +184,15 @@ def test_the_report_and_the_pages_speak_of_the_error_in_its_unit(story: Story) -
         assert not re.search(r"(?i)accurac|\bimages?\b|probabilit(y|ies) within|label-conflict", text), text
 
 
+def test_the_page_of_its_data_has_the_counts_alone(story: Story) -> None:
+    found = story.run("look", "look", NAME, "--json")
+    assert found["items"] == DAYS + NEW and found["by_source"] == {"source": DAYS, "inbox": NEW}
+    assert [(one["new"], one["corrected"]) for one in found["changes"]] == [(0, 1), (NEW, 0), (DAYS, 0)]
+    assert "suspects" not in found
+    page = story.page(f"{NAME}/look.html")
+    assert "For this kind of data the page shows the counts alone" in page and "image" not in page.lower()
+
+
 def test_the_metrics_of_a_version_are_charted_in_mlflow(story: Story) -> None:
     client = connect(story.checkout.workspace).MlflowClient()
     metrics = client.get_run(client.get_model_version(f"evergreen-{NAME}", "1").run_id).data.metrics

@@ -15,6 +15,7 @@ import pytest
 from evergreen.data.dataset import Quarantine, batches, table
 from evergreen.data.versions import add_data, data_unchanged, data_version, push_data
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.classify.item_features import features_folder
 from evergreen.media.images import prepare
 from evergreen.privacy.forgetting import Asked, journal
 from evergreen.workspace import Workspace
@@ -66,10 +67,13 @@ def everywhere(registered: Tiny) -> Tiny:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("3/packed.png", image)
     (taken / "many.zip").write_bytes(packed.getvalue())
-    for name in ("report.html", f"{NAME}/report.html"):
+    for name in ("report.html", f"{NAME}/report.html", f"{NAME}/look.html"):
         (workspace.root / "outputs" / name).write_text(f"<img src=… {id_of(GONE[0])}>")
     (workspace.checkpoints(NAME)).mkdir(parents=True, exist_ok=True)
     (workspace.checkpoints(NAME) / "state").write_bytes(image)
+    features = features_folder(workspace, NAME)
+    features.mkdir(parents=True)
+    (features / "00000.npz").write_bytes(id_of(GONE[0]).encode())
     return registered
 
 
@@ -114,6 +118,7 @@ def test_nothing_that_is_left_holds_what_was_forgotten_and_all_else_is_there(eve
         "quarantine/",
         "inbox/",
         ".evergreen/checkpoints/",
+        ".evergreen/features/",
     )
     assert {place for place in places if any(path.startswith(place) for path in before)} == set(places)
     others, named = traces(workspace, (4, 502)), [folder.name for folder in batches(workspace, NAME)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evergreen.reporting.data_page import script_policy
 from evergreen.workspace import Workspace
 from flows.pages import HEADERS, application, find
 
@@ -16,6 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SHOWN = {
     "report.html": b"<h1>all</h1>",
     "quickstart/report.html": b"<h1>quickstart</h1>",
+    "quickstart/look.html": b"<h1>data</h1>",
     "quickstart/data-docs/index.html": b"<h1>Data Docs</h1>",
     "quickstart/evaluation/confusion.png": PNG,
     "quickstart/evaluation/per_class.json": b"[]",
@@ -66,6 +68,12 @@ def test_no_page_may_run_a_script_or_be_framed(client: Any) -> None:
     for address in ("/", "/quickstart/", "/quickstart/report.html", "/nowhere"):
         policy = client.get(address).headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "script-src" not in policy and "frame-ancestors 'none'" in policy
+
+
+def test_the_page_of_a_data_set_may_run_its_own_script_alone(client: Any) -> None:
+    policy = client.get("/quickstart/look.html").headers["Content-Security-Policy"]
+    assert f"script-src {script_policy()}" in policy and "unsafe-inline'; img" in policy and "script-src 'unsafe" not in policy
+    assert "/quickstart/look.html" in client.get("/quickstart/").text
 
 
 @pytest.mark.parametrize("address", HIDDEN)

@@ -12,6 +12,7 @@ from typing import Any
 
 from evergreen.kinds.base.codec import Codec
 from evergreen.kinds.base.contract import Contract
+from evergreen.kinds.base.explorer import Explorer
 from evergreen.kinds.base.judge import Judge
 from evergreen.kinds.base.learner import Learner
 from evergreen.scenario.kinds import load_kind
@@ -30,6 +31,7 @@ class Kind:
         codec: of its models; instantiated with each model's settings.
         learner: builds and trains its networks.
         judge: measures the quality of models.
+        explorer: examines data sets for `evergreen look`; None if the page is to show the counts alone.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Kind:
     codec: type[Codec]
     learner: Learner[Any]
     judge: Judge[Any]
+    explorer: Explorer[Any] | None = None
 
 
 def kind_of(scenario: Scenario) -> Kind:
