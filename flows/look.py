@@ -54,7 +54,7 @@ def write_look(workspace: Workspace, name: str) -> Look:
                 f"nothing has been collected for {name} yet",
                 fix=f"Collect its {kind.contract.noun}s with: evergreen run {name}",
             )
-        counts = count_items(scenario, workspace.root, folders, kind.contract)
+        counts = count_items(scenario, workspace, kind.contract)
         found = kind.explorer.explore(scenario, workspace) if kind.explorer else None
 
         def thumbnails(ids: Sequence[str]) -> Mapping[str, str | None]:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from evergreen.data.dataset import Records, corrections, origin, parts, records, table, withdrawals
+from evergreen.data.dataset import Records, batches, corrections, origin, parts, read_quarantine, records, table, withdrawals
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.contract import Contract
 from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
 
 UNKNOWN_ORIGIN, NO_GROUP = "not recorded", "no group"
 
@@ -45,8 +47,7 @@ class Counts:
         items: their number.
         withdrawn: the number of items that are out of use.
         by_label, by_group, by_day, by_origin: their numbers; groups by size, days in order.
-        label_by_day: the number by label, for each day.
-        groups: the number of groups.
+        quarantined: the number of refused items by reason, such as the same content under several labels (`label-conflict`).
         changes: by batch, the newest first.
         labels, sources: of each item, by id.
     """
@@ -57,22 +58,20 @@ class Counts:
     by_group: dict[str, int]
     by_day: dict[str, int]
     by_origin: dict[str, int]
+    quarantined: dict[str, int]
     changes: tuple[Change, ...]
     labels: dict[str, str]
     sources: dict[str, str]
 
 
-def count_items(scenario: Scenario, root: Path, folders: Sequence[Path], contract: Contract[Scenario]) -> Counts:
-    """Count the items of a data set.
-
-    Args:
-        root: of the checkout.
-        folders: its batch folders.
+def count_items(scenario: Scenario, workspace: Workspace, contract: Contract[Any]) -> Counts:
+    """Count the items of a scenario's data set.
 
     Raises:
         WrongUse: the scenario's rule for groups does not match the items.
         EvergreenError: it has no items in use.
     """
+    folders = batches(workspace, scenario.name)
     known = records(folders)
     holding = [folder for folder in folders if parts([folder])]
     columns = ["id", "label", "group", "source", "collected_at", *contract.columns(scenario)]
@@ -81,7 +80,7 @@ def count_items(scenario: Scenario, root: Path, folders: Sequence[Path], contrac
         raise EvergreenError(
             f"scenario {scenario.name} has no items yet", fix=f"Collect them with: evergreen run {scenario.name}"
         )
-    groups = contract.groups(scenario, root, rows).to_pylist()
+    groups = contract.groups(scenario, workspace.root, rows).to_pylist()
     ids, labels = rows["id"].to_pylist(), [str(label) for label in rows["label"].to_pylist()]
     days = [at.date().isoformat() for at in rows["collected_at"].to_pylist()]
     by_group = Counter(NO_GROUP if group is None else str(group) for group in groups)
@@ -92,6 +91,7 @@ def count_items(scenario: Scenario, root: Path, folders: Sequence[Path], contrac
         by_group=dict(by_group.most_common()) if any(group is not None for group in groups) else {},
         by_day=dict(sorted(Counter(days).items())),
         by_origin=_by_origin(holding, known),
+        quarantined=dict(Counter(record["reason"] for record in read_quarantine(workspace, scenario.name)).most_common()),
         changes=tuple(reversed([_change(folder) for folder in folders])),
         labels=dict(zip(ids, labels, strict=True)),
         sources=dict(zip(ids, rows["source"].to_pylist(), strict=True)),

@@ -115,6 +115,7 @@ def summary(counts: Counts, found: Exploration | None, noun: str) -> dict[str, A
         "by_group": counts.by_group,
         "by_day": counts.by_day,
         "by_source": counts.by_origin,
+        "quarantined": counts.quarantined,
         "changes": [{key: value for key, value in asdict(change).items() if key != "new_ids"} for change in counts.changes],
         "conclusions": verdict(counts, found, noun),
     }
@@ -144,6 +145,7 @@ def _bars(counts: Counts) -> list[dict[str, Any]]:
     charts = {
         "By label": ("label", counts.by_label), "By group": ("group", counts.by_group),
         "By day of collection": ("day", counts.by_day), "By source": ("came through", counts.by_origin),
+        "In quarantine": ("reason", counts.quarantined),
     }  # fmt: skip
     found = []
     for title, (word, numbers) in charts.items():

@@ -91,7 +91,7 @@ class Exploration:
     Attributes:
         tables: rows by heading, for each table's title; such as the sizes of images.
         duplicates: groups of items that are nearly the same, the largest first, conflicts before all others.
-        duplicates_are: how they were found, as a sentence.
+        duplicates_are: how they were found and what becomes of them, in sentences.
         outliers: the most unlike first.
         label_errors: the most likely first.
         estimated_errors: an estimate of the number of wrong labels; None if it is unknown.

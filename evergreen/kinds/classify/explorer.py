@@ -46,7 +46,12 @@ class ImageExplorer(Explorer[ImageScenario]):
             duplicates=_duplicates(items),
             duplicates_are=(
                 "Images whose edges have the same directions and places, whatever their exposure and colour "
-                f"(cosine of the descriptors at least {items.threshold:g}), or that such images link."
+                f"(cosine of the descriptors at least {items.threshold:g}), or that such images link. "
+                + (
+                    "They are kept in one split."
+                    if scenario.preprocess.look_alikes
+                    else "preprocess.look_alikes: false leaves them where they fall."
+                )
             ),
             outliers=outliers,
             label_errors=label_errors(items, probabilities, points),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import keras
 
 LEAST_SIDE, MOST_SIDE = 96, 224  # pixels of the images that features are computed from
-MOST_MEGAPIXELS = 1_000  # of all images together: larger sets are computed from smaller images
+MOST_MEGAPIXELS = 600  # of all images together: larger sets are computed from smaller images
 AT_ONCE = 64  # images
 STORED_AT_ONCE = 4096  # images
 SCRATCH = "scratch"
@@ -50,7 +50,8 @@ class ItemFeatures:
         names: of the scenario's labels.
         features: float32 `(items, features)`.
         looks: int `(items,)`: the same number for items that look alike.
-        clusters: int `(items,)`: the same number for items that look alike or are of one group.
+        clusters: int `(items,)`: the same number for items that belong together: those of one group, and those that look alike
+            unless the scenario says `preprocess.look_alikes: false`.
         threshold: the cosine from which descriptors counted as alike.
         mean_colours: float32 `(items, channels)`, 0 to 255.
     """
@@ -89,7 +90,7 @@ def item_features(scenario: ImageScenario, workspace: Workspace) -> ItemFeatures
         found = _stored_or_computed(folder, ids, images)
         colours = np.concatenate([block.mean(axis=(1, 2), dtype=np.float32) for block in images.blocks()])
         with task("Looking for near-duplicates"):
-            looks, clusters, threshold = _alike(data, DescriptorFile(scratch / "descriptors"))
+            looks, clusters, threshold = _alike(data, DescriptorFile(scratch / "descriptors"), settings.look_alikes)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     labels = indices_of(data.rows["label"], scenario.validation.labels).astype(np.int64)
@@ -125,14 +126,18 @@ def compared(features: np.ndarray) -> np.ndarray:
     return points.astype(np.float32)
 
 
-def _alike(data: DataSet, descriptors: DescriptorFile) -> tuple[np.ndarray, np.ndarray, float]:
-    """`looks`, `clusters` and `threshold` of all items."""
+def _alike(data: DataSet, descriptors: DescriptorFile, linking: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """`looks`, `clusters` and `threshold` of all items.
+
+    Args:
+        linking: whether look-alikes are in one cluster.
+    """
     points = Space.fit(descriptors, len(data)).project(descriptors, len(data))
     links, threshold = look_alikes(points, 0)
     alone, groups = np.arange(len(data)), data.rows["group"]
     of_groups = group_links(indices_of(groups, groups.unique().drop_null().to_pylist()), 0)
     looks, _ = components(links, alone, len(data))
-    clusters, _ = components(np.concatenate([links, of_groups]), alone, len(data))
+    clusters, _ = components(np.concatenate([links, of_groups] if linking else [of_groups]), alone, len(data))
     return looks, clusters, threshold
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.data.dataset import Correction, Withdrawal, batches, stage_records
+from evergreen.data.dataset import Correction, Withdrawal, stage_records
 from evergreen.kinds.base.explorer import Exploration, LabelError, MapPoint, Outlier, Rival, SimilarItems
 from evergreen.kinds.classify.contract import ImageContract
 from evergreen.reporting.data_counts import Change, Counts, count_items
@@ -31,7 +31,7 @@ PICTURE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAE
 IDS = [f"{number:064x}" for number in range(12)]
 LABELS = {id: HOSTILE if number % 3 else "nut" for number, id in enumerate(IDS)}
 COUNTS = Counts(
-    12, 1, {HOSTILE: 8, "nut": 4}, {HOSTILE: 12}, {"2026-01-02": 12}, {"source": 7, "inbox": 5},
+    12, 1, {HOSTILE: 8, "nut": 4}, {HOSTILE: 12}, {"2026-01-02": 12}, {"source": 7, "inbox": 5}, {"label-conflict": 2},
     (Change("00001-b", "2026-01-03", "inbox", 5, 0, 1, 0, tuple(IDS[7:])), Change("00000-a", "2026-01-02", "source", 7, 0, 0, 0, tuple(IDS[:7]))),
     LABELS, dict.fromkeys(IDS, HOSTILE),
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_the_page_says_what_matters_first_and_shows_each_finding_with_its_eviden
     )
     assert "nut? 98.0 %, against" in text and "under 0.1 %" in text and "3.2 times" in text
     assert "00001-b 2026-01-03 inbox 5 0 1 0" in text and "always the commonest label 67 % (40 to 90 %) 50.0 % 12" in text
-    assert "no picture" in text
+    assert "no picture" in text and "label-conflict 2" in text
 
 
 def test_names_are_never_markup_and_the_script_that_runs_is_the_pages_own() -> None:
@@ -151,7 +151,7 @@ def test_the_counts_are_of_the_items_in_use_with_their_present_labels(workspace:
         [Withdrawal(ids[1], True, "Ann", "2026-01-04T00:00:00+00:00", "a.csv")],
     )  # fmt: skip
     scenario = load_scenario(workspace.scenarios, "quickstart")
-    found = count_items(scenario, workspace.root, batches(workspace, "quickstart"), ImageContract())
+    found = count_items(scenario, workspace, ImageContract())
     assert (found.items, found.withdrawn, found.by_label) == (6, 1, {"cat": 3, "dog": 3})
     assert found.by_day == {"2026-01-02": 6} and found.by_group == {} and found.by_origin == {"not recorded": 6}
     newest, *earlier = found.changes
