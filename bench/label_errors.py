@@ -87,7 +87,7 @@ def measured(scenario: ImageScenario, workspace: Workspace, items: ItemFeatures,
     rest = np.setdiff1d(np.arange(len(items)), [number[id] for id in suspects])
     order = np.concatenate([[number[id] for id in suspects], np.random.default_rng(seed).permutation(rest)]).astype(int)
     own = np.arange(len(items))
-    layer = fit_last_layer(items.features, labels, len(items.names), balanced=False)
+    layer = fit_last_layer(items.features, labels, len(items.names), None)
     found = {
         "seconds": seconds,
         "accuracy": float((probabilities.argmax(axis=1) == items.labels).mean()),

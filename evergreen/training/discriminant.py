@@ -18,7 +18,6 @@ from evergreen.training.last_layer import standardized
 # How far the covariance is drawn towards equal variances without correlation, as a fraction: that with the lowest log loss on
 # the folds is taken. Few items need much, many items little (bench/README.md).
 SHRINKAGES = (0.03, 0.1, 0.3, 0.6)
-NEVER = -1e4  # the score of a label that the other folds lack
 
 
 def out_of_fold(
@@ -54,13 +53,15 @@ def out_of_fold(
         report(number + 1)
     statistics = _Statistics(np.asarray(sum(products[1:], products[0].astype(np.float64))), products, sums, counts)
     found, best = np.full((len(labels), label_count), np.nan), np.inf
-    for shrinkage in SHRINKAGES:
-        scores = _scores(values, folds, statistics, shrinkage)
-        judged = scores[np.arange(len(labels)), labels] > NEVER / 2
-        if not judged.any():
-            break
-        own = labels[judged]
-        probabilities = softmax(scores[judged] / temperature(scores[None, judged], own), axis=1)
+    judged = np.zeros(len(labels), bool)
+    for number, fold in enumerate(folds):
+        judged[fold] = (counts.sum(axis=0) - counts[number])[labels[fold]] > 0
+    own = labels[judged]
+    for shrinkage in SHRINKAGES if judged.any() else ():
+        scores = _scores(values, folds, statistics, shrinkage)[judged]
+        # A label that the other folds lack has no say in the temperature.
+        finite = np.where(np.isfinite(scores), scores, scores.min(axis=1, where=np.isfinite(scores), initial=np.inf)[:, None])
+        probabilities = softmax(scores / temperature(finite[None], own), axis=1)
         loss = -float(np.log(np.maximum(probabilities[np.arange(len(own)), own], 1e-12)).mean())
         if loss < best:
             found[judged], best = probabilities, loss
@@ -78,7 +79,7 @@ class _Statistics(NamedTuple):
 
 
 def _scores(values: np.ndarray, folds: Sequence[np.ndarray], statistics: _Statistics, shrinkage: float) -> np.ndarray:
-    """float64 `(items, labels)`."""
+    """float64 `(items, labels)`; minus infinity for labels that the other folds lack."""
     all_products, products, sums, counts = statistics
     found = np.empty((len(values), counts.shape[1]))
     for number, fold in enumerate(folds):
@@ -107,4 +108,4 @@ def _discriminant(
     covariance[np.diag_indices(len(covariance))] += shrinkage * variance + 1e-9
     weights = np.linalg.solve(covariance, means.T)
     bias = np.log(np.maximum(counts, 1) / items) - 0.5 * (means.T * weights).sum(axis=0)
-    return weights, np.where(known, bias, NEVER)
+    return weights, np.where(known, bias, -np.inf)

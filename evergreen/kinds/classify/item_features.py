@@ -7,10 +7,12 @@ only those of new items are computed again; `evergreen forget` removes them.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,24 +77,32 @@ def item_features(scenario: ImageScenario, workspace: Workspace) -> ItemFeatures
     Raises:
         EvergreenError: the data set has no items, or an image of it cannot be decoded.
     """
-    data = read_data_set(scenario, workspace, ImageContract())
-    folder, settings = features_folder(workspace, scenario.name), scenario.preprocess
-    scratch = folder / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        shape = (settings.height, settings.width, settings.channels)
-        with task("Reading the images"):
-            pixel_range = read_range(scenario, data.batches)
-            decode_all(pixels_of, data.folders, shape, scratch / "pixels", scratch / "descriptors", pixel_range=pixel_range)
-        images = ArrayFile(scratch / "pixels", np.dtype(np.uint8), (len(data), *shape))
-        ids = np.array(data.rows["id"].to_pylist())
-        found = _stored_or_computed(folder, ids, images)
-        colours = np.concatenate([block.mean(axis=(1, 2), dtype=np.float32) for block in images.blocks()])
-        with task("Looking for near-duplicates"):
-            looks, clusters, threshold = _alike(data, DescriptorFile(scratch / "descriptors"), settings.look_alikes)
-    finally:
+    # What is written beside the features holds items too, so that it must be where `forget` removes it: one process at a time.
+    with workspace.lock(f"features-{scenario.name}"):
+        data = read_data_set(scenario, workspace, ImageContract())
+        scratch = features_folder(workspace, scenario.name) / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        try:
+            return _item_features(scenario, data, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _item_features(scenario: ImageScenario, data: DataSet, scratch: Path) -> ItemFeatures:
+    settings = scenario.preprocess
+    shape = (settings.height, settings.width, settings.channels)
+    with task("Reading the images"):
+        pixel_range, decode = read_range(scenario, data.batches), partial(pixels_of, mode=settings.resize)
+        decode_all(decode, data.folders, shape, scratch / "pixels", scratch / "descriptors", pixel_range=pixel_range)
+    images = ArrayFile(scratch / "pixels", np.dtype(np.uint8), (len(data), *shape))
+    ids = np.array(data.rows["id"].to_pylist())
+    side = side_of(shape, len(data))
+    key = hashlib.sha256(f"{side} {shape} {settings.resize} {pixel_range}".encode()).hexdigest()[:12]
+    found = _stored_or_computed(scratch.parent / key, ids, images, side)
+    colours = np.concatenate([block.mean(axis=(1, 2), dtype=np.float32) for block in images.blocks()])
+    with task("Looking for near-duplicates"):
+        looks, clusters, threshold = _alike(data, DescriptorFile(scratch / "descriptors"), settings.look_alikes)
     labels = indices_of(data.rows["label"], scenario.validation.labels).astype(np.int64)
     used = ~data.withdrawn & (labels >= 0)
     return ItemFeatures(
@@ -141,12 +151,14 @@ def _alike(data: DataSet, descriptors: DescriptorFile, linking: bool) -> tuple[n
     return looks, clusters, threshold
 
 
-def _stored_or_computed(folder: Path, ids: np.ndarray, images: ArrayFile) -> np.ndarray:
+def _stored_or_computed(kept: Path, ids: np.ndarray, images: ArrayFile, side: int) -> np.ndarray:
     """The features of all items, float32 `(items, features)`. What is computed is stored every few thousand items, so that a
-    killed run does not begin anew."""
-    side = side_of(images.shape[1:], len(ids))
-    kept = folder / f"{side}-{'x'.join(map(str, images.shape[1:]))}"
-    for other in folder.iterdir():
+    killed run does not begin anew.
+
+    Args:
+        kept: the folder in which they are stored, named by what they depend on besides the items.
+    """
+    for other in kept.parent.iterdir():
         if other.is_dir() and other.name not in (kept.name, SCRATCH):  # of other settings
             shutil.rmtree(other)
     known = _read(kept)

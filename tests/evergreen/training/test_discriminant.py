@@ -42,7 +42,7 @@ def test_items_of_a_label_that_the_other_folds_lack_are_not_judged() -> None:
     found = out_of_fold(features, known, 4, folds)
     judged = np.sort(np.concatenate(folds[:2]))
     assert np.isnan(found[folds[2]]).all()
-    assert np.allclose(found[judged].sum(axis=1), 1) and (found[judged, 3] < 1e-99).all()
+    assert np.allclose(found[judged].sum(axis=1), 1) and (found[judged, 3] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,12 @@ def test_few_items_are_drawn_far_towards_equal_variances_and_many_little(
     for shrinkage in (SHRINKAGES[0], SHRINKAGES[-1]):
         monkeypatch.setattr(discriminant, "SHRINKAGES", (shrinkage,))
         assert np.allclose(out_of_fold(values, known, 2, folds), chosen) == (shrinkage == best)
+
+
+def test_a_wrong_label_far_from_its_own_is_judged_as_all_others() -> None:
+    random = np.random.default_rng(4)
+    known = np.arange(60) % 2
+    features = (random.normal(0, 1e-3, (60, 30)) + known[:, None]).astype(np.float32)
+    known[7] = 0
+    found = out_of_fold(features, known, 2, np.array_split(random.permutation(60), 3))
+    assert np.isfinite(found).all() and found[7, 1] > 0.99
