@@ -173,6 +173,52 @@ def retrain(
 
 
 @app.command(rich_help_panel=FRESH)
+def review(
+    scenario: Scenario_,
+    queue: Annotated[
+        Literal["errors", "unsure", "mistakes", "inbox"],
+        typer.Option(
+            help="What is shown first: likely label errors, what the champion is least sure of, its mistakes on val and test, or "
+            "the files in the inbox's folder unlabelled."
+        ),
+    ] = "errors",
+    by: Annotated[
+        str | None, typer.Option(help="Who decides; it is recorded with each correction.", show_default="your user name")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the page.", show_default="the first free one from 4202")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Look through items one by one, and give them labels: a page on this machine, for the keyboard.
+
+    Each item comes with what the champion suggests, its heat map and look-alikes. Corrections go into the inbox, and files of
+    inbox/SCENARIO/unlabelled/ that get a label go into its folder; `evergreen retrain` takes them in. Every decision is saved
+    at once and can be undone until then. Ctrl-C ends it; the same command goes on where you stopped.
+
+    \b
+    Examples:
+      evergreen review parts
+      evergreen review parts --queue inbox
+      evergreen review parts --queue mistakes --by anna --no-open
+
+    """
+    _log(debug)
+    workspace = Workspace.find()
+    configure(workspace, verbose=debug)
+    import getpass
+
+    from evergreen.scenario.loading import load_scenario
+    from flows.review import serve
+
+    serve(
+        workspace, load_scenario(workspace.scenarios, scenario), by=by or getpass.getuser(), queue=queue, port=port,
+        open_it=open_it,
+    )  # fmt: skip
+
+
+@app.command(rich_help_panel=FRESH)
 def tune(
     scenario: Scenario_,
     budget_wh: Annotated[
@@ -323,6 +369,43 @@ def promote(
 
             emit_promotion(scenario, promotion.model_version, promotion.reason)
         _say(out, as_json, promotion)
+
+
+@app.command(rich_help_panel=MODELS)
+def explain(
+    scenario: Scenario_,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files to explain the answers for.")],
+    version: Annotated[
+        str, typer.Option(help="A model version: its number, or champion, challenger or previous.")
+    ] = "champion",
+    label: Annotated[
+        str | None, typer.Option(help="The label to explain.", show_default="the model's answer for each image")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures.", show_default="outputs/SCENARIO/explained")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a model answers for images, and write a heat map of each: the parts on which the answer rests.
+
+    Red parts speak for the label, blue ones against it: with the part covered, the label becomes less or more probable.
+
+    \b
+    Examples:
+      evergreen explain parts photo.jpg
+      evergreen explain parts *.png --version 3 --output maps
+    """
+    with results() as out:
+        workspace, _ = _begin(debug)
+        from flows.explain import explain as explain_
+        from flows.explain import show_explained
+
+        found = explain_(workspace, scenario, images, version=version, label=label, folder=output)
+        if as_json:
+            print(json.dumps({"scenario": scenario, "images": [one.to_dict() for one in found]}), file=out)
+        else:
+            show_explained(found, out)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -593,12 +676,20 @@ def main() -> None:
     in_utf8()
     if sys.argv[1:2] == ["up"]:  # being stopped is its normal end, and three servers need time to end
         sys.exit(supervise(_work, _servers_are_stopped, grace_seconds=SERVERS_GRACE_SECONDS))
+    if sys.argv[1:2] == ["review"]:  # here too
+        sys.exit(supervise(_work, _review_is_ended))
     sys.exit(supervise(_work, lambda status: _report(STOPPED, status)))
 
 
 def _servers_are_stopped(_status: int) -> int:
     with contextlib.suppress(OSError):  # the terminal may have been closed
         print("Everything is stopped.", file=sys.stderr)
+    return 0
+
+
+def _review_is_ended(_status: int) -> int:
+    with contextlib.suppress(OSError):
+        print("The review has ended. The same command goes on where you stopped.", file=sys.stderr)
     return 0
 
 

@@ -204,10 +204,10 @@ def _inbox(scenario: Scenario, workspace: Workspace) -> str:
         kind_of(scenario).contract.inbox_file: len(found.loose),
         "archive": len(found.archives),
         "file of corrections": len(found.corrections),
+        "file without a label": len(found.unlabelled),
     }
-    return ", ".join(
-        figures.count(many, what, "files of corrections" if "file" in what else "") for what, many in counts.items() if many
-    )
+    several = {"file of corrections": "files of corrections", "file without a label": "files without a label"}
+    return ", ".join(figures.count(many, what, several.get(what, "")) for what, many in counts.items() if many)
 
 
 def _next_stage(scenario: Scenario, workspace: Workspace) -> tuple[str | None, str]:

@@ -15,7 +15,7 @@ from tests.support.shipped import ROOT
 # Each package of `evergreen` imports only those above it, and the modules directly in `evergreen`, which import none of them.
 PACKAGES = (
     "scenario", "media", "data", "kinds.base", "models", "energy", "evaluation", "registry", "preparation", "privacy", "proposal", "serving",
-    "planning", "training", "monitoring", "reporting", "kinds",
+    "planning", "training", "monitoring", "review", "reporting", "kinds",
 )  # fmt: skip
 MODULES = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")

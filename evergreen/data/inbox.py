@@ -3,12 +3,13 @@
 inbox/NAME/LABEL/…           images, one folder per label
 inbox/NAME/*.zip .tar(.gz)   archives of such folders
 inbox/NAME/*.csv             corrections: columns `id` (or `source`: a path or a file name), `label`, `by` (author, optional)
+inbox/NAME/unlabelled/…      new items without a label: they stay there until somebody labels them (`evergreen review`)
 inbox/NAME/taken/…           files that were taken in; nothing reads them, and they can be deleted at any time
 
 A file is moved to `taken` only once its items are in the data set or in quarantine: after a kill in between, it is still in the
 inbox, and its items are recognized. Files that may be incomplete (changed within the last seconds, hidden, or named `.part`,
 `.tmp` or the like) are left for the next time, and so are those whose label the scenario doesn't know. Items with the label
-`taken` can only come in an archive.
+`taken` or `unlabelled` can only come in an archive.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.sources.archive import ArchiveSource, archive_kind
 from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.data.sources.folder import read_file, walk
@@ -35,10 +37,27 @@ from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 PATTERN = r"(?:.*/)?(?P<label>[^/]+)/[^/]+"
-TAKEN = "taken"
+TAKEN, UNLABELLED = "taken", "unlabelled"
+SET_ASIDE = (TAKEN, UNLABELLED)  # folders that are no label's
 ON_THEIR_WAY = (".part", ".tmp", ".temp", ".crdownload", ".download", ".filepart", ".partial", ".swp", "~")
 ITEM_COLUMNS = ("id", "source", "path", "file", "filename")  # columns of a file of corrections that may identify the item
 MAX_CSV_BYTES = 64 * 2**20
+
+
+def unlabelled_files(folder: Path) -> Iterator[tuple[os.DirEntry[bytes], bytes]]:
+    """The files without a label in an inbox, with their paths relative to its folder `unlabelled`.
+
+    Raises:
+        WrongUse: a folder cannot be listed.
+    """
+    if (folder / UNLABELLED).is_dir():
+        for entry, raw in walk(folder / UNLABELLED):
+            if _may_be_an_item(readable_name(raw)):
+                yield entry, raw
+
+
+def _may_be_an_item(name: str) -> bool:
+    return not (is_leftover(name) or is_hidden(name) or name.lower().endswith(ON_THEIR_WAY))
 
 
 def inbox_of(scenario: Scenario, workspace: Workspace) -> Path:
@@ -80,6 +99,7 @@ class Inbox(Source):
         encoding: the encoding of names that are not UTF-8; None to guess it.
         loose, archives, corrections: its files; loose files are those in folders, and those that are neither of the other two.
         left: why each file is left for the next time, by name; reading archives may add to it.
+        unlabelled: the files without a label; they stay, and are no entries of the source.
         unknown: the number of items of each label that the scenario doesn't know ("" for no label); their files stay.
     """
 
@@ -88,6 +108,7 @@ class Inbox(Source):
     loose: list[InboxFile] = field(default_factory=list)
     archives: list[InboxFile] = field(default_factory=list)
     corrections: list[InboxFile] = field(default_factory=list)
+    unlabelled: list[InboxFile] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     _staying: set[str] = field(default_factory=set)
@@ -119,7 +140,10 @@ class Inbox(Source):
             base = name.rsplit("/", 1)[-1].lower()
             # The change time (ctime), because copying programs may set the modification time to an earlier one.
             changed_seconds_ago = abs(now - status.st_ctime)
-            if base.startswith(".") or base.endswith(ON_THEIR_WAY):
+            if name.startswith(f"{UNLABELLED}/"):
+                if _may_be_an_item(name):
+                    inbox.unlabelled.append(file)
+            elif base.startswith(".") or base.endswith(ON_THEIR_WAY):
                 inbox.left[name] = "its name says that it is not complete"
             elif changed_seconds_ago < settle_seconds:
                 inbox.left[name] = f"it changed within the last {settle_seconds:g} seconds"

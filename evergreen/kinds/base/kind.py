@@ -14,6 +14,7 @@ from evergreen.kinds.base.codec import Codec
 from evergreen.kinds.base.contract import Contract
 from evergreen.kinds.base.explorer import Explorer
 from evergreen.kinds.base.judge import Judge
+from evergreen.kinds.base.labelling import Labelling
 from evergreen.kinds.base.learner import Learner
 from evergreen.scenario.kinds import load_kind
 from evergreen.scenario.settings import Scenario
@@ -32,6 +33,7 @@ class Kind:
         learner: builds and trains its networks.
         judge: measures the quality of models.
         explorer: examines data sets for `evergreen look`; None if the page is to show the counts alone.
+        labelling: shows items to people who label them, and explains answers; None if the kind has no such part.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Kind:
     learner: Learner[Any]
     judge: Judge[Any]
     explorer: Explorer[Any] | None = None
+    labelling: Labelling[Any] | None = None
 
 
 def kind_of(scenario: Scenario) -> Kind:

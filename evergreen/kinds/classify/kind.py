@@ -7,7 +7,10 @@ from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.contract import ImageContract
 from evergreen.kinds.classify.explorer import ImageExplorer
 from evergreen.kinds.classify.judge import ImageJudge
+from evergreen.kinds.classify.labelling import ImageLabelling
 from evergreen.kinds.classify.learner import ImageLearner
 from evergreen.kinds.classify.settings import ImageScenario
 
-CLASSIFY = Kind("classify", ImageScenario, ImageContract(), ImageCodec, ImageLearner(), ImageJudge(), ImageExplorer())
+CLASSIFY = Kind(
+    "classify", ImageScenario, ImageContract(), ImageCodec, ImageLearner(), ImageJudge(), ImageExplorer(), ImageLabelling()
+)

@@ -1,14 +1,36 @@
-"""Thumbnails of images, for HTML pages."""
+"""Images as pages show them: upright, with 8 bits, no larger than needed."""
 
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 from evergreen.media.depth import extremes
 from evergreen.media.images import BadImage, PixelRange, decode
 
-SIDE = 64  # pixels, of the longer side
+if TYPE_CHECKING:
+    import numpy as np
+
+SIDE = 64  # pixels, of a thumbnail's longer side
 MAX_PIXELS = 16_000_000  # larger images get no thumbnail
+
+
+def shown(data: bytes, side: int, max_pixels: int = 10 * MAX_PIXELS) -> np.ndarray:
+    """The pixels of an image, uint8 `(height, width, 3)` in RGB order, with a longer side of at most `side` pixels.
+
+    Raises:
+        BadImage: the image can't be read, or has more than `max_pixels`.
+    """
+    import cv2
+
+    limits = extremes(data, max_pixels)  # images with more than 8 bits are shown with their own contrast
+    pixels = decode(data, 3, max_pixels, PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None)
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return pixels
 
 
 def thumbnail(data: bytes) -> str | None:
@@ -17,16 +39,10 @@ def thumbnail(data: bytes) -> str | None:
     import numpy as np
 
     try:
-        limits = extremes(data, MAX_PIXELS)  # images with more than 8 bits are shown with their own contrast
-        shown = PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
-        pixels = decode(data, 3, MAX_PIXELS, shown)
+        pixels = shown(data, SIDE, MAX_PIXELS)
     except BadImage:
         return None
-    height, width = pixels.shape[:2]
-    scale = SIDE / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if scale < 1 else ("png", [])
+    # A small image stays exact.
+    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if max(pixels.shape[:2]) == SIDE else ("png", [])
     done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, ::-1]), options)
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}" if done else None

@@ -1,0 +1,97 @@
+"""The part of a kind for people who label: how an item looks, what a model says of it, and on what its answer rests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from evergreen.kinds.base.codec import Codec
+from evergreen.scenario.settings import Scenario
+
+S = TypeVar("S", bound=Scenario)
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # a network: its inputs by name to its outputs by name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture that every browser shows.
+
+    Attributes:
+        media_type: such as `image/png`.
+        content: the encoded bytes.
+    """
+
+    media_type: str
+    content: bytes
+
+
+class Labelling(ABC, Generic[S]):
+    """Shows items and explains answers. Its items have one label each, out of `Contract.known_labels`.
+
+    Attributes:
+        column: the data set's column with the encoded item.
+    """
+
+    column: ClassVar[str]
+
+    @abstractmethod
+    def picture(self, content: bytes, side: int) -> Picture:
+        """The item as a picture, upright, with a longer side of at most `side` pixels.
+
+        Raises:
+            BadItem: it cannot be shown.
+        """
+
+    @abstractmethod
+    def probabilities(self, codec: Codec, output: np.ndarray) -> dict[str, float]:
+        """The probability of each label.
+
+        Args:
+            output: the network's first output for one item.
+        """
+
+    @abstractmethod
+    def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
+        """The parts of an item that speak for a label (red) and against it (blue), as a transparent PNG to put over the item's
+        picture: it covers the whole picture, however large that is drawn.
+
+        Raises:
+            BadItem: the network cannot take the item.
+        """
+
+    @abstractmethod
+    def overlaid(self, content: bytes, heat_map: Picture, side: int) -> Picture:
+        """The item's picture with a heat map on it, as a PNG.
+
+        Args:
+            side: as in `picture`.
+        """
+
+    @abstractmethod
+    def inbox_folder(self, scenario: S, label: str) -> str | None:
+        """The inbox's folder for files with this label; None if no folder can stand for it."""
+
+
+def suggested(probabilities: Mapping[str, float]) -> str:
+    """The most probable label; of several, the first."""
+    return max(probabilities, key=lambda label: probabilities[label])
+
+
+def part_of(kind: Any) -> Labelling[Any]:
+    """The part of a kind.
+
+    Raises:
+        WrongUse: the kind has none.
+    """
+    from evergreen.errors import WrongUse
+
+    if kind.labelling is None:
+        raise WrongUse(
+            f"items of the kind {kind.name} cannot be shown or explained", expected="a kind with the part Labelling", fix="See docs/kinds.md."
+        )  # fmt: skip
+    found: Labelling[Any] = kind.labelling
+    return found

@@ -1,0 +1,85 @@
+"""Images as people who label them see them, and on which of their parts an answer rests."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from evergreen.data.inbox import SET_ASIDE
+from evergreen.errors import EvergreenError
+from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.labelling import Labelling, Picture, Run
+from evergreen.kinds.classify.codec import ImageCodec
+from evergreen.kinds.classify.heat_maps import heat_map
+from evergreen.kinds.classify.settings import ImageScenario
+from evergreen.kinds.classify.thumbnails import shown
+
+MAP_SIDE = 256  # pixels of a heat map's longer side
+SMALL_SIDE = 512  # pixels: up to here pictures are PNG, whose pixels are those of the image
+FOR, AGAINST = np.array([214, 39, 40], np.uint8), np.array([31, 119, 180], np.uint8)  # RGB
+OPACITY = 0.65  # of the strongest part
+STRONG = 0.15  # weaker parts, as a fraction of the strongest, stay clear
+
+
+class ImageLabelling(Labelling[ImageScenario]):
+    """Labelled images."""
+
+    column = "image"
+
+    def picture(self, content: bytes, side: int) -> Picture:
+        """The image, decoded and encoded again: large ones as JPEG, small ones as PNG."""
+        pixels = shown(content, side)
+        return _encoded(pixels, "png" if max(pixels.shape[:2]) <= SMALL_SIDE else "jpeg")
+
+    def probabilities(self, codec: Codec, output: np.ndarray) -> dict[str, float]:
+        """See `Labelling.probabilities`; `output` is float32 `(labels,)`."""
+        return dict(zip(codec.categories, output.tolist(), strict=True))
+
+    def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
+        """By occlusion (`evergreen.kinds.classify.heat_maps`)."""
+        import cv2
+
+        assert isinstance(codec, ImageCodec)
+        image = codec.encode([content])["images"][0]
+        heat = heat_map(lambda images: run({"images": images})["probabilities"], image, codec.labels.index(label))
+        height, width = shown(content, MAP_SIDE).shape[:2]
+        large = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+        strength = np.abs(large) / max(float(np.abs(heat).max()), 1e-9)
+        colours = np.where((large > 0)[:, :, None], FOR, AGAINST)
+        opacity = np.clip((strength - STRONG) / (1 - STRONG), 0, 1) * OPACITY * 255
+        return _encoded(np.dstack([colours, opacity.round().astype(np.uint8)]), "png")
+
+    def overlaid(self, content: bytes, heat_map: Picture, side: int) -> Picture:
+        """See `Labelling.overlaid`."""
+        import cv2
+
+        below = shown(content, side)
+        over: Any = cv2.imdecode(np.frombuffer(heat_map.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        over = cv2.resize(over, below.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        opacity = over[:, :, 3:] / 255.0
+        return _encoded((below * (1 - opacity) + over[:, :, 2::-1] * opacity).round().astype(np.uint8), "png")
+
+    def inbox_folder(self, scenario: ImageScenario, label: str) -> str | None:
+        """The label itself, or a name that `collect.rename` turns into it."""
+        rename = scenario.collect.rename
+        names = [label, *(name for name, meant in rename.items() if meant == label)]
+        fitting = (name for name in names if rename.get(name, name) == label and _can_be_a_folder(name))
+        return next(fitting, None)
+
+
+def _can_be_a_folder(name: str) -> bool:
+    return name not in SET_ASIDE and not name.startswith(".") and not re.search(r"[/\0]", name) and len(name.encode()) <= 255
+
+
+def _encoded(pixels: np.ndarray, kind: str) -> Picture:
+    """An image of these pixels, uint8 `(height, width, 3 or 4)`, RGB or RGBA."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if kind == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    order = (2, 1, 0, 3)[: pixels.shape[2]]
+    done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, order]), options)
+    if not done:
+        raise EvergreenError(f"a picture of {pixels.shape[1]}×{pixels.shape[0]} pixels could not be encoded")
+    return Picture(f"image/{kind}", encoded.tobytes())

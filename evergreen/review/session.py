@@ -1,0 +1,371 @@
+"""A person's work on the labels of one scenario: what is shown next, what the champion says of it, and what was decided."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evergreen.data.dataset import batches
+from evergreen.data.inbox import UNLABELLED
+from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.labelling import Picture, part_of, suggested
+from evergreen.review.decisions import Decision, Decisions, review_folder
+from evergreen.review.items import DataSetItems, is_unlabelled, read_unlabelled, unlabelled
+from evergreen.review.predictions import Predictions, Seen
+from evergreen.review.queues import QUEUES
+from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
+
+log = logging.getLogger("evergreen")
+
+MOST_ITEMS = 20_000  # of the data set that the champion is run on: those of val and test, and the newest others
+SIMILAR = 6
+PICTURE_SIDE, THUMBNAIL_SIDE = 1024, 128  # pixels
+Report = Callable[[int, int], None]  # called with how many items are done, and of how many
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a model says of an item.
+
+    Attributes:
+        label: the most probable one.
+        probabilities: of all labels, 0 to 1.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person is shown of an item.
+
+    Attributes:
+        item: its id, or the path of its file relative to the inbox.
+        label: the one that it has now, with corrections that are not taken in yet; None if it has none.
+        source: its path, for people.
+        suggestion: None without a champion, and where it cannot take the item.
+        similar: ids and labels of the items that look most similar to the champion, the most similar one first.
+    """
+
+    item: str
+    label: str | None
+    source: str
+    suggestion: Suggestion | None
+    similar: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """The model in use: for suggestions and look-alikes, and for heat maps."""
+
+    predictions: Predictions
+    model: Any  # evergreen.serving.scoring.Model
+
+
+class Review:
+    """The review of one scenario. Its methods may be called from several threads.
+
+    Attributes:
+        scenario: the scenario.
+        labels: those that can be given, in the scenario's order.
+        no_champion: why there is no champion; empty if there is one, or nothing has asked for it yet.
+    """
+
+    def __init__(self, workspace: Workspace, scenario: Scenario, decisions: Decisions) -> None:
+        """
+        Raises:
+            WrongUse: the scenario's items have no labels to choose between, or cannot be shown.
+        """
+        self.workspace, self.scenario, self._decisions = workspace, scenario, decisions
+        kind = kind_of(scenario)
+        self.part, self.labels = part_of(kind), tuple(kind.contract.known_labels(scenario))
+        if not self.labels:
+            raise WrongUse(f"the items of {scenario.name} have no labels to choose between", expected="a scenario with labels")
+        self.no_champion = ""
+        self._lock, self._loading = threading.RLock(), threading.Lock()
+        self._champion: _Champion | None = None
+        self._orders: dict[str, list[str]] = {}
+        self._of_files: dict[str, Seen | None] = {}
+        self._folders: list[Path] = []
+        self._items = DataSetItems([], self.part.column)
+        self._refresh()
+
+    # What there is to do
+
+    def prepare(self, queue: str, report: Report) -> None:
+        """Find the items of a queue and their order. Takes up to minutes the first time.
+
+        Raises:
+            EvergreenError: something is missing that the queue needs; the error says what.
+        """
+        with self._loading:
+            self.no_champion = ""  # there may be one since
+            order = {"unsure": self._unsure, "mistakes": self._mistakes, "inbox": self._inbox, "errors": self._errors}[queue]
+            found = order(report)
+            with self._lock:
+                self._orders[queue] = found
+
+    def left(self, queue: str) -> int:
+        """How many items of a prepared queue have no decision."""
+        return len(self._left(queue))
+
+    def upcoming(self, queue: str, count: int, without: Sequence[str] = ()) -> list[Shown]:
+        """The next items of a prepared queue that have no decision.
+
+        Args:
+            without: items that the caller has already.
+        """
+        passed = set(without)
+        chosen = [item for item in self._left(queue) if item not in passed][:count]
+        return [self.shown(item) for item in chosen]
+
+    def shown(self, item: str) -> Shown:
+        """What a person is shown of an item.
+
+        Raises:
+            WrongUse: there is no such item.
+        """
+        seen = self._seen(item)
+        champion = self._champion
+        suggestion: Suggestion | None = None
+        similar: tuple[tuple[str, str], ...] = ()
+        if seen is not None and champion is not None:
+            probabilities = self.part.probabilities(champion.predictions.model.codec, seen.output)
+            suggestion = Suggestion(suggested(probabilities), probabilities)
+            nearest = champion.predictions.nearest(seen, SIMILAR, but=item)
+            similar = tuple((id, label) for id in nearest if (label := self._label_of(id)))
+        return Shown(item, self._label_of(item) or None, self._items.sources.get(item, item), suggestion, similar)
+
+    def picture(self, item: str, side: int = PICTURE_SIDE) -> Picture:
+        """The picture of an item.
+
+        Raises:
+            BadItem: it cannot be shown.
+            WrongUse: there is no such item.
+        """
+        return self.part.picture(self._read(item), side)
+
+    def heat_map(self, item: str, label: str) -> Picture:
+        """The parts of an item that speak for a label, to the champion.
+
+        Raises:
+            BadItem: the network cannot take it.
+            WrongUse: there is no such item, no champion, or the champion does not have this label.
+        """
+        champion = self._get_champion()
+        if champion is None:
+            raise WrongUse(self.no_champion)
+        if label not in champion.model.labels:
+            raise WrongUse("the champion does not have this label", expected=", ".join(champion.model.labels), received=label)
+        return self.part.heat_map(champion.model.codec, champion.model.run, self._read(item), label)
+
+    # What a person does
+
+    def label(self, queue: str, item: str, label: str) -> Decision:
+        """Give an item a label; the one that it has is kept.
+
+        Raises:
+            WrongUse: there is no such item or label, or no folder of the inbox can stand for the label.
+        """
+        self._check(queue, item)
+        if label not in self.labels:
+            raise WrongUse("there is no such label", expected=f"one of {', '.join(self.labels)}", received=label)
+        with self._lock:
+            if label == self._label_of(item):
+                return self._decisions.keep(queue, item, label)
+            folder = None
+            if _is_file(item):
+                folder = self.part.inbox_folder(self.scenario, label)
+                if folder is None:
+                    raise WrongUse("no folder of the inbox can have this label's name", received=label, fix="Rename the label.")
+            return self._decisions.label(queue, item, label, folder)
+
+    def skip(self, queue: str, item: str) -> Decision:
+        """Leave an item for later.
+
+        Raises:
+            WrongUse: there is no such item.
+        """
+        self._check(queue, item)
+        with self._lock:
+            return self._decisions.skip(queue, item)
+
+    def undo(self, queue: str) -> Decision | None:
+        """Take back the last decision in a queue; None if there is none.
+
+        Raises:
+            WrongUse: it was taken into the data set already.
+        """
+        with self._lock:
+            return self._decisions.undo(queue)
+
+    def show_skipped(self, queue: str) -> None:
+        """Show the skipped items of a queue again."""
+        with self._lock:
+            self._decisions.show_skipped(queue)
+
+    def tally(self, queue: str) -> dict[str, int]:
+        """How much is done: `decided` items in all queues, those that wait in the inbox (`corrections`, `files`), and how many
+        of this queue are `skipped`."""
+        with self._lock:
+            return {
+                "decided": self._decisions.count(),
+                "corrections": len(self._decisions.pending()),
+                "files": len(self._decisions.moved()),
+                "skipped": self._decisions.skipped(queue),
+            }
+
+    # The order of the queues
+
+    def _unsure(self, report: Report) -> list[str]:
+        champion = self._needed_champion()
+        held_out = self._held_out()
+        newest = [id for id in reversed(self._items.ids) if id not in held_out]
+        ids = [*held_out, *newest][:MOST_ITEMS]
+        self._look_at(champion, ids, report)
+        return sorted((id for id in ids if id in champion.predictions), key=lambda id: self._sureness(champion, id))
+
+    def _mistakes(self, report: Report) -> list[str]:
+        champion = self._needed_champion()
+        ids = self._held_out()
+        if not ids:
+            raise WrongUse(
+                f"{self.scenario.name} has no validation or test items", fix=f"Run: evergreen run {self.scenario.name}"
+            )
+        self._look_at(champion, ids, report)
+        known = champion.predictions
+        wrong = []
+        for id in ids:
+            if id in known:
+                probabilities = self.part.probabilities(known.model.codec, known[id].output)
+                if (label := suggested(probabilities)) != self._label_of(id):
+                    wrong.append((-probabilities[label], id))
+        return [id for _, id in sorted(wrong)]
+
+    def _inbox(self, report: Report) -> list[str]:
+        files = list(unlabelled(self._decisions.inbox))
+        champion = self._get_champion()
+        if champion is None:
+            return files
+        sureness: dict[str, float] = {}
+        for number, item in enumerate(files, 1):
+            seen = self._seen(item)
+            sureness[item] = 1.0 if seen is None else float(seen.output.max())
+            report(number, len(files))
+        # Look-alikes come from the data set.
+        self._look_at(champion, [*self._held_out(), *reversed(self._items.ids)][: MOST_ITEMS // 4], lambda done, of: None)
+        return sorted(files, key=lambda item: sureness[item])
+
+    def _errors(self, report: Report) -> list[str]:
+        raise WrongUse("likely label errors are not known yet")
+
+    def _sureness(self, champion: _Champion, id: str) -> float:
+        probabilities = self.part.probabilities(champion.predictions.model.codec, champion.predictions[id].output)
+        return max(probabilities.values())
+
+    # The parts
+
+    def _left(self, queue: str) -> list[str]:
+        with self._lock:
+            self._refresh()
+            order = self._orders.get(queue)
+            if order is None:
+                raise WrongUse("this queue is not prepared", received=queue)
+            labels = self._items.labels | self._decisions.pending()
+            settled = self._decisions.settled(queue, lambda item: labels.get(item, ""))
+            there = self._items.labels if QUEUES[queue].labelled else set(unlabelled(self._decisions.inbox))
+            return [item for item in order if item not in settled and item in there]
+
+    def _refresh(self) -> None:
+        """Read the data set again if `evergreen retrain` has changed it."""
+        folders = batches(self.workspace, self.scenario.name)
+        if folders != self._folders:
+            self._items = DataSetItems(folders, self.part.column)
+            self._folders = folders
+
+    def _check(self, queue: str, item: str) -> None:
+        if queue not in QUEUES:
+            raise WrongUse("there is no such queue", expected=f"one of {', '.join(QUEUES)}", received=queue)
+        if item not in self._items.labels and not is_unlabelled(self._decisions.inbox, item):
+            raise WrongUse("there is no such item", received=item)
+
+    def _label_of(self, item: str) -> str:
+        with self._lock:
+            return self._decisions.pending().get(item) or self._items.labels.get(item, "")
+
+    def _read(self, item: str) -> bytes:
+        if _is_file(item):
+            return read_unlabelled(self._decisions.inbox, item)
+        return self._items.read(item)
+
+    def _seen(self, item: str) -> Seen | None:
+        """What the champion gave for an item; None if it has not been run on it, or cannot take it."""
+        champion = self._champion
+        if champion is None:
+            return None
+        if not _is_file(item):
+            return champion.predictions.get(item)
+        if item not in self._of_files:
+            self._of_files[item] = None
+            with contextlib.suppress(Exception):  # the kind defines what its codec raises
+                self._of_files[item] = champion.predictions.see(read_unlabelled(self._decisions.inbox, item))
+        return self._of_files[item]
+
+    def _look_at(self, champion: _Champion, ids: Sequence[str], report: Report) -> None:
+        missing = [id for id in ids if id not in champion.predictions]
+        if missing:
+            items = kind_of(self.scenario).contract.items(self.scenario, self._folders, missing)
+            champion.predictions.add(items, len(missing), report)
+
+    def _held_out(self) -> list[str]:
+        """The ids of the validation and test items that are in use."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        try:
+            rows = pq.read_table(self.workspace.splits(self.scenario.name) / "items.parquet", columns=["id", "split"])
+        except OSError:
+            return []
+        chosen = rows.filter(pc.is_in(rows["split"], value_set=_strings("val", "test")))
+        return [str(id) for id in chosen["id"].to_pylist() if id in self._items.labels]
+
+    def _needed_champion(self) -> _Champion:
+        champion = self._get_champion()
+        if champion is None:
+            raise WrongUse(self.no_champion)
+        return champion
+
+    def _get_champion(self) -> _Champion | None:
+        """The champion; None if there is none, and then `no_champion` says why."""
+        if self._champion is None and not self.no_champion:
+            from evergreen.serving.embedding import EmbeddingModel
+            from evergreen.serving.scoring import load
+
+            name = self.scenario.name
+            try:
+                model = load(self.workspace, name)
+                network = EmbeddingModel.open(self.workspace.private / "champion" / name)
+            except EvergreenError as error:
+                self.no_champion = str(error)
+                return None
+            file = review_folder(self.workspace, name) / "predictions.npz"
+            self._champion = _Champion(Predictions(network, file), model)
+        return self._champion
+
+
+def _is_file(item: str) -> bool:
+    return item.startswith(f"{UNLABELLED}/")
+
+
+def _strings(*values: str) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
