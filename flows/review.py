@@ -193,7 +193,7 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
     def file(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in files:
-            return Response(status_code=404)
+            return Response(status_code=204 if name == "favicon.ico" else 404)
         return Response(Path(__file__).with_name(name).read_bytes(), media_type=files[name])
 
     def queue(request: Request) -> Response:
