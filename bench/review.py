@@ -1,4 +1,4 @@
-"""What a person's decisions in `evergreen review` are worth: the accuracy gained by each 100 of them, beside a queue in random order.
+"""What a person's decisions in `evergreen review` are worth: the accuracy gained by each 100, beside a queue in random order.
 
 Simulated on real images: frozen features of the pre-trained network (their first 128 principal components) and a logistic
 regression that is fitted again after each 100 decisions; the person is replaced by the original labels. Groups (clips,
@@ -110,9 +110,7 @@ def labelling(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.n
     return reached
 
 
-def measuring(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], queue: str, seed: int
-) -> list[float]:
+def measuring(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], queue: str, seed: int) -> list[float]:
     """How far the measured accuracy is off, as a fraction, after 0, 100, … decisions about test's labels."""
     inputs, truth = test
     generator = np.random.default_rng(seed)
@@ -176,7 +174,9 @@ def page() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         checkout = fresh_checkout(Path(folder) / "checkout")
         command = [sys.executable, "-m", "flows.cli"]
-        subprocess.run([*command, "run", "quickstart"], cwd=checkout, env=environment(checkout), check=True, capture_output=True)
+        subprocess.run(
+            [*command, "run", "quickstart"], cwd=checkout, env=environment(checkout), check=True, capture_output=True
+        )
         inbox = checkout / "inbox" / "quickstart" / "unlabelled"
         inbox.mkdir(parents=True)
         with tarfile.open(samples() / "fire-cctv.tar.gz") as archive:

@@ -167,7 +167,8 @@ function show() {
   performance.mark("evergreen-shown");
   item.loaded?.then(() => { if (ready[0] === item && !item.image) show(); });
   byId("source").textContent = item.source;
-  byId("facts-label").textContent = item.label === null ? "No label yet" : `Label: ${item.label}`;
+  const says = item.suggestion ? `suggested: ${item.suggestion.label}, ${percent(item.suggestion.probabilities[0][1])}` : "no suggestion";
+  byId("facts-label").textContent = item.label === null ? `No label yet; ${says}` : `Label: ${item.label}; ${says}`;
   const offered = offer(item);
   byId("keep").disabled = offered === null;
   byId("keep-text").textContent = offered === null ? "Take the suggestion" : item.label === null ? `Take “${offered}”` : `Keep “${offered}”`;
@@ -188,7 +189,7 @@ function showSuggestion(item) {
     return;
   }
   const table = element("table", "");
-  table.append(element("caption", "The champion suggests"));
+  table.append(element("caption", item.suggestion.by));
   for (const [position, [label, probability]] of item.suggestion.probabilities.entries()) {
     const row = element("tr", "", position ? {} : { class: "first" });
     const bar = element("td", "");
@@ -342,9 +343,9 @@ async function open(name) {
       byId("finished-text").textContent = found.reason;
       return;
     }
-    byId("waiting-text").textContent = found.total ? `Looking at ${many(found.total, "item", "items")} …` : "Looking at the items …";
-    const bar = byId("waiting-bar");
-    if (found.total) { bar.max = found.total; bar.value = found.done; } else bar.removeAttribute("value");
+    byId("waiting-text").textContent = `${found.doing || "Looking at the items"} …`;
+    if (found.fraction === null) byId("waiting-bar").removeAttribute("value");
+    else byId("waiting-bar").value = found.fraction;
     await pause(250);
   }
 }

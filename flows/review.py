@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evergreen import progress
 from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.kinds.base.labelling import Picture
 from evergreen.review.decisions import Decisions, review_folder
@@ -51,16 +52,17 @@ HEADERS = {
 MOST_AT_ONCE = 50  # items in one answer
 MAPS_KEPT, MAPS_WAITING = 64, 4
 SENT_IN = "X-Evergreen-Token"
-LABEL_KEYS = "123456789abcdefgijklmnopqrtvwxyz"  # for labels: digits, and the letters that do nothing else
+LABEL_KEYS = "123456789abcdefgijklmnopqrtvwxyz"  # digits, and the letters that do nothing else
 
 
 @dataclass
 class _Preparation:
-    """How far the preparation of a queue is: `preparing`, `ready` or `unavailable`, with the reason."""
+    """How far the preparation of a queue is: `preparing`, with what is being done in words and the fraction that is done (None
+    if unknown), `ready`, or `unavailable`, with the reason."""
 
     state: str = "preparing"
-    done: int = 0
-    total: int = 0
+    doing: str = ""
+    fraction: float | None = None
     reason: str = ""
 
 
@@ -89,11 +91,12 @@ class Preparations:
     def _prepare(self, queue: str) -> None:
         one = self._of[queue]
 
-        def report(done: int, total: int) -> None:
-            one.done, one.total = done, total
+        def tell(task: progress.Task) -> None:
+            one.doing, one.fraction = " ".join(filter(None, (task.name, task.left))), task.fraction
 
         try:
-            self._review.prepare(queue, report)
+            with progress.listening(tell):
+                self._review.prepare(queue)
             one.state = "ready"
         except EvergreenError as error:
             one.state, one.reason = "unavailable", str(error)
@@ -268,7 +271,7 @@ def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict
         undone = review.undo(queue)
         if undone is None:
             raise WrongUse("there is nothing to undo in this queue")
-        again = _plain(review.shown(undone.item))
+        again = _plain(review.shown(queue, undone.item))
     elif action == "show-skipped":
         review.show_skipped(queue)
     elif action != "again":
@@ -310,18 +313,24 @@ def _page(review: Review, token: str, first_queue: str) -> str:
     from jinja2 import Environment
 
     template = Path(__file__).with_name("review.html.j2").read_text(encoding="utf-8")
-    keys = [LABEL_KEYS[number] if number < len(LABEL_KEYS) else "" for number in range(len(review.labels))]
     return (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
         .render(
             name=review.scenario.name,
-            labels=list(zip(review.labels, keys, strict=True)),
+            labels=list(zip(review.labels, keys_of(review.labels), strict=True)),
             queues=QUEUES,
             first_queue=first_queue,
             token=token,
         )
     )
+
+
+def keys_of(labels: Sequence[str]) -> list[str]:
+    """The key of each label: for labels that are digits these, else `LABEL_KEYS` in order; empty for the labels after them."""
+    if all(label in tuple("0123456789") for label in labels):
+        return list(labels)
+    return [LABEL_KEYS[number] if number < len(LABEL_KEYS) else "" for number in range(len(labels))]
 
 
 def _token(workspace: Workspace, name: str) -> str:
@@ -395,7 +404,7 @@ def serve(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port
         WrongUse: as `serving`.
         Stopped: the normal end.
     """
-    with serving(workspace, scenario, by=by, queue=queue, port=port) as address:
+    with progress.shown(), serving(workspace, scenario, by=by, queue=queue, port=port) as address:
         print(f"Review of {scenario.name}: {address}", flush=True)
         print(f"Ctrl-C ends it; what you decided is in the inbox. Then: evergreen retrain {scenario.name}", file=sys.stderr)
         if open_it and _has_a_screen():

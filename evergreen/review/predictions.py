@@ -70,19 +70,18 @@ class Predictions:
         """
         return self._run([item])[0]
 
-    def add(self, items: Iterable[tuple[str, Any]], count: int, report: Callable[[int, int], None]) -> None:
+    def add(self, items: Iterable[tuple[str, Any]], report: Callable[[float], None]) -> None:
         """Run the network on items of the data set. Items that it cannot take are left out.
 
         Args:
             items: ids and items.
-            count: how many they are.
-            report: called with the number of items that are done, and of all.
+            report: called with the number of items that are done.
         """
         saved, done, coming = time.monotonic(), 0, iter(items)
         while chunk := list(islice(coming, AT_ONCE)):
             self._put(chunk)
             done += len(chunk)
-            report(done, count)
+            report(done)
             if time.monotonic() > saved + SAVE_SECONDS:
                 self.save()
                 saved = time.monotonic()

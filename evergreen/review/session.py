@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from evergreen.data.dataset import batches
 from evergreen.data.inbox import UNLABELLED
 from evergreen.errors import EvergreenError, WrongUse
+from evergreen.kinds.base.explorer import LabelError
 from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.labelling import Picture, part_of, suggested
+from evergreen.progress import task
 from evergreen.review.decisions import Decision, Decisions, review_folder
 from evergreen.review.items import DataSetItems, is_unlabelled, read_unlabelled, unlabelled
 from evergreen.review.predictions import Predictions, Seen
@@ -27,7 +29,8 @@ log = logging.getLogger("evergreen")
 MOST_ITEMS = 20_000  # of the data set that the champion is run on: those of val and test, and the newest others
 SIMILAR = 6
 PICTURE_SIDE, THUMBNAIL_SIDE = 1024, 128  # pixels
-Report = Callable[[int, int], None]  # called with how many items are done, and of how many
+OF_CHAMPION = "The champion suggests"
+OF_OTHERS = "Models that did not learn from it suggest"
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Suggestion:
     """What a model says of an item.
 
     Attributes:
+        by: who suggests it, as the beginning of a sentence.
         label: the most probable one.
-        probabilities: of all labels, 0 to 1.
+        probabilities: of the labels, 0 to 1; the most probable ones are among them.
     """
 
+    by: str
     label: str
     probabilities: Mapping[str, float]
 
@@ -51,8 +56,8 @@ class Shown:
         item: its id, or the path of its file relative to the inbox.
         label: the one that it has now, with corrections that are not taken in yet; None if it has none.
         source: its path, for people.
-        suggestion: None without a champion, and where it cannot take the item.
-        similar: ids and labels of the items that look most similar to the champion, the most similar one first.
+        suggestion: None without a model, and where it cannot take the item.
+        similar: ids and labels of the items that look most similar to the model, the most similar one first.
     """
 
     item: str
@@ -93,6 +98,7 @@ class Review:
         self._lock, self._loading = threading.RLock(), threading.Lock()
         self._champion: _Champion | None = None
         self._orders: dict[str, list[str]] = {}
+        self._suspect: dict[str, LabelError] = {}
         self._of_files: dict[str, Seen | None] = {}
         self._folders: list[Path] = []
         self._items = DataSetItems([], self.part.column)
@@ -100,8 +106,8 @@ class Review:
 
     # What there is to do
 
-    def prepare(self, queue: str, report: Report) -> None:
-        """Find the items of a queue and their order. Takes up to minutes the first time.
+    def prepare(self, queue: str) -> None:
+        """Find the items of a queue and their order. Takes up to minutes the first time, and reports progress.
 
         Raises:
             EvergreenError: something is missing that the queue needs; the error says what.
@@ -109,7 +115,7 @@ class Review:
         with self._loading:
             self.no_champion = ""  # there may be one since
             order = {"unsure": self._unsure, "mistakes": self._mistakes, "inbox": self._inbox, "errors": self._errors}[queue]
-            found = order(report)
+            found = order()
             with self._lock:
                 self._orders[queue] = found
 
@@ -125,24 +131,34 @@ class Review:
         """
         passed = set(without)
         chosen = [item for item in self._left(queue) if item not in passed][:count]
-        return [self.shown(item) for item in chosen]
+        return [self.shown(queue, item) for item in chosen]
 
-    def shown(self, item: str) -> Shown:
-        """What a person is shown of an item.
+    def shown(self, queue: str, item: str) -> Shown:
+        """What a person is shown of an item in a queue.
 
         Raises:
             WrongUse: there is no such item.
         """
+        if queue == "errors" and (suspect := self._suspect.get(item)) is not None:
+            return self._shown_suspect(suspect)
         seen = self._seen(item)
         champion = self._champion
         suggestion: Suggestion | None = None
         similar: tuple[tuple[str, str], ...] = ()
         if seen is not None and champion is not None:
             probabilities = self.part.probabilities(champion.predictions.model.codec, seen.output)
-            suggestion = Suggestion(suggested(probabilities), probabilities)
+            suggestion = Suggestion(OF_CHAMPION, suggested(probabilities), probabilities)
             nearest = champion.predictions.nearest(seen, SIMILAR, but=item)
             similar = tuple((id, label) for id in nearest if (label := self._label_of(id)))
         return Shown(item, self._label_of(item) or None, self._items.sources.get(item, item), suggestion, similar)
+
+    def _shown_suspect(self, suspect: LabelError) -> Shown:
+        probabilities = {suspect.suggested: suspect.probability_of_suggested, suspect.label: suspect.probability_of_label}
+        similar = tuple((id, label) for id in suspect.similar if (label := self._label_of(id)))
+        return Shown(
+            suspect.id, self._label_of(suspect.id), self._items.sources[suspect.id],
+            Suggestion(OF_OTHERS, suspect.suggested, probabilities), similar,
+        )  # fmt: skip
 
     def picture(self, item: str, side: int = PICTURE_SIDE) -> Picture:
         """The picture of an item.
@@ -225,22 +241,25 @@ class Review:
 
     # The order of the queues
 
-    def _unsure(self, report: Report) -> list[str]:
+    def _unsure(self) -> list[str]:
         champion = self._needed_champion()
         held_out = self._held_out()
         newest = [id for id in reversed(self._items.ids) if id not in held_out]
         ids = [*held_out, *newest][:MOST_ITEMS]
-        self._look_at(champion, ids, report)
-        return sorted((id for id in ids if id in champion.predictions), key=lambda id: self._sureness(champion, id))
+        self._look_at(champion, ids)
+        return sorted(
+            (id for id in ids if id in champion.predictions),
+            key=lambda id: self._sureness(champion, champion.predictions.get(id)),
+        )
 
-    def _mistakes(self, report: Report) -> list[str]:
+    def _mistakes(self) -> list[str]:
         champion = self._needed_champion()
         ids = self._held_out()
         if not ids:
             raise WrongUse(
                 f"{self.scenario.name} has no validation or test items", fix=f"Run: evergreen run {self.scenario.name}"
             )
-        self._look_at(champion, ids, report)
+        self._look_at(champion, ids)
         known = champion.predictions
         wrong = []
         for id in ids:
@@ -250,26 +269,30 @@ class Review:
                     wrong.append((-probabilities[label], id))
         return [id for _, id in sorted(wrong)]
 
-    def _inbox(self, report: Report) -> list[str]:
+    def _inbox(self) -> list[str]:
         files = list(unlabelled(self._decisions.inbox))
         champion = self._get_champion()
         if champion is None:
             return files
-        sureness: dict[str, float] = {}
-        for number, item in enumerate(files, 1):
-            seen = self._seen(item)
-            sureness[item] = 1.0 if seen is None else float(seen.output.max())
-            report(number, len(files))
         # Look-alikes come from the data set.
-        self._look_at(champion, [*self._held_out(), *reversed(self._items.ids)][: MOST_ITEMS // 4], lambda done, of: None)
+        self._look_at(champion, [*self._held_out(), *reversed(self._items.ids)][: MOST_ITEMS // 4])
+        sureness: dict[str, float] = {}
+        with task("Running the champion on the new items", total=len(files), unit="items") as report:
+            for number, item in enumerate(files, 1):
+                sureness[item] = self._sureness(champion, self._seen(item))
+                report(number)
         return sorted(files, key=lambda item: sureness[item])
 
-    def _errors(self, report: Report) -> list[str]:
-        raise WrongUse("likely label errors are not known yet")
+    def _errors(self) -> list[str]:
+        found = self.part.label_errors(self.scenario, self.workspace)
+        self._suspect = {one.id: one for one in found}
+        return list(self._suspect)
 
-    def _sureness(self, champion: _Champion, id: str) -> float:
-        probabilities = self.part.probabilities(champion.predictions.model.codec, champion.predictions[id].output)
-        return max(probabilities.values())
+    def _sureness(self, champion: _Champion, seen: Seen | None) -> float:
+        """The probability of the most probable label; 1 for an item that the champion cannot take."""
+        if seen is None:
+            return 1.0
+        return max(self.part.probabilities(champion.predictions.model.codec, seen.output).values())
 
     # The parts
 
@@ -319,11 +342,13 @@ class Review:
                 self._of_files[item] = champion.predictions.see(read_unlabelled(self._decisions.inbox, item))
         return self._of_files[item]
 
-    def _look_at(self, champion: _Champion, ids: Sequence[str], report: Report) -> None:
-        missing = [id for id in ids if id not in champion.predictions]
+    def _look_at(self, champion: _Champion, ids: Sequence[str]) -> None:
+        """Run the champion on items of the data set, unless that was done before."""
+        missing = [id for id in dict.fromkeys(ids) if id not in champion.predictions]
         if missing:
-            items = kind_of(self.scenario).contract.items(self.scenario, self._folders, missing)
-            champion.predictions.add(items, len(missing), report)
+            with task("Running the champion on the items", total=len(missing), unit="items") as report:
+                items = kind_of(self.scenario).contract.items(self.scenario, self._folders, missing)
+                champion.predictions.add(items, report)
 
     def _held_out(self) -> list[str]:
         """The ids of the validation and test items that are in use."""

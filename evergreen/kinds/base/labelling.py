@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from evergreen.errors import WrongUse
 from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.explorer import LabelError
 from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
 
 S = TypeVar("S", bound=Scenario)
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # a network: its inputs by name to its outputs by name
@@ -72,6 +75,14 @@ class Labelling(ABC, Generic[S]):
         """
 
     @abstractmethod
+    def label_errors(self, scenario: S, workspace: Workspace) -> Sequence[LabelError]:
+        """The items of the data set whose label is likely wrong, the most likely ones first.
+
+        Raises:
+            EvergreenError: the data set is empty, or an item of it cannot be read.
+        """
+
+    @abstractmethod
     def inbox_folder(self, scenario: S, label: str) -> str | None:
         """The inbox's folder for files with this label; None if no folder can stand for it."""
 
@@ -87,8 +98,6 @@ def part_of(kind: Any) -> Labelling[Any]:
     Raises:
         WrongUse: the kind has none.
     """
-    from evergreen.errors import WrongUse
-
     if kind.labelling is None:
         raise WrongUse(
             f"items of the kind {kind.name} cannot be shown or explained", expected="a kind with the part Labelling", fix="See docs/kinds.md."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy as np
 from evergreen.data.inbox import SET_ASIDE
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.explorer import LabelError
 from evergreen.kinds.base.labelling import Labelling, Picture, Run
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.kinds.classify.thumbnails import shown
+from evergreen.workspace import Workspace
 
 MAP_SIDE = 256  # pixels of a heat map's longer side
 SMALL_SIDE = 512  # pixels: up to here pictures are PNG, whose pixels are those of the image
@@ -60,6 +63,12 @@ class ImageLabelling(Labelling[ImageScenario]):
         over = cv2.resize(over, below.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         opacity = over[:, :, 3:] / 255.0
         return _encoded((below * (1 - opacity) + over[:, :, 2::-1] * opacity).round().astype(np.uint8), "png")
+
+    def label_errors(self, scenario: ImageScenario, workspace: Workspace) -> Sequence[LabelError]:
+        """See `evergreen.kinds.classify.label_errors`."""
+        from evergreen.kinds.classify.label_errors import find_label_errors
+
+        return find_label_errors(scenario, workspace)
 
     def inbox_folder(self, scenario: ImageScenario, label: str) -> str | None:
         """The label itself, or a name that `collect.rename` turns into it."""
