@@ -13,7 +13,7 @@ from evergreen.data.sources.folder import read_file
 from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace, replace_file, room_for
-from flows.terminal import console
+from flows.terminal import wrapped
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def explain(
                 replace_file(target / picture, one.picture)
             except (NotADirectoryError, FileExistsError, PermissionError) as error:
                 raise EvergreenError(
-                    f"{target / picture} cannot be written: {error.strerror}", fix="Name another folder with --output."
+                    f"there can be no picture in {target} ({error.strerror})", fix="Name another folder with --output."
                 ) from None
     return [
         Explained(str(file), one.label, one.probability, dict(one.probabilities), one.explained, target / picture)
@@ -84,14 +84,11 @@ def explain(
 
 
 def show_explained(found: Sequence[Explained], out: IO[str]) -> None:
-    """Show the answers as a table, with the pictures' paths."""
-    from rich.table import Table
-
-    table = Table("file", "label", "probability", "heat map")
+    """Print a line for each file, with its picture's path."""
     for one in found:
-        about = "" if one.explained == one.label else f" (for {one.explained})"
-        table.add_row(one.file, one.label, figures.percent(one.probability), f"{one.picture}{about}")
-    console(out).print(table)
+        about = "" if one.explained == one.label else f" of {one.explained}"
+        text = f"{one.file}: {one.label}, {figures.percent(one.probability)}; heat map{about}: {one.picture}"
+        print(wrapped(text, out), file=out)
 
 
 def _content(file: Path) -> bytes:

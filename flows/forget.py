@@ -231,7 +231,11 @@ def reinstate(workspace: Workspace, name: str, asked: Asked) -> Reinstated:
 
 @contextlib.contextmanager
 def _alone(workspace: Workspace, name: str) -> Iterator[None]:
-    with workspace.lock(f"run-{name}"), workspace.lock(f"collect-{name}"):
+    with (
+        workspace.lock(f"run-{name}"),
+        workspace.lock(f"collect-{name}"),
+        workspace.lock(f"review-{name}", timeout_seconds=0),  # somebody may have it open all day
+    ):
         yield
 
 

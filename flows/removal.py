@@ -99,6 +99,7 @@ def _paths(workspace: Workspace, name: str) -> list[Path]:
         workspace.checkpoints(name),
         workspace.private / "tuning" / name,
         workspace.private / "features" / name,
+        workspace.private / "review" / name,
         workspace.scenarios / f"{name}.yaml",
     ]
 

@@ -205,7 +205,8 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     outputs, private = workspace.outputs(name), workspace.private
     for folder in (
         workspace.splits(name), workspace.evaluation(name), workspace.data_docs(name), workspace.staging(name),
-        workspace.checkpoints(name), outputs / "tuning", *(private / what / name for what in ("features", "incoming", "outgoing", "tuning")),
+        workspace.checkpoints(name), outputs / "tuning", outputs / "explained",
+        *(private / what / name for what in ("features", "incoming", "outgoing", "tuning")),
     ):  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)
     for file in (
@@ -218,7 +219,9 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     for file in _files(outputs):
         if file.parent == workspace.record(name) and file.name.startswith("stage-") or _names_any(file, ids):
             file.unlink()
-    quarantine = workspace.quarantine(name)
+    quarantine, reviewed = workspace.quarantine(name), private / "review" / name
+    shutil.rmtree(reviewed / "cache", ignore_errors=True)
+    _filter_lines(reviewed / "decisions.jsonl", ids, key="item")
     _filter_lines(quarantine / "records.jsonl", ids)
     for id in ids:
         (quarantine / "items" / id[:2] / id).unlink(missing_ok=True)
@@ -230,7 +233,9 @@ def _clean_inbox(folder: Path, ids: set[str], ids_in: Callable[[bytes], set[str]
     for file in _files(folder):
         archive = _is_archive(file)
         held = set() if archive else ids_in(file.read_bytes())
-        if _names_any(file, ids) or held and held <= ids:
+        if file.parent == folder and file.suffix.lower() == ".csv" and _names_any(file, ids):
+            _filter_corrections(file, ids)
+        elif _names_any(file, ids) or held and held <= ids:
             file.unlink()
         elif held & ids or archive and _archive_has(file, ids, ids_in):
             if taken in file.parents:  # its other items are in the data set
@@ -364,12 +369,22 @@ def _names_any(file: Path, ids: set[str]) -> bool:
         return False
 
 
-def _filter_lines(path: Path, ids: set[str]) -> None:
-    """Rewrite a file of JSON lines without the lines of these ids; if none is left, delete the file."""
+def _filter_corrections(path: Path, ids: set[str]) -> None:
+    """Rewrite a file of corrections without the lines that name these ids; if none is left, delete the file."""
+    first, *lines = path.read_bytes().splitlines(keepends=True)
+    left = [line for line in lines if not any(id.encode() in line.lower() for id in ids)]
+    if left:
+        replace_file(path, b"".join([first, *left]))
+    else:
+        path.unlink()
+
+
+def _filter_lines(path: Path, ids: set[str], key: str = "id") -> None:
+    """Rewrite a file of JSON lines without the lines that have one of these ids as `key`; if none is left, delete the file."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    left = [line for line in lines if not line.endswith(b"\n") or json.loads(line).get("id") not in ids]
+    left = [line for line in lines if not line.endswith(b"\n") or json.loads(line).get(key) not in ids]
     if not left:
         path.unlink()
     elif len(left) < len(lines):

@@ -37,7 +37,7 @@ class Decision:
     """A line of the log.
 
     Attributes:
-        number: counts the lines from 0.
+        number: counts the lines.
         action: `label` gives an item a label, `keep` says that the one it has is right, `skip` leaves it; `show-skipped` shows
             a queue's skipped items again, `undo` takes a decision back, `opened` means that all before it was applied.
         queue: in which it was decided; empty for `opened`.
@@ -73,6 +73,11 @@ class Decision:
 def review_folder(workspace: Workspace, name: str) -> Path:
     """The folder with what `evergreen review` keeps on this machine."""
     return workspace.private / "review" / name
+
+
+def cache_folder(workspace: Workspace, name: str) -> Path:
+    """The folder in it with what can be computed again."""
+    return review_folder(workspace, name) / "cache"
 
 
 class Decisions:
@@ -189,7 +194,8 @@ class Decisions:
 
     def _decide(self, action: Action, queue: str, item: str, label: str, file: str, undoes: int = -1) -> Decision:
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        one = Decision(len(self._entries), action, queue, item, label, file, undoes, self.by, at)
+        number = self._entries[-1].number + 1 if self._entries else 0
+        one = Decision(number, action, queue, item, label, file, undoes, self.by, at)
         with room_for("for the decision"):
             _append(self._log, one)
             self._entries.append(one)
@@ -204,9 +210,9 @@ class Decisions:
             self._move(one.item, one.file)
         elif one.corrects:
             self._write_csv(one.file)
-        elif one.action == "undo" and self._entries[one.undoes].moves:
+        elif one.action == "undo" and one.item.startswith(f"{UNLABELLED}/"):
             self._move(one.file, one.item)
-        elif one.action == "undo" and self._entries[one.undoes].corrects:
+        elif one.action == "undo" and one.file:
             self._write_csv(one.file)
 
     def _complete_last(self) -> None:

@@ -1,6 +1,6 @@
 """What the champion says of items, and how it represents them, so that look-alikes can be found.
 
-`.evergreen/review/NAME/predictions.npz` keeps this for the items of the data set, as long as the champion is the same.
+`.evergreen/review/NAME/cache/predictions.npz` keeps this for the items of the data set, as long as the champion is the same.
 """
 
 from __future__ import annotations

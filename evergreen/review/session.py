@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from evergreen.kinds.base.explorer import LabelError
 from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.labelling import Picture, part_of, suggested
 from evergreen.progress import task
-from evergreen.review.decisions import Decision, Decisions, review_folder
+from evergreen.review.decisions import Decision, Decisions, cache_folder
 from evergreen.review.items import DataSetItems, is_unlabelled, read_unlabelled, unlabelled
 from evergreen.review.predictions import Predictions, Seen
 from evergreen.review.queues import QUEUES
 from evergreen.scenario.settings import Scenario
-from evergreen.workspace import Workspace
+from evergreen.workspace import Workspace, replace_file
 
 log = logging.getLogger("evergreen")
 
@@ -221,7 +222,11 @@ class Review:
             WrongUse: it was taken into the data set already.
         """
         with self._lock:
-            return self._decisions.undo(queue)
+            undone = self._decisions.undo(queue)
+            order = self._orders.get(queue)
+            if undone is not None and order is not None and undone.item not in order:  # decided before it was prepared
+                order.insert(0, undone.item)
+            return undone
 
     def show_skipped(self, queue: str) -> None:
         """Show the skipped items of a queue again."""
@@ -284,7 +289,20 @@ class Review:
         return sorted(files, key=lambda item: sureness[item])
 
     def _errors(self) -> list[str]:
-        found = self.part.label_errors(self.scenario, self.workspace)
+        """The items whose label is likely wrong; computed once for a data set, since that takes minutes."""
+        file = cache_folder(self.workspace, self.scenario.name) / "label-errors.json"
+        about = [[folder.name for folder in self._folders], self.scenario.validation.model_dump(mode="json")]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept["about"] == about:
+                found = [LabelError(**one | {"similar": tuple(one["similar"])}) for one in kept["errors"]]
+                return self._suspected(found)
+        found = list(self.part.label_errors(self.scenario, self.workspace))
+        with contextlib.suppress(OSError):  # a full disk; it can be computed again
+            replace_file(file, json.dumps({"about": about, "errors": [asdict(one) for one in found]}).encode())
+        return self._suspected(found)
+
+    def _suspected(self, found: Sequence[LabelError]) -> list[str]:
         self._suspect = {one.id: one for one in found}
         return list(self._suspect)
 
@@ -381,7 +399,7 @@ class Review:
             except EvergreenError as error:
                 self.no_champion = str(error)
                 return None
-            file = review_folder(self.workspace, name) / "predictions.npz"
+            file = cache_folder(self.workspace, name) / "predictions.npz"
             self._champion = _Champion(Predictions(network, file), model)
         return self._champion
 

@@ -18,6 +18,7 @@ from evergreen.errors import EvergreenError, WrongUse
 from evergreen.kinds.classify.item_features import features_folder
 from evergreen.media.images import prepare
 from evergreen.privacy.forgetting import Asked, journal
+from evergreen.review.decisions import Decisions
 from evergreen.workspace import Workspace
 from flows import forget as flow
 from flows.checkout import checkout_model
@@ -69,6 +70,10 @@ def everywhere(registered: Tiny) -> Tiny:
     (taken / "many.zip").write_bytes(packed.getvalue())
     for name in ("report.html", f"{NAME}/report.html", f"{NAME}/look.html"):
         (workspace.root / "outputs" / name).write_text(f"<img src=… {id_of(GONE[0])}>")
+    decisions = Decisions(workspace, registered.scenario, "anna")
+    for number in (GONE[0], 8):
+        decisions.label("errors", id_of(number), "4", None)
+        decisions.skip("unsure", id_of(number))
     (workspace.checkpoints(NAME)).mkdir(parents=True, exist_ok=True)
     (workspace.checkpoints(NAME) / "state").write_bytes(image)
     features = features_folder(workspace, NAME)
@@ -129,6 +134,7 @@ def test_nothing_that_is_left_holds_what_was_forgotten_and_all_else_is_there(eve
     done = forgotten(workspace)
 
     assert traces(workspace) == set()
+    assert Decisions(workspace, everywhere.scenario, "anna").pending() == {id_of(8): "4"}  # other decisions are kept
     assert (done.items, done.quarantined, done.models, done.champion, done.left) == (2, 1, (1,), True, ())
     assert done.data_version == data_version(workspace, NAME) and data_unchanged(workspace, NAME)
     ids = table(batches(workspace, NAME), ["id"])["id"].to_pylist()

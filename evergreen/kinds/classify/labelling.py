@@ -19,6 +19,7 @@ from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.kinds.classify.thumbnails import shown
 from evergreen.workspace import Workspace
 
+LEAST_SIDE = 512  # pixels of a picture with a heat map
 MAP_SIDE = 256  # pixels of a heat map's longer side
 SMALL_SIDE = 512  # pixels: up to here pictures are PNG, whose pixels are those of the image
 FOR, AGAINST = np.array([214, 39, 40], np.uint8), np.array([31, 119, 180], np.uint8)  # RGB
@@ -59,6 +60,9 @@ class ImageLabelling(Labelling[ImageScenario]):
         import cv2
 
         below = shown(content, side)
+        factor = LEAST_SIDE // max(below.shape[:2])  # so that a small image can be looked at
+        if factor > 1:
+            below = below.repeat(factor, axis=0).repeat(factor, axis=1)
         over: Any = cv2.imdecode(np.frombuffer(heat_map.content, np.uint8), cv2.IMREAD_UNCHANGED)
         over = cv2.resize(over, below.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         opacity = over[:, :, 3:] / 255.0

@@ -1,0 +1,263 @@
+"""`evergreen review` in a real browser, by the keyboard, and what no other page or person may do with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evergreen.data.inbox import Inbox, inbox_of
+from evergreen.errors import WrongUse
+from evergreen.kinds.base.labelling import part_of
+from evergreen.review.decisions import Decisions, review_folder
+from evergreen.review.session import Review
+from flows.overview import status
+from flows.review import HEADERS, application, keys_of, serving
+from tests.flows.test_pages import CHROMIUM, QUIET
+from tests.support.readings.kind import READINGS
+from tests.tiny import NAME, Tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+
+TOKEN, ADDRESS = "t" * 43, "http://127.0.0.1:4202"
+
+
+@pytest.fixture(scope="module")
+def champion(registered_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A checkout with a champion."""
+    tiny = Tiny(shutil.copytree(registered_once, tmp_path_factory.mktemp("reviewed") / "checkout", symlinks=True))
+    tiny.promote(force=True)
+    return tiny
+
+
+@pytest.fixture
+def tiny(champion: Tiny) -> Iterator[Tiny]:
+    """The same, with nothing decided yet."""
+    yield champion
+    for folder in (review_folder(champion.workspace, NAME), inbox_of(champion.scenario, champion.workspace)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def client(tiny: Tiny) -> Any:
+    """As the browser of the person who opened the printed address."""
+    from starlette.testclient import TestClient
+
+    review = Review(tiny.workspace, tiny.scenario, Decisions(tiny.workspace, tiny.scenario, "anna"))
+    client = TestClient(application(review, TOKEN, first_queue="mistakes", port=4202), base_url=ADDRESS)
+    assert client.get("/", params={"token": TOKEN}).status_code == 200
+    return client
+
+
+def prepared(client: Any, queue: str) -> Any:
+    """The state of a queue when it is ready."""
+    import time
+
+    until = time.monotonic() + 120
+    while (state := client.get(f"/queue/{queue}").json())["state"] == "preparing" and time.monotonic() < until:
+        time.sleep(0.05)
+    return state
+
+
+def upcoming(client: Any, queue: str, count: int = 3) -> Any:
+    answer = client.post(f"/queue/{queue}/upcoming", json={"count": count}, headers={"X-Evergreen-Token": TOKEN})
+    return answer.json()["items"]
+
+
+def test_nobody_without_the_token_sees_anything(client: Any) -> None:
+    client.cookies.clear()
+    for address in ("/", "/review.js", "/picture?item=x", "/queue/mistakes", "/?token=wrong"):
+        answer = client.get(address)
+        assert answer.status_code == 403 and TOKEN not in answer.text, address
+
+
+def test_no_other_page_can_send_a_decision(client: Any, tiny: Tiny) -> None:
+    body = {"action": "skip", "item": "x"}
+    for headers in (
+        {},
+        {"X-Evergreen-Token": "wrong"},
+        {"X-Evergreen-Token": TOKEN, "Origin": "http://evil.example"},
+        {"X-Evergreen-Token": TOKEN, "Origin": "http://127.0.0.1:9999"},
+        {"X-Evergreen-Token": TOKEN, "Origin": "null"},
+    ):
+        assert client.post("/queue/mistakes/decide", json=body, headers=headers).status_code == 403, headers
+    named = client.get("/", headers={"Host": "evil.example"})
+    assert named.status_code == 400
+    assert not (review_folder(tiny.workspace, NAME) / "decisions.jsonl").exists()
+
+
+def test_every_answer_forbids_other_origins_and_is_kept_by_no_browser(client: Any) -> None:
+    for address in ("/", "/review.js", "/queue/zebra", "/picture?item=x", "/nowhere"):
+        answer = client.get(address)
+        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS, address
+    assert "unsafe" not in HEADERS["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["../../scenarios/quickstart.yaml", "unlabelled/../../../scenarios/quickstart.yaml", "unlabelled/link", "f" * 64, ""],
+)
+def test_only_items_are_served(client: Any, tiny: Tiny, item: str) -> None:
+    folder = inbox_of(tiny.scenario, tiny.workspace) / "unlabelled"
+    folder.mkdir(parents=True)
+    (folder / "link").symlink_to(tiny.workspace.scenarios / "quickstart.yaml")
+    answer = client.get("/picture", params={"item": item})
+    assert answer.status_code == 409 and "no such" in answer.json()["error"]
+
+
+def test_a_wrong_request_is_answered_with_a_sentence_and_changes_nothing(client: Any, tiny: Tiny) -> None:
+    prepared(client, "unsure")
+    item = upcoming(client, "unsure")[0]["item"]
+    for body, reason in (
+        ({"action": "label", "item": item, "label": "zebra"}, "there is no such label"),
+        ({"action": "label", "item": "f" * 64, "label": "3"}, "there is no such item"),
+        ({"action": "dance"}, "there is no such action"),
+        ({"action": "undo"}, "nothing to undo"),
+        ([], "no JSON object"),
+    ):
+        answer = client.post("/queue/unsure/decide", json=body, headers={"X-Evergreen-Token": TOKEN})
+        assert answer.status_code == 409 and reason in answer.json()["error"]
+    assert "there is no such queue" in client.get("/queue/zebra").json()["error"]
+    assert not inbox_of(tiny.scenario, tiny.workspace).exists()
+
+
+def test_the_mistakes_are_those_of_the_champion_on_val_and_test_with_the_surest_first(client: Any, tiny: Tiny) -> None:
+    state = prepared(client, "mistakes")
+    found = upcoming(client, "mistakes", 50)
+    assert state["left"] == len(found) > 0
+    sure = [one["suggestion"]["probabilities"][0][1] for one in found]
+    assert sure == sorted(sure, reverse=True)
+    assert all(one["suggestion"]["label"] != one["label"] for one in found)
+    wrong = {row["source"] for row in csv.DictReader((tiny.workspace.evaluation(NAME) / "mistakes.csv").open())}
+    assert wrong <= {one["source"] for one in found}
+    assert all(one["item"] not in dict(one["similar"]) for one in found)
+
+
+def test_without_a_champion_new_items_can_still_be_labelled(registered: Tiny) -> None:
+    folder = inbox_of(registered.scenario, registered.workspace) / "unlabelled"
+    folder.mkdir(parents=True)
+    (folder / "new.png").write_bytes(registered.images[0])
+    review = Review(registered.workspace, registered.scenario, Decisions(registered.workspace, registered.scenario, "anna"))
+    with pytest.raises(WrongUse, match="no version champion.*evergreen promote"):
+        review.prepare("unsure")
+    review.prepare("inbox")
+    [shown] = review.upcoming("inbox", 5)
+    assert (shown.item, shown.label, shown.suggestion, shown.similar) == ("unlabelled/new.png", None, None, ())
+    review.label("inbox", shown.item, "3")
+    assert (folder.parent / "3/new.png").exists() and review.left("inbox") == 0
+
+
+def test_files_without_a_label_wait_in_the_inbox_and_status_counts_them(tiny: Tiny) -> None:
+    inbox = inbox_of(tiny.scenario, tiny.workspace)
+    (inbox / "unlabelled/monday").mkdir(parents=True)
+    for name in ("a.png", "monday/b.png", ".hidden.png", "c.png.part", "Thumbs.db"):
+        (inbox / "unlabelled" / name).write_bytes(name.encode())
+    found = Inbox.look_into(inbox, 0.0)
+    assert len(found.unlabelled) == 2 and len(found) == 0 and not found.left and list(found.stream()) == []
+    assert status(tiny.workspace, [NAME]).scenarios[0].inbox == "2 files without a label"
+
+
+def test_labels_that_are_digits_have_their_own_keys() -> None:
+    assert keys_of(["3", "0", "7"]) == ["3", "0", "7"]
+    many = keys_of([f"label {number}" for number in range(40)])
+    assert many[:10] == [*"123456789", "a"] and many[-1] == "" and not set("hsu") & set(many)
+
+
+def test_a_kind_without_this_part_is_refused_with_a_sentence() -> None:
+    with pytest.raises(WrongUse, match="items of the kind readings cannot be shown"):
+        part_of(READINGS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("no Chromium: install Debian's package chromium to see the pages tested")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Any, address: str, problems: list[str]) -> Any:
+    """The page, on a narrow screen; what it asks of other hosts and complains about is noted."""
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.append(request.url) if "//127.0.0.1:" not in request.url else None)
+    page.goto(address)
+    return page
+
+
+def shows(page: Any, selector: str, text: str) -> None:
+    page.locator(selector, has_text=text).first.wait_for(state="visible")
+
+
+def press(page: Any, key: str, says: str) -> None:
+    page.keyboard.press(key)
+    shows(page, "#message", says)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_restart(browser: Any, tiny: Tiny) -> None:
+    inbox, problems = inbox_of(tiny.scenario, tiny.workspace), list[str]()
+    (inbox / "unlabelled").mkdir(parents=True)
+    for number, image in enumerate(tiny.images[:3]):
+        (inbox / "unlabelled" / f"new <b>{number}.png").write_bytes(image)
+    options: dict[str, Any] = {"by": "anna", "port": 0}
+    with serving(tiny.workspace, tiny.scenario, queue="unsure", **options) as address:
+        page = opened(browser, address, problems)
+        shows(page, "#facts-label", "Label: ")
+        assert "token" not in page.url
+        press(page, "h", "The heat map is shown.")
+        page.locator("#picture img.heat").wait_for(state="visible")
+        label = page.inner_text("#facts-label").split(";")[0].removeprefix("Label: ")
+        wrong = str((int(label) + 1) % 10)
+        press(page, wrong, f"Changed: {wrong} instead of {label}.")
+        shows(page, "#progress", "1 decided")
+        press(page, "Enter", "Kept: ")
+        press(page, "s", "Skipped.")
+        press(page, "u", "Undone")
+        shows(page, "#progress", "2 decided")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        if os.environ.get("EVERGREEN_PICTURES"):
+            page.screenshot(path=str(Path(os.environ["EVERGREEN_PICTURES"]) / "review.png"), full_page=True)
+
+        # The other queue, by Tab and Enter alone.
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.dataset.queue ?? ''") == "inbox":
+                break
+        page.keyboard.press("Enter")
+        shows(page, "#facts-label", "No label yet; suggested: ")
+        shows(page, "#source", "<b>")  # names are text
+        press(page, "7", "Labelled: 7.")
+        shows(page, "#progress", "1 new item in the inbox")
+        page.close()
+    [file] = inbox.glob("review-*.csv")
+    [row] = csv.DictReader(file.open())
+    assert (row["label"], row["by"]) == (wrong, "anna") and len(list((inbox / "7").iterdir())) == 1
+
+    with serving(tiny.workspace, tiny.scenario, queue="inbox", **options) as address:
+        page = opened(browser, address, problems)
+        shows(page, "#progress", "3 decided, 2 left")
+        press(page, "u", "Undone")
+        shows(page, "#progress", "2 decided, 3 left")
+        for key in "333":
+            press(page, key, "Labelled: 3.")
+        shows(page, "#finished-title", "Done: this queue is empty.")
+        shows(page, "#next-step", "evergreen retrain quickstart")
+        page.close()
+    assert len(list((inbox / "3").iterdir())) == 3 and not list((inbox / "7").iterdir())
+    log = (review_folder(tiny.workspace, NAME) / "decisions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["by"] for line in log} == {"anna"}
+    assert problems == []
