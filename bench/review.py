@@ -10,9 +10,10 @@ photographs) are either in train or in test.
 - `inbox`: 100 random items have their labels, and all others have none; the queue asks first for the least sure.
 - `mistakes`: 8 % of test's labels are replaced. What is measured is not the model, but how far off its measured accuracy is.
 
-With --page, how long the page takes instead: from the key to the first frame with the next picture, in Chromium.
+With --page, how long the page takes instead: from the key to the first frame with the next picture, in Chromium, over the
+photographs of `security`, in a copy of a checkout in which `evergreen run security` has made a champion.
 
-Run: python -m bench.review [--seeds 3] [--page] [--json]
+Run: python -m bench.review [--seeds 3] [--page CHECKOUT] [--json]
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from bench.features import DEPTHS, GROUPS, features, read
-from bench.report import Row, environment, fresh_checkout, samples, show
+from bench.report import Row, environment, fresh_checkout, show
 
 SIDE, COMPONENTS = 224, 128
 FLIPPED, AT_ONCE, ROUNDS, FIRST = 0.08, 100, 5, 100
@@ -167,27 +168,16 @@ addEventListener("keydown", (event) => {
 """
 
 
-def page() -> list[Row]:
-    """From key to picture, on 608×608 photographs in the inbox of a scenario with a champion."""
+def page(used: Path) -> list[Row]:
+    """From key to picture, over the photographs of `security`, on a copy of the checkout."""
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder:
         checkout = fresh_checkout(Path(folder) / "checkout")
-        command = [sys.executable, "-m", "flows.cli"]
-        subprocess.run(
-            [*command, "run", "quickstart"], cwd=checkout, env=environment(checkout), check=True, capture_output=True
-        )
-        inbox = checkout / "inbox" / "quickstart" / "unlabelled"
-        inbox.mkdir(parents=True)
-        with tarfile.open(samples() / "fire-cctv.tar.gz") as archive:
-            pictures = (member for member in archive if member.name.endswith(".jpg"))
-            for number, member in zip(range(2 * KEYS + 50), pictures, strict=False):
-                file = archive.extractfile(member)
-                assert file is not None
-                (inbox / f"{number:04d}.jpg").write_bytes(file.read())
-        server = subprocess.Popen(
-            [*command, "review", "quickstart", "--queue", "inbox", "--no-open"], cwd=checkout, env=environment(checkout), stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        for name in ("data/security", "outputs/security", "mlruns"):
+            shutil.copytree(used / name, checkout / name, dirs_exist_ok=True)
+        command = [sys.executable, "-m", "flows.cli", "review", "security", "--queue", "unsure", "--no-open"]
+        server = subprocess.Popen(command, cwd=checkout, env=environment(checkout), stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             address = server.stdout.readline().split()[-1]
@@ -196,18 +186,17 @@ def page() -> list[Row]:
                 opened = browser.new_page(viewport={"width": 1400, "height": 1000})
                 opened.add_init_script(WATCH)
                 opened.goto(address)
-                opened.locator("#picture img").wait_for(timeout=120_000)
+                opened.locator("#picture img").wait_for(timeout=400_000)
                 rows = []
                 for heat in (False, True):
                     if heat:
                         opened.keyboard.press("h")
-                    opened.wait_for_timeout(2000)
+                    opened.wait_for_timeout(3000)
                     opened.evaluate("waits.length = 0")
                     for number in range(KEYS):
-                        opened.keyboard.press(str(1 + number % 9))
+                        opened.keyboard.press(str(1 + number % 3))
                         opened.wait_for_timeout(PAUSE_MILLISECONDS)
-                    waits = sorted(opened.evaluate("waits"))
-                    rows.append(_row(waits, heat))
+                    rows.append(_row(sorted(opened.evaluate("waits")), heat))
                 browser.close()
                 return rows
         finally:
@@ -231,13 +220,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=sorted(GROUPS), action="append")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--page", type=Path, metavar="CHECKOUT")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     started = time.monotonic()
     if arguments.page:
-        show(page())
+        show(page(arguments.page))
         return
     for data in arguments.data or sorted(GROUPS):
         for row in simulated(data, arguments.seeds):

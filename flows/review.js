@@ -213,6 +213,7 @@ function showSimilar(item) {
 function showHeat() {
   byId("heat").setAttribute("aria-pressed", String(heatOn));
   byId("legend").hidden = !heatOn;
+  byId("heat-state").textContent = "";
   byId("picture").querySelector("img.heat")?.remove();
   if (!heatOn) return;
   for (const item of ready.slice(0, 2).reverse()) { // the one that is shown is asked for last, and so computed first
@@ -222,10 +223,16 @@ function showHeat() {
     image.className = "heat";
     image.src = addresses(item).heat(item.suggestion.label);
     item.heat = image;
-    image.decode().then(() => { if (heatOn && ready[0] === item) byId("picture").append(image); }, () => { item.heat = undefined; });
+    image.decode().then(() => { if (heatOn && ready[0] === item) putHeat(item); }, () => { item.heat = undefined; });
   }
   const item = ready[0];
-  if (item?.heat?.complete && item.heat.naturalWidth) byId("picture").append(item.heat);
+  if (item?.heat?.complete && item.heat.naturalWidth) putHeat(item);
+  else if (item) byId("heat-state").textContent = item.suggestion ? "The heat map is being computed …" : "There is no heat map without a suggestion.";
+}
+
+function putHeat(item) {
+  byId("picture").append(item.heat);
+  byId("heat-state").textContent = `Heat map for “${item.suggestion.label}”`;
 }
 
 function showProgress(left, tally) {
@@ -304,7 +311,7 @@ function undo() {
 function toggleHeat() {
   heatOn = !heatOn;
   showHeat();
-  byId("message").textContent = heatOn ? "The heat map is shown." : "The heat map is hidden.";
+  byId("message").textContent = heatOn ? "Heat maps are shown." : "Heat maps are hidden.";
 }
 
 // Queues

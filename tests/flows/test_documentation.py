@@ -40,6 +40,7 @@ REPLACED = {  # in the blocks, because …
     "pytest -q tests": "pytest -q --collect-only tests",  # … they run beside this test
     "/path/to/images": "photographs",
     "--budget-wh 5": "--budget-wh 5 --trials 1",  # … of the time
+    "evergreen review ": "true ",  # … it runs until Ctrl-C: tests/flows/test_review.py opens its page
     "evergreen up ": "true ",  # … it runs until Ctrl-C: the fixture `addresses` starts and ends it
 }
 

@@ -6,10 +6,15 @@ import csv
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from evergreen.data.inbox import Inbox, inbox_of
@@ -19,8 +24,10 @@ from evergreen.review.decisions import Decisions, review_folder
 from evergreen.review.session import Review
 from flows.overview import status
 from flows.review import HEADERS, application, keys_of, serving
+from tests.flows.conftest import free_port
 from tests.flows.test_pages import CHROMIUM, QUIET
 from tests.support.readings.kind import READINGS
+from tests.support.shipped import ROOT
 from tests.tiny import NAME, Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
@@ -174,6 +181,22 @@ def test_a_kind_without_this_part_is_refused_with_a_sentence() -> None:
         part_of(READINGS)
 
 
+def test_the_command_ends_by_ctrl_c_and_is_alone_with_its_scenario(tiny: Tiny) -> None:
+    command = [sys.executable, "-m", "flows.cli", "review", NAME, "--no-open", "--port", str(free_port())]
+    environment = os.environ | {"EVERGREEN_ROOT": str(tiny.root), "PYTHONPATH": str(ROOT)}
+    process = psutil.Popen(command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    address = process.stdout.readline().split()[-1]
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        assert f"Review of {NAME}".encode() in answer.read()
+    second = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2 and "review-quickstart" in second.stderr
+    family = process.children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0 and "The same command goes on where you stopped." in said
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if not CHROMIUM:
@@ -218,8 +241,9 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
         page = opened(browser, address, problems)
         shows(page, "#facts-label", "Label: ")
         assert "token" not in page.url
-        press(page, "h", "The heat map is shown.")
+        press(page, "h", "Heat maps are shown.")
         page.locator("#picture img.heat").wait_for(state="visible")
+        shows(page, "#heat-state", "Heat map for ")
         label = page.inner_text("#facts-label").split(";")[0].removeprefix("Label: ")
         wrong = str((int(label) + 1) % 10)
         press(page, wrong, f"Changed: {wrong} instead of {label}.")
