@@ -56,13 +56,25 @@ async function send() {
         unsent.shift();
         action.failed(error);
       } else {
-        problem(`The server does not answer: ${many(unsent.length, "decision is", "decisions are")} not saved yet. ` +
-          `Keep this page open and start it again: evergreen review ${document.body.dataset.scenario}`);
+        away();
         await pause(RETRY_MILLISECONDS);
       }
     }
   }
   sending = false;
+}
+
+let isAway = false; // the page says that the server does not answer
+
+function answers() {
+  if (isAway) problem("");
+  isAway = false;
+}
+
+function away() {
+  isAway = true;
+  const kept = unsent.length ? `: ${many(unsent.length, "decision is", "decisions are")} not saved yet. Keep this page open and start` : ". Start";
+  problem(`The server does not answer${kept} it again: evergreen review ${document.body.dataset.scenario}`);
 }
 
 function act(body, done, failed) {
@@ -105,27 +117,34 @@ function loadThumbnails() {
 }
 
 async function refill() {
-  if (refilling || exhausted || ready.length >= REFILL) return;
+  if (refilling) return;
   refilling = true;
-  const mine = visit;
-  try {
-    const without = [...new Set([...ready.map((one) => one.item), ...sent])];
-    const found = await ask(`/queue/${queue}/upcoming`, { count: AHEAD, without });
-    if (mine !== visit) return;
-    const known = new Set([...ready.map((one) => one.item), ...sent]);
-    const fresh = found.items.filter((one) => !known.has(one.item));
-    exhausted = found.items.length === 0;
-    const wasEmpty = ready.length === 0;
-    ready.push(...fresh.map(load));
-    if (wasEmpty) show();
-    loadThumbnails();
-  } catch (error) {
-    if (mine === visit) problem(error.answered ? error.message : "The server does not answer.");
-    await pause(RETRY_MILLISECONDS);
-  } finally {
-    refilling = false;
+  while (ready.length < REFILL && !exhausted) {
+    const mine = visit;
+    try {
+      const without = [...ready.map((one) => one.item), ...unsent.map((one) => one.body.item).filter(Boolean)];
+      const found = await ask(`/queue/${queue}/upcoming`, { count: AHEAD, without });
+      if (mine !== visit) continue; // another queue was opened meanwhile
+      answers();
+      if (found.preparing) { // the server was started again
+        await pause(RETRY_MILLISECONDS);
+        continue;
+      }
+      const known = new Set([...ready.map((one) => one.item), ...sent]);
+      const fresh = found.items.filter((one) => !known.has(one.item));
+      exhausted = fresh.length === 0;
+      const wasEmpty = ready.length === 0;
+      ready.push(...fresh.map(load));
+      if (wasEmpty) show();
+      loadThumbnails();
+    } catch (error) {
+      if (mine !== visit) continue;
+      if (error.answered) problem(error.message);
+      else away();
+      await pause(RETRY_MILLISECONDS);
+    }
   }
-  if (mine === visit && ready.length < REFILL && !exhausted) refill();
+  refilling = false;
 }
 
 // What is shown
@@ -236,6 +255,7 @@ function putHeat(item) {
 }
 
 function showProgress(left, tally) {
+  if (left === null) return; // it was started again, and is not ready yet
   const waiting = [
     tally.corrections ? many(tally.corrections, "correction", "corrections") : "",
     tally.files ? many(tally.files, "new item", "new items") : "",
@@ -333,12 +353,16 @@ async function open(name) {
     try {
       found = await ask(`/queue/${name}`);
     } catch (error) {
-      if (mine === visit) problem(error.answered ? error.message : "The server does not answer.");
+      if (mine === visit) {
+        if (error.answered) problem(error.message);
+        else away();
+      }
       await pause(RETRY_MILLISECONDS);
       continue;
     }
     if (mine !== visit) return;
     if (found.state === "ready") {
+      isAway = false;
       problem(found.no_champion && name === "inbox" ? `There are no suggestions: ${found.no_champion}` : "");
       showProgress(found.left, found.tally);
       await refill();

@@ -213,6 +213,8 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
         name, asked = _queue_of(request.path_params["queue"]), await _body(request)
         without = [one for one in asked.get("without", []) if isinstance(one, str)]
         count = min(MOST_AT_ONCE, int(asked.get("count", 1)))
+        if preparations.state(name).state != "ready":
+            return JSONResponse({"items": [], "preparing": True})
         return JSONResponse({"items": [_plain(one) for one in await run_in_threadpool(review.upcoming, name, count, without)]})
 
     async def decide(request: Request) -> Response:
@@ -261,7 +263,8 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
 
 
 def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict[str, Any]:
-    """Do what a person asks for; returns how much is done and left, and after `undo` the item that is shown again."""
+    """Do what a person asks for; returns how much is done and left (None while the queue is prepared), and after `undo` the item
+    that is shown again."""
     again = None
     if action == "label":
         review.label(queue, item, label)
@@ -276,7 +279,7 @@ def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict
         review.show_skipped(queue)
     elif action != "again":
         raise WrongUse("there is no such action", expected="label, skip, undo, show-skipped or again", received=action)
-    return {"again": again, "left": review.left(queue), "tally": review.tally(queue)}
+    return {"again": again, "left": review.left(queue) if review.is_prepared(queue) else None, "tally": review.tally(queue)}
 
 
 def _plain(shown: Any) -> dict[str, Any]:

@@ -120,6 +120,10 @@ class Review:
             with self._lock:
                 self._orders[queue] = found
 
+    def is_prepared(self, queue: str) -> bool:
+        """Whether a queue has its items."""
+        return queue in self._orders
+
     def left(self, queue: str) -> int:
         """How many items of a prepared queue have no decision."""
         return len(self._left(queue))
