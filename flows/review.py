@@ -263,8 +263,8 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
 
 
 def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict[str, Any]:
-    """Do what a person asks for; returns how much is done and left (None while the queue is prepared), and after `undo` the item
-    that is shown again."""
+    """Do what a person asks for; returns how much is done and left (None while the queue is prepared), and after `undo` the
+    item that is shown again."""
     again = None
     if action == "label":
         review.label(queue, item, label)
