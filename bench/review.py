@@ -73,8 +73,8 @@ def flipped(labels: np.ndarray, count: int, generator: np.random.Generator) -> n
 def correcting(
     train: tuple[np.ndarray, np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], queue: str, seed: int
 ) -> list[float]:
-    """The accuracy on test after 0, 100, 200, … decisions about train's labels, and then the fraction of the replaced labels that
-    were found."""
+    """The accuracy on test after 0, 100, 200, … decisions about train's labels, and then the fraction of the replaced
+    labels that were found."""
     inputs, truth, groups = train
     count, generator = int(truth.max()) + 1, np.random.default_rng(seed)
     labels, open_ = flipped(truth, count, generator), np.ones(len(truth), bool)
