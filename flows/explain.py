@@ -22,7 +22,7 @@ class Explained:
 
     Attributes:
         file: its path, as it was given.
-        label, probability, probabilities: the answer.
+        label, probability, probabilities, unknown: the answer, as in `evergreen.serving.explaining.Explanation`.
         explained: the label that the picture is about.
         picture: the file with the heat map.
     """
@@ -31,6 +31,7 @@ class Explained:
     label: str
     probability: float
     probabilities: dict[str, float]
+    unknown: str
     explained: str
     picture: Path
 
@@ -78,7 +79,7 @@ def explain(
                     f"there can be no picture in {target} ({error.strerror})", fix="Name another folder with --output."
                 ) from None
     return [
-        Explained(str(file), one.label, one.probability, dict(one.probabilities), one.explained, target / picture)
+        Explained(str(file), one.label, one.probability, dict(one.probabilities), one.unknown, one.explained, target / picture)
         for picture, (file, one) in zip(names, found, strict=True)
     ]
 
@@ -87,7 +88,8 @@ def show_explained(found: Sequence[Explained], out: IO[str]) -> None:
     """Print a line for each file, with its picture's path."""
     for one in found:
         about = "" if one.explained == one.label else f" of {one.explained}"
-        text = f"{one.file}: {one.label}, {figures.percent(one.probability)}; heat map{about}: {one.picture}"
+        doubt = f"unknown ({one.unknown}), most probable " if one.unknown else ""
+        text = f"{one.file}: {doubt}{one.label}, {figures.percent(one.probability)}; heat map{about}: {one.picture}"
         print(wrapped(text, out), file=out)
 
 

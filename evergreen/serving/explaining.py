@@ -23,9 +23,10 @@ class Explanation:
     """A model's answer for an item, and why.
 
     Attributes:
-        label: the answer.
+        label: the most probable one, which is the answer unless the model does not know.
         probability: of this label, 0 to 1.
         probabilities: of all labels.
+        unknown: why the model does not know, in one word; empty if it answers.
         explained: the label that the picture is about.
         picture: the item as a PNG, on which the parts that speak for `explained` are red, and those against it blue.
     """
@@ -33,6 +34,7 @@ class Explanation:
     label: str
     probability: float
     probabilities: Mapping[str, float]
+    unknown: str
     explained: str
     picture: bytes
 
@@ -42,7 +44,7 @@ def explain(model: Model, item: Any, label: str | None = None) -> Explanation:
 
     Args:
         item: as `Model.predict` takes it, such as an encoded image.
-        label: the label to explain; by default the answer.
+        label: the label to explain; by default the most probable one.
 
     Raises:
         WrongUse: the model's kind has no explanations, or the model does not have this label.
@@ -51,9 +53,10 @@ def explain(model: Model, item: Any, label: str | None = None) -> Explanation:
     part = part_of(load_kind(model.codec.settings["kind"]))
     if label is not None and label not in model.labels:
         raise WrongUse("the model does not have this label", expected=f"one of {', '.join(model.labels)}", received=label)
-    output = model.outputs([item])[model.codec.outputs[0]][0]
-    probabilities = part.probabilities(model.codec, output)
+    outputs = model.outputs([item])
+    probabilities = part.probabilities(model.codec, outputs[model.codec.outputs[0]][0])
     answer = suggested(probabilities)
     heat_map = part.heat_map(model.codec, model.run, item, label or answer)
     picture = part.overlaid(item, heat_map, PICTURE_SIDE)
-    return Explanation(answer, probabilities[answer], probabilities, label or answer, picture.content)
+    unknown = part.unknown(model.codec, outputs)
+    return Explanation(answer, probabilities[answer], probabilities, unknown, label or answer, picture.content)

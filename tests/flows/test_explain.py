@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from evergreen.errors import WrongUse
+from evergreen.kinds.classify.labelling import _on_picture
+from evergreen.media.resizing import resize
 from evergreen.serving.explaining import explain
 from evergreen.serving.scoring import load
 from evergreen.workspace import Workspace
@@ -66,6 +68,19 @@ def test_the_function_explains_any_label_of_a_model(champion: Tiny, files: list[
     assert explained.picture != answer.picture
     with pytest.raises(WrongUse, match="does not have this label.*got 'zebra'"):
         explain(model, image, "zebra")
+
+
+@pytest.mark.parametrize("mode", ["stretch", "fit", "crop"])
+def test_the_heat_is_where_the_network_saw_it(mode: Any) -> None:
+    """A wide picture with a mark; the heat map of the network's square input is hot where the mark came to lie in it."""
+    picture = np.zeros((60, 120, 3), np.uint8)
+    picture[20:30, 75:85] = 255
+    seen = resize(picture, 64, 64, mode)[:, :, 0].astype(np.float32)
+    found = _on_picture(seen, (64, 64), mode, picture.shape[:2])
+    row, column = np.unravel_index(int(found.argmax()), found.shape)
+    middle = np.argwhere(found > found.max() / 2).mean(axis=0)
+    assert (20 <= row < 30) and (75 <= column < 85) and np.abs(middle - (24.5, 79.5)).max() < 1
+    assert (mode == "crop") == bool((_on_picture(np.ones_like(seen), (64, 64), mode, (60, 120)) == 0).any())
 
 
 @pytest.mark.parametrize(

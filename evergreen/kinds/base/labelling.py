@@ -57,6 +57,14 @@ class Labelling(ABC, Generic[S]):
             output: the network's first output for one item.
         """
 
+    def unknown(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> str:
+        """Why the model refuses to answer, in one word; empty if it answers, which it always does by default.
+
+        Args:
+            outputs: of the network for one item, by name, `(1, …)` each.
+        """
+        return ""
+
     @abstractmethod
     def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
         """The parts of an item that speak for a label (red) and against it (blue), as a transparent PNG to put over the item's

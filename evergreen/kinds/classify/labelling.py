@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.kinds.classify.thumbnails import shown
+from evergreen.media.resizing import Resize
 from evergreen.workspace import Workspace
 
 LEAST_SIDE = 512  # pixels of a picture with a heat map
@@ -41,15 +42,17 @@ class ImageLabelling(Labelling[ImageScenario]):
         """See `Labelling.probabilities`; `output` is float32 `(labels,)`."""
         return dict(zip(codec.categories, output.tolist(), strict=True))
 
+    def unknown(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> str:
+        """`unsure`, `unlike` or nothing (`evergreen.kinds.classify.codec.Prediction`)."""
+        found: str = codec.predictions(outputs)[0].unknown
+        return found
+
     def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
         """By occlusion (`evergreen.kinds.classify.heat_maps`)."""
-        import cv2
-
         assert isinstance(codec, ImageCodec)
         image = codec.encode([content])["images"][0]
         heat = heat_map(lambda images: run({"images": images})["probabilities"], image, codec.labels.index(label))
-        height, width = shown(content, MAP_SIDE).shape[:2]
-        large = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+        large = _on_picture(heat, codec.shape[:2], codec.mode, shown(content, MAP_SIDE).shape[:2])
         strength = np.abs(large) / max(float(np.abs(heat).max()), 1e-9)
         colours = np.where((large > 0)[:, :, None], FOR, AGAINST)
         opacity = np.clip((strength - STRONG) / (1 - STRONG), 0, 1) * OPACITY * 255
@@ -80,6 +83,32 @@ class ImageLabelling(Labelling[ImageScenario]):
         names = [label, *(name for name, meant in rename.items() if meant == label)]
         fitting = (name for name in names if rename.get(name, name) == label and _can_be_a_folder(name))
         return next(fitting, None)
+
+
+def _on_picture(heat: np.ndarray, of: tuple[int, int], mode: Resize, picture: tuple[int, ...]) -> np.ndarray:
+    """A heat map as large as a picture, with each value where the network saw that part of it; 0 where it saw nothing.
+
+    Args:
+        of: height and width of the network's input, which the heat map covers.
+        mode: how the picture was brought to that size.
+        picture: height and width of the picture.
+    """
+    import cv2
+
+    whole = cv2.resize(heat, of[::-1], interpolation=cv2.INTER_LINEAR)
+    scales = [inside / outside for inside, outside in zip(of, picture, strict=True)]
+    if mode != "stretch":
+        scales = [min(scales) if mode == "fit" else max(scales)] * 2
+    # The middle of the picture is in the middle of the input; positions are those of the pixels' middles.
+    offsets = [
+        (inside - outside * scale) / 2 + (scale - 1) / 2 for inside, outside, scale in zip(of, picture, scales, strict=True)
+    ]
+    to_input = np.array([[scales[1], 0, offsets[1]], [0, scales[0], offsets[0]]], np.float64)
+    border = cv2.BORDER_CONSTANT if mode == "crop" else cv2.BORDER_REPLICATE
+    found: np.ndarray = cv2.warpAffine(
+        whole, to_input, (picture[1], picture[0]), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
+    )
+    return found
 
 
 def _can_be_a_folder(name: str) -> bool:
