@@ -337,7 +337,7 @@ def _deep_values(header: Header, data: bytes) -> np.ndarray:
     if values is not None and values.ndim in (2, 3):
         return values if values.ndim == 2 else np.ascontiguousarray(values[:, :, 2::-1])
     try:
-        with _open(header.format, data) as image:
+        with opened(header.format, data) as image:
             image.load()
             turned = ImageOps.exif_transpose(image)
             if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
@@ -354,7 +354,7 @@ def _alpha(header: Header, data: bytes) -> np.ndarray:
     from PIL import ImageOps
 
     try:
-        with _open(header.format, data) as image:
+        with opened(header.format, data) as image:
             image.load()
             return np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")) / 255
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise many kinds on mutated bytes)
@@ -371,7 +371,7 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
     from PIL import Image, ImageOps
 
     try:
-        with _open(header.format, data) as image:
+        with opened(header.format, data) as image:
             image.load()
             if image.mode in ("F", "I"):
                 kind = "floating point" if image.mode == "F" else "32 bits deep"
@@ -393,7 +393,7 @@ def decode_with_pillow(header: Header, data: bytes, channels: Channels) -> np.nd
         raise BadImage(_why(error), str(error) or type(error).__name__) from None
 
 
-def _open(format_name: str, data: bytes) -> Any:
+def opened(format_name: str, data: bytes) -> Any:
     """Open with Pillow's reader of one format: this avoids format detection, and warnings about sizes, which are checked
     here."""
     from PIL import (
@@ -512,7 +512,7 @@ def _webp_header(data: bytes) -> Header:
 
 
 def _gif_header(data: bytes) -> Header:
-    with _open("GIF", data) as image:
+    with opened("GIF", data) as image:
         width, height = image.size
         alpha = "transparency" in image.info
         channels = 4 if alpha else 1 if image.mode == "L" else 3
@@ -521,13 +521,13 @@ def _gif_header(data: bytes) -> Header:
 
 def _tiff_header(data: bytes) -> Header:
     try:
-        opened = _open("TIFF", data)
+        image_file = opened("TIFF", data)
     except SyntaxError as error:
         if "unknown pixel mode" not in str(error):
             raise
         advice = "save it with 8 or 16 bits a value, or grey with 32 bits"
         raise BadImage("undecodable", f"TIFFs with values of this kind are not read: {advice}") from None
-    with opened as image:
+    with image_file as image:
         width, height = image.size
         alpha = image.mode in ("LA", "RGBA", "La", "RGBa", "PA")
         grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
@@ -576,7 +576,7 @@ def _reads_heif() -> bool:
 
 
 def _container_header(format_name: str, data: bytes) -> Header:
-    with _open(format_name, data) as image:
+    with opened(format_name, data) as image:
         width, height = image.size
         if image.getexif().get(0x0112) in (5, 6, 7, 8):
             width, height = height, width
@@ -586,18 +586,24 @@ def _container_header(format_name: str, data: bytes) -> Header:
 
 
 def _bmp_header(data: bytes) -> Header:
-    with _open("BMP", data) as image:
+    with opened("BMP", data) as image:
         width, height = image.size
         return Header("BMP", width, height, 1 if image.mode in ("1", "L") else 3)
 
 
 def _exif_turns(exif: bytes) -> bool:
-    """True if the orientation swaps width and height. Damaged EXIF data is ignored."""
+    """True if the orientation swaps width and height."""
+    return exif_orientation(exif) >= 5
+
+
+def exif_orientation(exif: bytes) -> int:
+    """The orientation that EXIF data gives, 1 to 8; 1 (as stored) if there is none. Damaged EXIF data is ignored."""
     from PIL import Image
 
     try:
         tags = Image.Exif()
         tags.load(b"Exif\0\0" + exif if not exif.startswith(b"Exif\0\0") else exif)
-        return tags.get(0x0112) in (5, 6, 7, 8)
+        found = tags.get(0x0112)
     except Exception:  # noqa: BLE001 (Pillow's parser raises many kinds on mutated tags)
-        return False
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import cache, partial
 from types import TracebackType
 from typing import TypeVar
@@ -11,11 +12,39 @@ from typing import TypeVar
 from evergreen.media.damage import StandardError, refuse_damaged
 from evergreen.media.depth import extremes
 from evergreen.media.images import BadImage, Inspection, PixelRange, inspect, quiet_cv2
+from evergreen.media.metadata import as_png, without_metadata
 from evergreen.processes import Crashed, Hung, ProcessPool
 
 PATIENCE_SECONDS = 120.0  # per chunk, which normally takes well under one second
 
-Verdict = Inspection | BadImage
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What is done to images before they are stored.
+
+    Attributes:
+        keep_metadata: keep position, camera, times and whatever else is not part of the picture.
+    """
+
+    keep_metadata: bool
+
+
+AS_THEY_ARE = Privacy(keep_metadata=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of an image.
+
+    Attributes:
+        found: its inspection, or why it is refused.
+        content: the encoded image as it may be stored, if that differs from the original; empty if it may not be stored.
+    """
+
+    found: Inspection | BadImage
+    content: bytes | None = None
+
+
 Extremes = tuple[float, float] | BadImage | None
 T = TypeVar("T")
 
@@ -23,15 +52,22 @@ T = TypeVar("T")
 class Inspectors:
     """A pool of inspecting processes, which start when they are first needed. Use as a context manager."""
 
-    def __init__(self, max_pixels: int, processes: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        max_pixels: int,
+        processes: int | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        privacy: Privacy = AS_THEY_ARE,
+    ) -> None:
         """
         Args:
             max_pixels: images with more pixels are `too-large`.
+            privacy: what is done to them before they are stored.
             processes: by default one for each core that this process may use.
         """
         self.pool = ProcessPool(processes, initializer=_standard_error, patience_seconds=patience_seconds)
         self.processes = self.pool.processes
-        self._max_pixels = max_pixels
+        self._max_pixels, self._privacy = max_pixels, privacy
         self._patience_seconds = patience_seconds
 
     def __enter__(self) -> Inspectors:
@@ -41,14 +77,20 @@ class Inspectors:
         self.pool.__exit__(kind, error, trace)
 
     def submit(self, images: Sequence[bytes], pixel_range: PixelRange | None = None) -> Future[list[Verdict]]:
-        """Inspect a chunk of encoded images; the verdicts are in the same order. For a crash or a hang the verdict is a
-        `BadImage`, `crashes-decoder` or `hangs-decoder`.
+        """Inspect a chunk of encoded images; the verdicts are in the same order. An image that crashes or hangs its decoder is
+        refused as `crashes-decoder` or `hangs-decoder`.
 
         Args:
             pixel_range: as in `evergreen.media.images.inspect`.
         """
-        question = partial(_verdicts, max_pixels=self._max_pixels, pixel_range=pixel_range)
-        return self.pool.threads.submit(self._answers, question, images)
+        question = partial(_verdicts, max_pixels=self._max_pixels, pixel_range=pixel_range, privacy=self._privacy)
+        stored = None if self._privacy.keep_metadata else b""
+
+        def answers() -> list[Verdict]:
+            found = self._answers(question, images)
+            return [Verdict(one, stored) if isinstance(one, BadImage) else one for one in found]
+
+        return self.pool.threads.submit(answers)
 
     def extremes(self, images: Sequence[bytes]) -> Future[list[Extremes]]:
         """Compute `evergreen.media.depth.extremes` of each image."""
@@ -77,13 +119,30 @@ def _standard_error() -> StandardError:
     return errors
 
 
-def _verdicts(images: list[bytes], *, max_pixels: int, pixel_range: PixelRange | None) -> list[Verdict]:
+def _verdicts(
+    images: list[bytes], *, max_pixels: int, pixel_range: PixelRange | None, privacy: Privacy
+) -> list[Verdict | BadImage]:
     def undamaged(image: bytes) -> Inspection:
         found = inspect(image, max_pixels, pixel_range)
         refuse_damaged(image, found.header.format, _standard_error())
         return found
 
-    return [_judged(undamaged, image) for image in images]
+    def verdict(image: bytes) -> Verdict:
+        found = _judged(undamaged, image)
+        if privacy.keep_metadata:
+            return Verdict(found)
+        cleaned = without_metadata(image)
+        if isinstance(found, BadImage):
+            return Verdict(found, None if cleaned is image else cleaned or b"")
+        if cleaned is image:
+            return Verdict(found)
+        # Formats have more variants than tests: for each image it is checked that the picture is still the same.
+        if cleaned is None or _judged(lambda left: inspect(left, max_pixels, pixel_range), cleaned) != found:
+            cleaned = as_png(image, found.header)
+            found = inspect(cleaned, max_pixels, pixel_range)
+        return Verdict(found, cleaned)
+
+    return [_judged(verdict, image) for image in images]
 
 
 def _extremes(images: list[bytes], *, max_pixels: int) -> list[Extremes]:

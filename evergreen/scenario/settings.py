@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -35,6 +44,10 @@ class Section(BaseModel):
 
 class Collect(Section):
     """Where the items come from. Exactly one of `builtin`, `path` and `file` is given."""
+
+    # Settings that earlier versions did not have. They are serialized only if they differ from their defaults, or a collection
+    # on record would count as one with other settings.
+    newer: ClassVar[tuple[str, ...]] = ()
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
@@ -73,6 +86,12 @@ class Collect(Section):
         if not known:
             raise ValueError("is no encoding of file names; expected one such as utf-8, gbk, shift_jis, cp437, cp850 or cp1252")
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_newer_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        usual = {name: type(self).model_fields[name].default for name in self.newer}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @model_validator(mode="after")
     def _one_source(self) -> Collect:

@@ -33,6 +33,8 @@ from evergreen.media.isolated import Inspectors
 from evergreen.scenario.loading import load_scenario
 from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect, page, unchanged
+from tests.support.planted import FORMATS, PLACE, has_metadata
+from tests.support.planted import pixels as planted_pixels
 
 FUZZ = int(os.environ.get("EVERGREEN_FUZZ", "2000"))
 
@@ -173,7 +175,7 @@ def test_odd_but_good_images_are_collected(workspace: Workspace) -> None:
 
 def test_bad_items_go_to_quarantine_with_their_reasons_and_their_bytes(workspace: Workspace) -> None:
     fill(workspace, pets() | {f"cat/{name}": data for name, data in BAD.values()})
-    collection = collect(scenario(), workspace)
+    collection = collect(scenario(keep_metadata=True), workspace)
     assert (collection.seen, collection.added, collection.quarantined) == (16, 10, dict.fromkeys(sorted(BAD), 1))
     records = {record["reason"]: record for record in read_quarantine(workspace, "pets")}
     for reason, (name, data) in BAD.items():
@@ -181,6 +183,57 @@ def test_bad_items_go_to_quarantine_with_their_reasons_and_their_bytes(workspace
         assert (record["source"], record["label"], record["bytes"]) == (f"cat/{name}", "cat", len(data))
         assert (workspace.quarantine("pets") / "items" / record["id"][:2] / record["id"]).read_bytes() == data
     assert set(collected(workspace)) == set(pets())
+
+
+def test_images_are_stored_without_metadata_and_named_by_the_hash_of_the_users_file(workspace: Workspace) -> None:
+    files = {f"cat/{name}": make(planted_pixels(number)) for number, (name, make) in enumerate(FORMATS.items())}
+    fill(workspace, files)
+    collection = collect(scenario(), workspace)
+    assert (collection.added, collection.quarantined) == (len(FORMATS), {})
+    accept(workspace)
+    rows = table(batches(workspace, "pets"), ["id", "source", "image", "format"]).to_pylist()
+    assert {row["source"]: row["id"] for row in rows} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+    }
+    assert not any(has_metadata(row["image"]) for row in rows)
+    assert collection.bytes == sum(len(row["image"]) for row in rows)
+    again = collect(scenario(mirror=True), workspace)
+    assert (again.known, again.added, again.gone) == (len(FORMATS), 0, 0)
+
+
+def test_items_that_an_earlier_version_stored_with_their_metadata_are_recognized(workspace: Workspace) -> None:
+    fill(workspace, {f"cat/{name}": make(planted_pixels()) for name, make in FORMATS.items()})
+    earlier = collect(scenario(keep_metadata=True), workspace)
+    accept(workspace)
+    stored = table(batches(workspace, "pets"), ["image"])["image"].to_pylist()
+    assert all(map(has_metadata, stored))
+    assert unchanged(scenario(keep_metadata=True), workspace, earlier)
+    later = collect(scenario(mirror=True), workspace)
+    assert (later.known, later.added, later.gone, later.batch) == (len(FORMATS), 0, 0, None)
+
+
+def test_a_collection_on_record_from_before_the_setting_counts_as_unchanged(workspace: Workspace) -> None:
+    fill(workspace, pets())
+    collection = collect(scenario(), workspace)
+    assert {"keep_metadata", "blur_faces", "retention_days"}.isdisjoint(collection.settings)
+    accept(workspace)
+    assert unchanged(scenario(), workspace, collection)
+    assert not unchanged(scenario(keep_metadata=True), workspace, collection)
+
+
+def test_quarantine_keeps_no_bytes_from_which_metadata_cannot_be_removed(workspace: Workspace) -> None:
+    damaged = FORMATS["JPEG"](planted_pixels(1))
+    fill(
+        workspace,
+        pets()
+        | {"cat/x.jpg": b"taken at " + PLACE, "cat/cut.jpg": damaged[: damaged.rindex(b"\xff\xd9") - 60]}
+        | {f"{label}/two.jpg": FORMATS["JPEG"](planted_pixels(2)) for label in ("cat", "dog")},
+    )
+    collection = collect(scenario(), workspace)
+    assert collection.quarantined == {"label-conflict": 2, "not-an-image": 1, "truncated": 1}
+    kept = [path.read_bytes() for path in (workspace.quarantine("pets") / "items").glob("*/*")]
+    assert len(kept) == 2 and not any(map(has_metadata, kept))
+    assert all(data.startswith(b"\xff\xd8\xff") for data in kept)
 
 
 def test_a_bad_image_twice_is_bad_twice(workspace: Workspace) -> None:
@@ -646,10 +699,10 @@ def test_a_quarantine_without_room_says_so_and_goes_on_later(small_disk: Path, w
     images = fill(workspace, pets(4) | {f"cat/{n}.png": b"text" + random.Random(n).randbytes(100_000) for n in range(20)})
     small = Workspace(small_disk)
     with pytest.raises(EvergreenError, match="no room left"):
-        collect(scenario(path=str(images)), small)
+        collect(scenario(path=str(images), keep_metadata=True), small)
     assert not small.staging("pets").exists() and len(read_quarantine(small, "pets")) < 20
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    collection = collect(scenario(path=str(images)), small)
+    collection = collect(scenario(path=str(images), keep_metadata=True), small)
     assert collection.added == 4 and len(read_quarantine(small, "pets")) == 20
 
 
@@ -687,18 +740,29 @@ def test_mutated_images_never_crash_and_are_never_lost(workspace: Workspace) -> 
     good, bad = collected(workspace), refused(workspace)
     assert not set(good) & set(bad)
     assert len(good) == collection.added and len(bad) == sum(collection.quarantined.values())
-    known = {"empty", "not-an-image", "truncated", "too-large", "animated", "damaged", "undecodable", "label-conflict"}
+    known = {
+        "empty",
+        "not-an-image",
+        "truncated",
+        "too-large",
+        "animated",
+        "damaged",
+        "undecodable",
+        "label-conflict",
+        "metadata-stays",
+    }
+    assert collection.quarantined["metadata-stays"] < FUZZ / 100
     assert set(collection.quarantined) <= known and collection.added > FUZZ / 20 and len(bad) > FUZZ / 20
 
 
 @pytest.mark.parametrize(("trouble", "reason"), [(signal.SIGKILL, "crashes-decoder"), (signal.SIGSTOP, "hangs-decoder")])
 def test_a_decoder_that_dies_or_hangs_takes_one_question_along(trouble: signal.Signals, reason: str) -> None:
     with Inspectors(10_000_000, processes=1, patience_seconds=2.0) as inspectors:
-        assert inspectors.submit([encoded(1)]).result()[0].header.format == "PNG"
+        assert inspectors.submit([encoded(1)]).result()[0].found.header.format == "PNG"
         inspectors.pool._children[0].process.send_signal(trouble)
-        [verdict] = inspectors.submit([encoded(2)]).result()
+        verdict = inspectors.submit([encoded(2)]).result()[0].found
         assert isinstance(verdict, BadImage) and verdict.reason == reason
-        assert inspectors.submit([encoded(2)]).result()[0].header.width == 24
+        assert inspectors.submit([encoded(2)]).result()[0].found.header.width == 24
 
 
 def test_a_chunk_whose_worker_died_is_asked_again_one_by_one() -> None:
@@ -706,7 +770,7 @@ def test_a_chunk_whose_worker_died_is_asked_again_one_by_one() -> None:
         inspectors.submit([encoded(1)]).result()
         inspectors.pool._children[0].process.kill()
         verdicts = inspectors.submit([encoded(2), b"text", encoded(3)]).result()
-        assert [getattr(verdict, "reason", "good") for verdict in verdicts] == ["good", "not-an-image", "good"]
+        assert [getattr(verdict.found, "reason", "good") for verdict in verdicts] == ["good", "not-an-image", "good"]
 
 
 def test_a_collection_survives_the_way_through_json(workspace: Workspace) -> None:

@@ -26,7 +26,7 @@ class Candidate:
 
     Attributes:
         entry: the entry that it was recognised in.
-        id: sha256 of its content, 32 bytes; None where that could not be read.
+        id: sha256 of its content in the source, 32 bytes; None where that could not be read.
         label, group, split: as the source gives them, as text; the label renamed as the scenario says.
         content: what is inspected, and kept where it is refused; None where it could not be read, or is no longer needed.
     """
@@ -82,7 +82,8 @@ class Inspector(Protocol):
     max_pending: int  # submitted lots of which the answer is not fetched yet, beyond which more would only take memory
 
     def submit(self, candidates: Sequence[Candidate]) -> Future[list[Any]]:
-        """Inspect some items; what was found of each, or a `BadItem`, in their order."""
+        """Inspect some items; what was found of each, or a `BadItem`, in their order. Until the answer comes, an inspector may
+        replace an item's `content` by what may be stored of it, or by None if nothing may."""
 
     def row(self, candidate: Candidate, inspection: Any, collected_at: datetime) -> tuple[Any, ...]:
         """The row of an item that is added to the batch: the values of `schema`, in its order."""

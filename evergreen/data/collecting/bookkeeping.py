@@ -142,13 +142,15 @@ class Collecting:
                 self._pending.discard(candidate.id)
                 if isinstance(verdict, BadItem):
                     self._bad[candidate.id] = (verdict.reason, verdict.detail)
+            if verdict is None:
+                candidate.content = None
             if verdict is None or isinstance(verdict, BadItem):
                 self._settle_without_adding(candidate)
             else:
                 self._add(candidate, verdict, writer)
 
     def _settle_without_adding(self, candidate: Candidate) -> None:
-        """An item that could not be read, is bad, or is a copy of an earlier one."""
+        """An item that could not be read, is bad, or is a copy of an earlier one, with which its content is kept."""
         id, entry = candidate.id, candidate.entry
         if entry.problem is not None:
             self._refuse(candidate, entry.problem, entry.detail)

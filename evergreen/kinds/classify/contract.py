@@ -44,7 +44,7 @@ class _Details(NamedTuple):
 
 
 class ImageContract(Contract[ImageScenario]):
-    """Images with one label each; ids are the SHA-256 of the encoded bytes."""
+    """Images with one label each; ids are the SHA-256 of the files in the source."""
 
     noun = "image"
     description = "A classifier of images."

@@ -17,7 +17,7 @@ from evergreen.kinds.classify.items import Item, iter_deep, record_range, record
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
 from evergreen.media.images import BadImage, Inspection, PixelRange
-from evergreen.media.isolated import Inspectors, Verdict
+from evergreen.media.isolated import Inspectors, Privacy, Verdict
 
 log = logging.getLogger("evergreen")
 
@@ -51,7 +51,8 @@ class ImageInspection:
         self.schema = schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None
-        self._inspectors = Inspectors(scenario.collect.max_pixels)
+        privacy = Privacy(scenario.collect.keep_metadata)
+        self._inspectors = Inspectors(scenario.collect.max_pixels, privacy=privacy)
         self.max_pending = 2 * self._inspectors.processes
 
     def __enter__(self) -> ImageInspection:
@@ -61,8 +62,9 @@ class ImageInspection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._inspectors.__exit__(kind, error, trace)
 
-    def submit(self, candidates: Sequence[Candidate]) -> Future[list[Verdict]]:
-        """Inspect items whose content was read; the verdicts are in the same order.
+    def submit(self, candidates: Sequence[Candidate]) -> Future[list[Inspection | BadImage]]:
+        """Inspect items whose content was read; the answers are in the same order. The items' content is replaced by what may
+        be stored of it.
 
         Raises:
             DataRefused: deep images reach too few levels with the scenario's range.
@@ -70,7 +72,19 @@ class ImageInspection:
         images = [candidate.content for candidate in candidates if candidate.content is not None]
         if not self._is_chosen and any(may_be_deep(image) for image in images):
             self._choose_range()
-        return self._inspectors.submit(images, self.pixel_range)
+        answer: Future[list[Inspection | BadImage]] = Future()
+
+        def settle(inspected: Future[list[Verdict]]) -> None:
+            if error := inspected.exception():
+                answer.set_exception(error)
+                return
+            for candidate, verdict in zip(candidates, inspected.result(), strict=True):
+                if verdict.content is not None:
+                    candidate.content = verdict.content or None
+            answer.set_result([verdict.found for verdict in inspected.result()])
+
+        self._inspectors.submit(images, self.pixel_range).add_done_callback(settle)
+        return answer
 
     def row(self, candidate: Candidate, inspection: Inspection, collected_at: datetime) -> tuple[Any, ...]:
         """The image with its label and the results of the inspection."""

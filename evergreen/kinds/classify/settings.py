@@ -22,6 +22,8 @@ Column = Literal["group", "split", "source", "format", "width", "height", "chann
 class ImageCollect(Collect):
     """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
 
+    newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata")
+
     builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
     pattern: str = Field(
         r"(?:.*/)?(?P<label>[^/]+)/[^/]+",
@@ -30,6 +32,11 @@ class ImageCollect(Collect):
     )
     rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
     max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")
+    keep_metadata: bool = Field(
+        False,
+        description="store images with position (GPS), camera and serial number, times, names, comments and previews; false: they are removed "
+        "before an image is stored, and its pixels stay the same",
+    )
 
     @field_validator("pattern")
     @classmethod

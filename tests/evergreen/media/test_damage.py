@@ -23,7 +23,7 @@ def verdict() -> Iterator[Callable[[bytes], str]]:
     with Inspectors(10**6, processes=1) as inspectors:
 
         def ask(data: bytes) -> str:
-            [answer] = inspectors.submit([data]).result()
+            answer = inspectors.submit([data]).result()[0].found
             return "good" if isinstance(answer, Inspection) else answer.reason
 
         yield ask
@@ -138,6 +138,6 @@ def test_a_webp_with_a_hole_is_damaged(verdict: Callable[[bytes], str]) -> None:
 
 def test_the_reason_says_what_the_decoder_says() -> None:
     with Inspectors(10**6, processes=1) as inspectors:
-        [answer] = inspectors.submit([hole(picture("JPEG"))]).result()
+        answer = inspectors.submit([hole(picture("JPEG"))]).result()[0].found
     assert isinstance(answer, BadImage)
     assert answer.detail.startswith("its decoder says: Corrupt JPEG data: ") and "\n" not in answer.detail
