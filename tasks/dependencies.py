@@ -70,7 +70,7 @@ class Depends:
 
     Attributes:
         parts: the attributes of the kind that it uses, and whose methods affect its result.
-        sections: the sections of the scenario's settings.
+        sections: the sections of the scenario's settings, or single settings.
     """
 
     parts: tuple[str, ...]
@@ -80,7 +80,7 @@ class Depends:
 STAGES = {
     "preprocess": Depends(("contract",), ("seed", "preprocess")),
     "train": Depends(("learner",), ("seed", "train")),
-    "evaluate": Depends(("judge", "codec"), ()),
+    "evaluate": Depends(("judge", "codec"), ("promote.slices", "promote.slice_pattern", "promote.min_slice_items")),
 }
 
 

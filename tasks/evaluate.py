@@ -10,17 +10,20 @@ The exported model is measured, as it will be served: on ONNX Runtime. Latency a
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
 from evergreen.data.dataset import batches, iter_parts
+from evergreen.data.slices import sliced_columns
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap
+from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap, SliceGaps
 from evergreen.kinds.base.kind import kind_of
 from evergreen.preparation.arrays import open_split
 from evergreen.scenario.settings import Scenario
@@ -31,6 +34,8 @@ from tasks.stage import Stage
 if TYPE_CHECKING:
     from evergreen.serving.scoring import Model
 
+SLICES = "slices.csv"  # all comparisons of slices; the page and the card show the first ones
+SHOWN_SLICES = 40
 MEASURE_SECONDS = 1.0  # of predictions, at least: over less time, energy can't be measured
 
 
@@ -47,6 +52,7 @@ class Evaluation:
         breakdown: quality on subsets of the items (`Judge.breakdown`).
         gap: quality on val compared with test (`Judge.gap`); None if unknown, or in results stored by earlier versions.
         answer_rules: when the model answers, and what that gives (`Judge.answer_rules`).
+        slices: the first rows of the comparison of slices (`Judge.slice_gaps`); empty if the scenario has none.
     """
 
     items: int
@@ -55,6 +61,7 @@ class Evaluation:
     breakdown: Breakdown
     gap: Gap | None = None
     answer_rules: Breakdown = NO_BREAKDOWN
+    slices: Breakdown = NO_BREAKDOWN
 
     def __str__(self) -> str:
         latency = figures.duration((self.metrics["latency_ms"] or 0.0) / 1000)
@@ -92,9 +99,13 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     measured = kind.judge.measure(test, outputs)
     settings = model.codec.settings
     breakdown, rules = kind.judge.breakdown(test, outputs), kind.judge.answer_rules(test, outputs, settings)
+    columns = sliced_columns(scenario, workspace, ids)
+    gaps = kind.judge.slice_gaps(test, outputs, columns, scenario.promote.min_slice_items)
     fixed = {**measured, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
     with replace_folder(workspace.evaluation(name)) as writing:
         kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, settings, model.run), writing)
+        if gaps.figures:
+            (writing / SLICES).write_text(_csv(gaps), encoding="utf-8-sig")  # Excel recognizes UTF-8 by the byte order mark
         curve = kind.judge.learning_curve(json.loads((folder / "history.json").read_text()))
         curve.savefig(writing / "learning_curve.png", dpi=100, metadata={"Software": None})
     replace_file(workspace.outputs(name) / "plots" / kind.judge.plot.file, kind.judge.plotted(test, outputs).encode())
@@ -107,7 +118,17 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     replace_file(workspace.record(name) / "evaluate.json", json.dumps(asdict(serving), indent=1).encode())
     spent = {key: value for key, value in asdict(serving).items() if key != "energy_methods"}
     headline = ", ".join(f"{title} {text}" for title, text in kind.judge.texts(fixed, kind.judge.metrics).items())
-    return Evaluation(len(test), {**fixed, **spent}, headline, breakdown, kind.judge.gap(scenario, workspace, fixed), rules)
+    between = kind.judge.gap(scenario, workspace, fixed)
+    slices = replace(gaps.breakdown, rows=gaps.breakdown.rows[:SHOWN_SLICES])
+    return Evaluation(len(test), {**fixed, **spent}, headline, breakdown, between, rules, slices)
+
+
+def _csv(gaps: SliceGaps) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(gaps.figures[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(gaps.figures)
+    return text.getvalue()
 
 
 def of_1000_predictions(metrics: dict[str, float | None]) -> Energy:
@@ -187,16 +208,18 @@ def page(scenario: Scenario, workspace: Workspace, evaluation: Evaluation) -> Pa
     }
     titles = {**judge.pictures, "learning_curve.png": "Learning curve"}
     pictures = {title: folder / file for file, title in titles.items() if (folder / file).exists()}
-    notes = evaluation.answer_rules.notes
+    table = folder / SLICES
+    notes = {"": evaluation.answer_rules.notes, evaluation.slices.title: evaluation.slices.notes}
     return Page(
-        texts={"": bullets(notes)} if notes else {},
+        texts={heading: bullets(sentences) for heading, sentences in notes.items() if sentences},
         tables={
             "Quality on the test split": [{"what": what, "value": value} for what, value in measured.items()],
             "What a prediction takes": [{"what": what, "value": value} for what, value in serving.items()],
             evaluation.breakdown.title: evaluation.breakdown.rows,
             evaluation.answer_rules.title: evaluation.answer_rules.rows,
+            "Slices, each against all other items": evaluation.slices.rows,
         },
-        links=pictures,
+        links=pictures | ({"All comparisons of slices": table} if table.exists() else {}),
         pictures=pictures,
     )
 

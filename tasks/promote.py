@@ -10,7 +10,6 @@ decision is stored, but not its effect: every run asks MLflow which version is t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from evergreen import figures
-from evergreen.data.dataset import batches, table
+from evergreen.data.dataset import batches
+from evergreen.data.slices import sliced_columns
 from evergreen.errors import EvergreenError
 from evergreen.evaluation.energy_ratio import EnergyRatio, energy_ratio
 from evergreen.evaluation.gate import Slice, Verdict, decide, decide_first
@@ -195,7 +195,7 @@ def compare(
     compared = kind.judge.compare(scenario, test, predicted[0], predicted[1])
     turns = [partial(predict_one, model, cycle(sample)) for model in models]
     energy = energy_ratio([folder / "model.onnx" for folder in artifacts], turns)
-    columns = _columns(scenario, workspace, rows)
+    columns = sliced_columns(scenario, workspace, list(rows))
     return decide(compared, scenario.promote, energy, columns=columns, seed=scenario.seed, tries=tries), energy
 
 
@@ -203,23 +203,6 @@ def predict_one(model: Model, items: Iterator[Any]) -> int:
     """Predict one item, as when serving."""
     model.predict([next(items)])
     return 1
-
-
-def _columns(scenario: Scenario, workspace: Workspace, rows: dict[str, int]) -> dict[str, list[str]]:
-    """The values of the columns that the scenario slices by, in the order of the test split: for a time its day, for a missing
-    value "none"."""
-    sliced, pattern = scenario.promote.slices, re.compile(scenario.promote.slice_pattern or "")
-    found: dict[str, list[str]] = {column: ["none"] * len(rows) for column in (*sliced, *pattern.groupindex)}
-    if not found:
-        return {}
-    for row in table(batches(workspace, scenario.name), sorted({"id", "source", *sliced})).to_pylist():
-        if row["id"] not in rows:
-            continue
-        named = match.groupdict() if (match := pattern.search(row["source"])) else {}
-        for column, value in ({column: row[column] for column in sliced} | named).items():
-            if value is not None:
-                found[column][rows[row["id"]]] = f"{value:%Y-%m-%d}" if column == "collected_at" else str(value)
-    return found
 
 
 def recalled(scenario: Scenario, workspace: Workspace, registration: Registration, *tries_and_last: Any) -> Promotion | None:

@@ -214,6 +214,7 @@ def _complete_run(
         metrics=evaluation.metrics,
         breakdown=evaluation.breakdown,
         answer_rules=evaluation.answer_rules,
+        slices=evaluation.slices,
         gap=None if evaluation.gap is None else evaluation.gap.sentence,
         splits=preparation.splits,
         left_out=sum(preparation.left_out.values()),

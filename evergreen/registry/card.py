@@ -35,6 +35,7 @@ class ModelCard:
         metrics: on the test split (`tasks.evaluate.Evaluation`).
         breakdown: quality on subsets of the items.
         answer_rules: when the model answers, and what that gives.
+        slices: gaps between slices of the items.
         gap: the difference between the quality on val and on test, in words; None if it may be due to chance.
         splits: number of items by split.
         left_out: number of items in no split.
@@ -47,6 +48,7 @@ class ModelCard:
     metrics: Mapping[str, float | None]
     breakdown: Breakdown
     answer_rules: Breakdown
+    slices: Breakdown
     gap: str | None
     splits: Mapping[str, int]
     left_out: int

@@ -238,6 +238,7 @@ def written(workspace: Workspace) -> dict[str, str]:
         ("validate", "labels", list("9876543210"), {"preprocess"}),
         ("train", "epochs", 99, {"train"}),
         ("promote", "margin", 0.05, set()),
+        ("promote", "slices", ["group"], {"evaluate"}),
         ("evaluate", "latency_items", 17, set()),
     ],
 )

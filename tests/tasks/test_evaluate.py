@@ -208,3 +208,24 @@ def test_a_model_that_does_not_always_answer_is_reported_with_what_it_answers(ti
     assert few in shown.texts[""].replace("\\", "")
     assert json.loads((tiny.workspace.evaluation(NAME) / "answers.json").read_text()) == list(evaluation.answer_rules.rows)
     assert TypeAdapter(Evaluation).validate_json(json.dumps(asdict(evaluation))) == evaluation
+
+
+def test_gaps_between_slices_are_in_a_table_on_the_page_and_in_sentences(tiny: Tiny) -> None:
+    scenario = tiny.scenario
+    pattern = r"(?P<last>[05])\.png$|(?P<other>[1234])\.png$"
+    settings = scenario.promote.model_copy(update={"slice_pattern": pattern, "min_slice_items": 5})
+    sliced = scenario.model_copy(update={"promote": settings})
+    evaluation = evaluate(sliced, tiny.workspace)
+    lines = list(csv.DictReader((tiny.workspace.evaluation(NAME) / "slices.csv").read_text("utf-8-sig").splitlines()))
+    assert {line["column"] for line in lines} == {"last", "other"} and {line["figure"] for line in lines} == {
+        "recall",
+        "false alarms",
+    }
+    for line in lines:
+        assert int(line["items"]) + int(line["other_items"]) <= evaluation.items
+    assert evaluation.slices.notes and len(evaluation.slices.rows) == min(len(lines), 40)
+    shown = page(sliced, tiny.workspace, evaluation)
+    assert shown.tables["Slices, each against all other items"] == evaluation.slices.rows
+    assert shown.texts["Gaps between slices"].startswith("- ")
+    text = json.dumps(asdict(evaluation))
+    assert TypeAdapter(Evaluation).validate_python(json.loads(text)) == evaluation

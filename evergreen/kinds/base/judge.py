@@ -68,6 +68,20 @@ NO_BREAKDOWN = Breakdown("", ())
 
 
 @dataclass(frozen=True)
+class SliceGaps:
+    """How the quality differs between slices of the items, such as those of each camera.
+
+    Attributes:
+        figures: for programs, one mapping with the same keys for each comparison.
+        breakdown: for people, those that chance explains least first; with notes about each gap that chance does not explain,
+            and about slices that are too small to conclude anything.
+    """
+
+    figures: tuple[dict[str, Any], ...] = ()
+    breakdown: Breakdown = NO_BREAKDOWN
+
+
+@dataclass(frozen=True)
 class Gap:
     """The difference between the quality on the validation split and that on the test split.
 
@@ -171,6 +185,15 @@ class Judge(ABC, Generic[S]):
             settings: the model's `settings.json`.
         """
         return NO_BREAKDOWN
+
+    def slice_gaps(self, split: Split, outputs: Outputs, columns: Mapping[str, Sequence[str]], min_items: int) -> SliceGaps:
+        """Compare the quality between slices of the items; by default nothing is compared.
+
+        Args:
+            columns: the slices, as a value for each item, by the column's name.
+            min_items: with fewer items on either side of a comparison, nothing is concluded.
+        """
+        return SliceGaps()
 
     @abstractmethod
     def write(self, evaluated: Evaluated, folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from evergreen import figures
 from evergreen.evaluation.proportions import difference
 from evergreen.kinds.base.comparison import Baseline
-from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap, Judge, Outputs, Plot, Review
+from evergreen.kinds.base.judge import NO_BREAKDOWN, Breakdown, Evaluated, Gap, Judge, Outputs, Plot, Review, SliceGaps
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
 from evergreen.kinds.classify.answers import ANSWER, ANSWERED, DISTANCE, REASONS, UNKNOWN, answered
@@ -107,6 +107,14 @@ class ImageJudge(Judge[ImageScenario]):
         if "answers" not in settings:
             return NO_BREAKDOWN
         return Breakdown("Answers, and what it does not know", rows(split, outputs, settings), notes(settings))
+
+    def slice_gaps(self, split: Split, outputs: Outputs, columns: Mapping[str, Sequence[str]], min_items: int) -> SliceGaps:
+        """Recall and false alarms by label (`evergreen.kinds.classify.slices`)."""
+        from evergreen.kinds.classify.slices import slice_gaps
+
+        answer, unknown = answered(outputs)
+        predicted = np.where(unknown == ANSWERED, answer, -1)
+        return slice_gaps(split["labels"].astype(int), predicted, split.facts["labels"], columns, min_items)
 
     def write(self, evaluated: Evaluated, folder: Path) -> None:
         """Write `predictions.parquet`, `mistakes.csv`, `per_class.json` and the pictures, and `answers.json` for a model that

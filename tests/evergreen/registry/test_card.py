@@ -29,6 +29,7 @@ def card(**changed: object) -> str:
         "metrics": {"accuracy": 0.91234, "latency_ms": None, "test_items": 1234},
         "breakdown": Breakdown("Quality by label", ({"label": "a_b", "items": 12},)),
         "answer_rules": NO_BREAKDOWN,
+        "slices": NO_BREAKDOWN,
         "gap": "98 % on val, but 87 % on test",
         "splits": {"train": 1250, "val": 10, "test": 20},
         "left_out": 3,
@@ -65,6 +66,13 @@ def test_it_says_when_the_model_answers_and_what_could_not_be_chosen() -> None:
         "", "| what | on test |", "|---|---|", "| recall of fire | 90 % |", "", "No threshold is set for smoke: few items.", "",
     ]  # fmt: skip
     assert lines[at + 8] == "## What it took"
+
+
+def test_gaps_between_slices_stand_in_it_also_if_there_is_no_row() -> None:
+    slices = Breakdown("Gaps between slices", (), ("Nothing can be concluded about camera a_b.",))
+    lines = card(slices=slices).splitlines()
+    at = lines.index("### Gaps between slices")
+    assert lines[at + 1 : at + 4] == ["", r"Nothing can be concluded about camera a\_b.", ""]
 
 
 def test_parts_that_there_are_not_leave_no_gap_in_it() -> None:
