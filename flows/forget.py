@@ -122,22 +122,33 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
                 plan = planned(workspace, name, asked)
             if not confirm(in_words(plan)):
                 return None
-            with progress.task("Keeping the others' splits"):
-                keep_others_splits(workspace, plan)
-            plan.save(workspace)
-        with progress.task("Taking them out"):
-            rewrite_data(workspace, plan)
-            version = data_version(workspace, name)
-            if batches(workspace, name):
-                version = add_data(workspace, name)
-            problem = push_data(workspace, name) if version else ""
-            deleted = delete_objects(workspace, plan.objects)
-            scenario = load_scenario(workspace.scenarios, name)
-            contract = kind_of(scenario).contract
-            left = clean_files(workspace, plan, inbox_of(scenario, workspace), contract)
-            clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
-        dealt_file(workspace, name).unlink(missing_ok=True)
-        journal(workspace, name).unlink()
+            begin(workspace, plan)
+        return complete(workspace, plan)
+
+
+def begin(workspace: Workspace, plan: Plan) -> None:
+    """Store a plan, after which its deletion can be completed whatever happens."""
+    with progress.task("Keeping the others' splits"):
+        keep_others_splits(workspace, plan)
+    plan.save(workspace)
+
+
+def complete(workspace: Workspace, plan: Plan) -> Forgotten:
+    """Carry out a plan that is stored. The caller holds the locks."""
+    name = plan.scenario
+    with progress.task("Taking them out"):
+        rewrite_data(workspace, plan)
+        version = data_version(workspace, name)
+        if batches(workspace, name):
+            version = add_data(workspace, name)
+        problem = push_data(workspace, name) if version else ""
+        deleted = delete_objects(workspace, plan.objects)
+        scenario = load_scenario(workspace.scenarios, name)
+        contract = kind_of(scenario).contract
+        left = clean_files(workspace, plan, inbox_of(scenario, workspace), contract)
+        clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
+    dealt_file(workspace, name).unlink(missing_ok=True)
+    journal(workspace, name).unlink()
     if problem:
         log.warning("The data set was not copied to the DVC remote (%s); the next run tries again.", problem)
     left += [f"the same {contract.noun} in the data set of scenario {other}" for other in plan.shared_with]
@@ -177,6 +188,7 @@ def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:
         objects=objects.oids,
         shared_with=objects.shared_with,
         models=models_with(workspace, name, folders) if folders else (),
+        collected_before=None if asked.collected_before is None else asked.collected_before.isoformat(),
     )
 
 

@@ -17,6 +17,7 @@ from evergreen.data.dataset import batches, parts
 from evergreen.environment import Servers
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.kinds.base.kind import kind_of
+from evergreen.privacy.retention import expired
 from evergreen.scenario.loading import load_scenario, parse_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -69,12 +70,14 @@ class Outlook:
         inbox: the content of its inbox, in words; empty if there is none.
         next_stage: the first stage that would run; None if all are unchanged.
         why: the reason, in words.
+        retention: what a run would remove for good because of its age, in words; empty if the scenario keeps items for ever.
     """
 
     name: str
     inbox: str
     next_stage: str | None
     why: str
+    retention: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ def _outlook(workspace: Workspace, name: str) -> Outlook:
     try:
         scenario = load_scenario(workspace.scenarios, name)
         stage, why = _next_stage(scenario, workspace)
-        return Outlook(name, _inbox(scenario, workspace), stage, why)
+        aged = expired(scenario, workspace, datetime.now(UTC))
+        return Outlook(name, _inbox(scenario, workspace), stage, why, "" if aged is None else str(aged))
     except WrongUse as error:
         return Outlook(name, "", None, str(error))
 

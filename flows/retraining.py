@@ -29,6 +29,7 @@ from evergreen.workspace import replace_file
 from flows.events import emit_drift
 from flows.links import run_links
 from flows.publishing import failure_shown, publish_retraining
+from flows.retention import remove_expired
 from flows.stages import planned, with_what_is_done
 from flows.stoppable import stoppable
 from flows.summary import RetrainingSummary, TrainingSummary, energy_of, seconds_of
@@ -59,6 +60,7 @@ def retraining(scenario: Name, force: bool = False, start: Literal["scenario", "
     start_from = None if start == "scenario" else start
     with failure_shown(scenario):
         with progress_shown(scenario), Run.of(scenario, force=force, retraining={"start_from": start_from}) as run:
+            remove_expired(run.scenario, run.workspace)
             summary = retrain_where_due(run, reason_found_at())
         publish_retraining(run.workspace, summary)
     if summary.trained:

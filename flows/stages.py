@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evergreen.planning.budget import check_budget, is_limited
 from evergreen.planning.estimate import Estimate, NothingKnown, estimate, no_trial
+from evergreen.privacy.retention import expired
 from flows.summary import TrainingSummary, conclude, stages_of
 from tasks import collect, evaluate, preprocess, promote, register, train, validate, version
 from tasks.stage import Rehearsal, Run, WouldRun
@@ -117,5 +118,7 @@ def nothing_changed(scenario: str, epochs: int | None = None) -> TrainingSummary
         epochs: as in the flow `training`.
     """
     with Rehearsal.of(scenario, train={"epochs": epochs}) as run, contextlib.suppress(WouldRun):
+        if expired(run.scenario, run.workspace, datetime.now(UTC)):
+            return None  # a run begins by removing what is too old
         return stages_in_order(run)
     return None

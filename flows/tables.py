@@ -169,6 +169,9 @@ def show_status(status: Status, out: IO[str]) -> None:
         table.add_row(one.name, one.inbox or "empty", one.next_stage or "nothing to do", one.why)
     if status.scenarios:
         console.print(table)
+    for one in status.scenarios:
+        if one.retention:
+            _say(console, f"{one.name}: the next run removes for good what is too old: {one.retention}.")
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

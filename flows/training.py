@@ -13,6 +13,7 @@ from pydantic import Field
 from evergreen.scenario.settings import Name
 from flows.links import run_links
 from flows.publishing import failure_shown, publish_training
+from flows.retention import remove_expired
 from flows.schedules import activate_schedule
 from flows.stages import planned, stages_in_order
 from flows.stoppable import stoppable
@@ -37,6 +38,7 @@ def training(
     """
     with failure_shown(scenario):
         with progress_shown(scenario), Run.of(scenario, force=force, train={"epochs": epochs}) as run:
+            remove_expired(run.scenario, run.workspace)
             expected = planned(run, "any")
             summary = replace(stages_in_order(run), estimate=expected)
         publish_training(run.workspace, summary)

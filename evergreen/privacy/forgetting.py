@@ -33,6 +33,7 @@ from evergreen.data.dataset import (
 from evergreen.data.sources.archive import ArchiveSource, archive_kind
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
 from evergreen.kinds.base.contract import Contract
+from evergreen.privacy.retention import older_files, record_is_older
 from evergreen.registry.models import connect, model_name, unreachable
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
 from evergreen.workspace import Workspace, replace_file
@@ -45,15 +46,22 @@ MARK = "forgotten_items"  # tag of the model versions whose data included forgot
 
 @dataclass(frozen=True)
 class Asked:
-    """The items to forget: those with any of these ids, source paths (shell patterns such as `cat/*.png`) or groups."""
+    """The items to forget: those with any of these ids, source paths (shell patterns such as `cat/*.png`) or groups, and those
+    that were collected before a moment."""
 
     ids: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    collected_before: datetime | None = None
 
-    def means(self, id: str | None, source: str, group: str | None) -> bool:
-        """Whether an item with this id, source and group is to be forgotten."""
-        return id in self.ids or group in self.groups or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
+    def means(self, id: str | None, source: str, group: str | None, collected_at: datetime) -> bool:
+        """Whether an item with this id, source and group, collected at this time, is to be forgotten."""
+        return (
+            id in self.ids
+            or group in self.groups
+            or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
+            or (self.collected_before is not None and collected_at < self.collected_before)
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Plan:
         objects: ids of the objects in DVC's cache and remotes that contain items.
         shared_with: other scenarios that have the very same parts.
         models: versions whose data included items.
+        collected_before: ISO 8601; records of the quarantine without an id, and files in the inbox's `taken/`, are removed too
+            if they are from before. None to remove none by their age.
     """
 
     scenario: str
@@ -81,6 +91,7 @@ class Plan:
     objects: tuple[str, ...]
     shared_with: tuple[str, ...]
     models: tuple[int, ...]
+    collected_before: str | None = None
 
     def save(self, workspace: Workspace) -> None:
         """Write the plan, so that the deletion can be resumed after a kill."""
@@ -116,21 +127,22 @@ def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
     """Find the items to forget, including their records in quarantine under other names.
 
     Raises:
-        WrongUse: there are none.
+        WrongUse: items are named, and there are none.
     """
     found: list[Match] = []
     folders = batches(workspace, name)
     labels = Records(records(folders).labels)
     for folder in folders:
-        for rows in iter_parts([folder], ["id", "source", "group", "label"], labels):
+        for rows in iter_parts([folder], ["id", "source", "group", "label", "collected_at"], labels):
             for row in rows.to_pylist():
-                if asked.means(row["id"], row["source"], row["group"]):
+                if asked.means(row["id"], row["source"], row["group"], row["collected_at"]):
                     found.append(Match(row["id"], row["source"], str(row["label"]), folder.name))
     ids = {one.id for one in found}
     for record in read_quarantine(workspace, name):
-        if record["id"] and (record["id"] in ids or asked.means(record["id"], record["source"], None)):
+        at = datetime.fromisoformat(record["collected_at"])
+        if record["id"] and (record["id"] in ids or asked.means(record["id"], record["source"], None, at)):
             found.append(Match(record["id"], record["source"], record["label"] or "", None))
-    if not found:
+    if not found and asked.collected_before is None:
         raise WrongUse(
             f"scenario {name} has no such item, neither in its data set nor in quarantine",
             received=asdict(asked), fix="An id is a sha256 (of an image, that of its file), a source the item's path in its source (quote patterns).",
@@ -225,7 +237,19 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     _filter_lines(quarantine / "records.jsonl", ids)
     for id in ids:
         (quarantine / "items" / id[:2] / id).unlink(missing_ok=True)
-    return list(_clean_inbox(inbox, ids, contract.ids_in))
+    left = list(_clean_inbox(inbox, ids, contract.ids_in))
+    if plan.collected_before is not None:
+        remove_aged(workspace, name, inbox, datetime.fromisoformat(plan.collected_before))
+    return left
+
+
+def remove_aged(workspace: Workspace, name: str, inbox: Path, before: datetime) -> None:
+    """Remove the records of the quarantine that are from before a moment, and the files that the inbox's `taken/` has had since
+    before it."""
+    records_file = workspace.quarantine(name) / "records.jsonl"
+    _keep_lines(records_file, lambda record: not record_is_older(record, before))
+    for file in older_files(inbox, before):
+        file.unlink()
 
 
 def _clean_inbox(folder: Path, ids: set[str], ids_in: Callable[[bytes], set[str]]) -> Iterator[str]:
@@ -381,10 +405,16 @@ def _filter_corrections(path: Path, ids: set[str]) -> None:
 
 def _filter_lines(path: Path, ids: set[str], key: str = "id") -> None:
     """Rewrite a file of JSON lines without the lines that have one of these ids as `key`; if none is left, delete the file."""
+    _keep_lines(path, lambda record: record.get(key) not in ids)
+
+
+def _keep_lines(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a file of JSON lines with those that are kept; if none is left, delete the file. An incomplete last line is
+    kept."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    left = [line for line in lines if not line.endswith(b"\n") or json.loads(line).get(key) not in ids]
+    left = [line for line in lines if not line.endswith(b"\n") or is_kept(json.loads(line))]
     if not left:
         path.unlink()
     elif len(left) < len(lines):

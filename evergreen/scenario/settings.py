@@ -47,7 +47,7 @@ class Collect(Section):
 
     # Settings that earlier versions did not have. They are serialized only if they differ from their defaults, or a collection
     # on record would count as one with other settings.
-    newer: ClassVar[tuple[str, ...]] = ()
+    newer: ClassVar[tuple[str, ...]] = ("retention_days",)
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
@@ -75,6 +75,12 @@ class Collect(Section):
         description="fraction of the source's items that mirror may withdraw in one collection; more is refused, as a disk may be away",
     )
 
+    retention_days: Annotated[int, Field(ge=1, le=36_525)] | None = Field(
+        None,
+        description="items that were collected longer ago are removed for good at the beginning of a run or retraining, as by evergreen forget; "
+        "evergreen status says which. null: never",
+    )
+
     @field_validator("encoding")
     @classmethod
     def _encodes_names(cls, value: str | None) -> str | None:
@@ -97,6 +103,10 @@ class Collect(Section):
     def _one_source(self) -> Collect:
         if sum(value is not None for value in (self.builtin, self.path, self.file)) != 1:
             raise ValueError("exactly one of builtin, path and file must be given")
+        if self.builtin is not None and self.retention_days is not None:
+            raise ValueError(
+                "retention_days is for items of your own: those of a built-in set have the date of its publication"
+            )
         return self
 
 

@@ -74,7 +74,7 @@ class Collecting:
             self.count["known"] -= 1
             self._refuse(candidate, "label-conflict", detail)
         self._check_limits()
-        self.recogniser.finish(self.count["seen"])
+        self.recogniser.finish(self.count["seen"] + self.count["forgotten"])
         changes = self.known.changes()
         number, name = len(self.known.folders), None
         if self.count["added"]:

@@ -4,7 +4,7 @@ Two figures are compared, each between the items of a slice and all others: *rec
 recognized, and *false alarms*, the fraction of other labels' items that are taken for it. Of two labels, the false alarms of
 one are what the recall of the other lacks, and are not counted again.
 
-An interval of a difference is Newcombe's, at 95 %. Whether chance explains it is tested by Fisher's exact test (two-sided), with
+An interval of a difference is Newcombe's, at 95 %. Whether chance explains it is tested by Fisher's exact test, two-sided, with
 Holm's correction for all comparisons together, since one in twenty would look significant by chance alone. The tests take items
 as independent. Items of one group (a clip, a patient) are not, so that a gap of a few groups may look more certain than it is.
 """
