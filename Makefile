@@ -79,8 +79,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-
 
 # --no-annotate: uv would list every package that --no-emit-package leaves out.
 lock: install  ## resolve the requirements anew
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) pyproject.toml --extra dev --no-annotate -c requirements.lock -o requirements-dev.lock \
+	$(COMPILE) pyproject.toml --extra faces -o requirements.lock
+	$(COMPILE) pyproject.toml --extra faces --extra dev --no-annotate -c requirements.lock -o requirements-dev.lock \
 	  $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 	echo uv | $(COMPILE) - --no-annotate -o requirements-uv.lock
 

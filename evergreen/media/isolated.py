@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from evergreen.media.damage import StandardError, refuse_damaged
 from evergreen.media.depth import extremes
+from evergreen.media.faces import without_faces
 from evergreen.media.images import BadImage, Inspection, PixelRange, inspect, quiet_cv2
 from evergreen.media.metadata import as_png, without_metadata
 from evergreen.processes import Crashed, Hung, ProcessPool
@@ -24,9 +25,11 @@ class Privacy:
 
     Attributes:
         keep_metadata: keep position, camera, times and whatever else is not part of the picture.
+        blur_faces: make faces unrecognizable. Of refused images nothing is stored then, since no faces can be looked for.
     """
 
     keep_metadata: bool
+    blur_faces: bool = False
 
 
 AS_THEY_ARE = Privacy(keep_metadata=True)
@@ -84,7 +87,7 @@ class Inspectors:
             pixel_range: as in `evergreen.media.images.inspect`.
         """
         question = partial(_verdicts, max_pixels=self._max_pixels, pixel_range=pixel_range, privacy=self._privacy)
-        stored = None if self._privacy.keep_metadata else b""
+        stored = None if self._privacy == AS_THEY_ARE else b""
 
         def answers() -> list[Verdict]:
             found = self._answers(question, images)
@@ -128,12 +131,17 @@ def _verdicts(
         return found
 
     def verdict(image: bytes) -> Verdict:
-        found = _judged(undamaged, image)
-        if privacy.keep_metadata:
-            return Verdict(found)
-        cleaned = without_metadata(image)
+        found, content = _judged(undamaged, image), image
         if isinstance(found, BadImage):
-            return Verdict(found, None if cleaned is image else cleaned or b"")
+            if privacy == AS_THEY_ARE:
+                return Verdict(found)
+            left = b"" if privacy.blur_faces else without_metadata(image) or b""
+            return Verdict(found, None if left is image else left)
+        if privacy.blur_faces:
+            content = without_faces(image, found.header, pixel_range)
+        if content is not image:  # its pixels are others, and it was encoded without metadata
+            return Verdict(inspect(content, max_pixels, pixel_range), content)
+        cleaned = image if privacy.keep_metadata else without_metadata(image)
         if cleaned is image:
             return Verdict(found)
         # Formats have more variants than tests: for each image it is checked that the picture is still the same.

