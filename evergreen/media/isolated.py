@@ -42,10 +42,12 @@ class Verdict:
     Attributes:
         found: its inspection, or why it is refused.
         content: the encoded image as it may be stored, if that differs from the original; empty if it may not be stored.
+        hides_faces: whether faces were made unrecognizable in it.
     """
 
     found: Inspection | BadImage
     content: bytes | None = None
+    hides_faces: bool = False
 
 
 Extremes = tuple[float, float] | BadImage | None
@@ -140,7 +142,7 @@ def _verdicts(
         if privacy.blur_faces:
             content = without_faces(image, found.header, pixel_range)
         if content is not image:  # its pixels are others, and it was encoded without metadata
-            return Verdict(inspect(content, max_pixels, pixel_range), content)
+            return Verdict(inspect(content, max_pixels, pixel_range), content, hides_faces=True)
         cleaned = image if privacy.keep_metadata else without_metadata(image)
         if cleaned is image:
             return Verdict(found)

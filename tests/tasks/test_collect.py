@@ -192,6 +192,7 @@ def test_images_are_stored_without_metadata_and_named_by_the_hash_of_the_users_f
     fill(workspace, files)
     collection = collect(scenario(), workspace)
     assert (collection.added, collection.quarantined) == (len(FORMATS), {})
+    assert collection.note == f"Metadata was removed from {len(FORMATS)} new images."
     accept(workspace)
     rows = table(batches(workspace, "pets"), ["id", "source", "image", "format"]).to_pylist()
     assert {row["source"]: row["id"] for row in rows} == {
@@ -251,6 +252,7 @@ def test_faces_are_blurred_before_anything_is_stored_where_the_scenario_says_so(
     fill(workspace, pets(4) | {"cat/her.jpg": file.getvalue(), "cat/x.jpg": b"text", "dog/her.jpg": file.getvalue()})
     collection = collect(scenario(blur_faces=True), workspace)
     assert collection.quarantined == {"label-conflict": 2, "not-an-image": 1} and collection.added == 4
+    assert "Faces were found and hidden in 1 new image; some may be missed." in collection.note
     [kept] = [path.read_bytes() for path in (workspace.quarantine("pets") / "items").glob("*/*")]
     face = [decode(data, 3)[64:168, 87:180].astype(int) for data in (kept, file.getvalue())]
     details = [np.abs(np.diff(part, axis=0)).mean() for part in face]

@@ -13,6 +13,7 @@ from typing import Any
 
 from evergreen.data.collecting.base import Candidate
 from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.figures import count
 from evergreen.kinds.classify.items import Item, iter_deep, record_range, recorded_range, schema
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
@@ -33,6 +34,7 @@ class ImageInspection:
             images from before ranges were introduced.
         deep: the number of deep images among those added.
         added: the number of images that were added.
+        cleaned, blurred: the numbers of good images from which metadata was removed, and in which faces were hidden.
     """
 
     noun = "image"
@@ -51,7 +53,7 @@ class ImageInspection:
         """
         self.scenario, self.folders, self.source = scenario, folders, source
         self.pixel_range = recorded_range(folders)
-        self.deep = self.added = 0
+        self.deep = self.added = self.cleaned = self.blurred = 0
         self.schema = schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None
@@ -87,6 +89,9 @@ class ImageInspection:
             for candidate, verdict in zip(candidates, inspected.result(), strict=True):
                 if verdict.content is not None:
                     candidate.content = verdict.content or None
+                    is_good = isinstance(verdict.found, Inspection)
+                    self.blurred += is_good and verdict.hides_faces
+                    self.cleaned += is_good and not verdict.hides_faces
             answer.set_result([verdict.found for verdict in inspected.result()])
 
         self._inspectors.submit(images, self.pixel_range).add_done_callback(settle)
@@ -103,12 +108,19 @@ class ImageInspection:
         ).row()  # fmt: skip
 
     def summary(self) -> str:
-        """A sentence about the range with which deep images are read; empty if there are none."""
-        if not self.deep or self.pixel_range is None:
-            return ""
-        others = self.added - self.deep
-        mixed = f" of {self.deep:,} new items; the other {others:,} have 8 bits and stay as they are" if others else ""
-        return f"Values from {self.pixel_range.low:.10g} (black) to {self.pixel_range.high:.10g} (white) are read{mixed}."
+        """Sentences about the range with which deep images are read, about removed metadata and hidden faces; empty if there is
+        nothing to say."""
+        sentences = []
+        if self.deep and self.pixel_range is not None:
+            others = self.added - self.deep
+            mixed = f" of {self.deep:,} new items; the other {others:,} have 8 bits and stay as they are" if others else ""
+            low, high = self.pixel_range
+            sentences.append(f"Values from {low:.10g} (black) to {high:.10g} (white) are read{mixed}.")
+        if self.cleaned:
+            sentences.append(f"Metadata was removed from {count(self.cleaned, 'new image')}.")
+        if self.scenario.collect.blur_faces:
+            sentences.append(f"Faces were found and hidden in {count(self.blurred, 'new image')}; some may be missed.")
+        return " ".join(sentences)
 
     def record(self, folder: Path) -> None:
         """Write the range of deep images, if this batch contains the first ones."""
