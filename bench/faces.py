@@ -24,7 +24,7 @@ from evergreen import figures
 from evergreen.evaluation.proportions import interval
 from evergreen.media.faces import Face, find_faces
 
-PLACEMENTS = 40  # for each row
+PLACEMENTS = 24  # for each row
 WIDTH = 48  # pixels of a face, unless a row says otherwise; the photographs have 640×427
 HIDDEN = 0.9
 HOPPER, COLLINS = (173, 127, 359, 335), (182, 58, 270, 178)  # the faces' boxes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from flows import forget as flow
 from flows.overview import status
 from flows.retention import remove_expired
 from flows.stages import nothing_changed
+from flows.tables import show_status
 from tasks.collect import collect
 from tests.evergreen.data.test_versions import change, repository
 from tests.flows.test_forget import id_of, traces
@@ -160,6 +162,9 @@ def test_it_is_said_before_and_a_run_with_nothing_else_to_do_does_it(
     add_batch(workspace, [(*digit(number), None, None) for number in range(3)])
     [seen] = status(workspace, [NAME]).scenarios
     assert seen.retention.endswith("(collect.retention_days: 30): 3 items")
+    shown = io.StringIO()
+    show_status(status(workspace, [NAME]), shown)
+    assert f"{NAME}: the next run removes for good what is too old: collected before" in shown.getvalue()
     assert nothing_changed(NAME) is None and ids(workspace) == {id_of(number) for number in range(3)}
     [other] = status(workspace, ["cifar10"]).scenarios
     assert other.retention == ""
