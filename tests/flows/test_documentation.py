@@ -255,8 +255,9 @@ def into_its_scenario(block: Block, walk: Walk) -> None:
 
 
 def commands() -> list[str]:
-    """Every `evergreen …` and `make …` that stands in the text of the README, outside the blocks."""
-    text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+    """Every `evergreen …` and `make …` that stands in the text of the README and the guide, outside the blocks."""
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/guide.md"))
+    text = re.sub(r"(?ms)^```.*?^```", "", pages)
     return sorted(set(re.findall(r"`((?:evergreen|make) [^`]+)`", text)))
 
 
