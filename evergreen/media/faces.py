@@ -6,7 +6,7 @@ four orientations, since the network finds few faces that are upside down or lie
 
 A face's box and a margin around it are replaced by 4×4 mean colours, smoothly joined. That is 48 numbers, from which nobody can
 be told. The image is encoded again, so nothing of the former pixels is left in the file. Some faces are not found:
-bench/README.md states how many.
+`python -m bench.faces` measures how many.
 """
 
 from __future__ import annotations

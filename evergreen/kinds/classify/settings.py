@@ -39,7 +39,7 @@ class ImageCollect(Collect):
     )
     blur_faces: bool = Field(
         False,
-        description="find faces and make them unrecognizable before an image is stored. Some are missed: bench/README.md states how many",
+        description="find faces and make them unrecognizable before an image is stored. Some are missed: python -m bench.faces measures how many",
     )
 
     @field_validator("pattern")
