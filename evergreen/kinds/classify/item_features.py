@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import keras
 
 LEAST_SIDE, MOST_SIDE = 96, 224  # pixels of the images that features are computed from
-MOST_MEGAPIXELS = 600  # of all images together: larger sets are computed from smaller images
+MOST_MEGAPIXELS = 1_000  # of all images together: larger sets are computed from smaller images
 AT_ONCE = 64  # images
 STORED_AT_ONCE = 4096  # images
 SCRATCH = "scratch"
