@@ -200,7 +200,7 @@ def in_words(plan: Plan) -> str:
         f"  {count(len(plan.ids), 'item')} ({', '.join(plan.examples)}{', …' if len(plan.ids) > len(plan.examples) else ''})",
         f"  in the data set: {labels or 'none'}; in quarantine: {plan.quarantined:,}",
         f"  {count(len(plan.objects), 'object')} of DVC's cache and remotes, in which older data versions, splits and predictions hold them",
-        f"  outputs/{plan.scenario}: splits, evaluation, Data Docs and report, which the next run makes anew, and look.html",
+        f"  outputs/{plan.scenario}: splits, evaluation, Data Docs and report, which the next run makes anew, and the page of evergreen look",
     ]
     if plan.models:
         lines.append(f"  model versions whose data held them: {', '.join(map(str, plan.models))}; they stay, and are marked")
