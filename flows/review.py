@@ -51,6 +51,7 @@ HEADERS = {
 }
 MOST_AT_ONCE = 50  # items in one answer
 MAPS_KEPT, MAPS_WAITING = 64, 4
+ENDING_SECONDS = 5.0  # for what is being computed at the end; `evergreen.stopping` ends the process before
 SENT_IN = "X-Evergreen-Token"
 LABEL_KEYS = "123456789abcdefgijklmnopqrtvwxyz"  # digits, and the letters that do nothing else
 
@@ -72,6 +73,7 @@ class Preparations:
     def __init__(self, review: Review) -> None:
         self._review = review
         self._of: dict[str, _Preparation] = {}
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     def state(self, queue: str) -> _Preparation:
@@ -79,7 +81,10 @@ class Preparations:
         with self._lock:
             if queue not in self._of:
                 self._of[queue] = _Preparation()
-                threading.Thread(target=self._prepare, args=(queue,), name=f"prepare-{queue}", daemon=True).start()
+                self._threads.append(
+                    threading.Thread(target=self._prepare, args=(queue,), name=f"prepare-{queue}", daemon=True)
+                )
+                self._threads[-1].start()
             return self._of[queue]
 
     def again(self, queue: str) -> None:
@@ -87,6 +92,11 @@ class Preparations:
         with self._lock:
             if queue in self._of and self._of[queue].state != "preparing":
                 del self._of[queue]
+
+    def close(self) -> None:
+        """Wait until nothing is being prepared: libraries complain where the process ends in the midst of their work."""
+        for thread in self._threads:
+            thread.join(ENDING_SECONDS)
 
     def _prepare(self, queue: str) -> None:
         one = self._of[queue]
@@ -115,6 +125,7 @@ class HeatMaps:
         self._found: OrderedDict[tuple[str, str], Future[Picture]] = OrderedDict()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def of(self, item: str, label: str) -> Future[Picture]:
         """The heat map of an item for a label. A request that waits behind too many newer ones is cancelled."""
@@ -133,11 +144,21 @@ class HeatMaps:
             self._changed.notify()
             return future
 
+    def close(self) -> None:
+        """Compute no more heat maps, and wait for the current one."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(ENDING_SECONDS)
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting:
+                while not self._waiting and not self._closed:
                     self._changed.wait()
+                if self._closed:
+                    return
                 key, future = self._waiting.popitem()
                 if not future.set_running_or_notify_cancel():
                     continue
@@ -244,7 +265,7 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
             return Response(status_code=410)  # newer requests came
         return Response(found.content, media_type=found.media_type)
 
-    return Starlette(
+    found = Starlette(
         routes=[
             Route("/", page),
             Route("/picture", picture),
@@ -260,6 +281,8 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
             Middleware(BaseHTTPMiddleware, dispatch=guarded),
         ],
     )
+    found.state.background = (preparations, maps)
+    return found
 
 
 def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict[str, Any]:
@@ -373,7 +396,7 @@ def _listen(port: int | None) -> socket.socket:
 
 @contextlib.contextmanager
 def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port: int | None) -> Iterator[str]:
-    """Serve the page of a scenario within the block; yields its address.
+    """Serve the page of a scenario within the block; yields its address. Nothing runs on afterwards.
 
     Raises:
         WrongUse: the review of this scenario is open already, its items cannot be reviewed, or the port is taken.
@@ -384,10 +407,10 @@ def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, po
         review, token = Review(workspace, scenario, decisions), _token(workspace, scenario.name)
         with contextlib.closing(_listen(port)) as listening:
             at = listening.getsockname()[1]
+            served = application(review, token, first_queue=queue, port=at)
             config = uvicorn.Config(
-                application(review, token, first_queue=queue, port=at), log_level="warning", server_header=False,
-                timeout_graceful_shutdown=1, lifespan="off",
-            )  # fmt: skip
+                served, log_level="warning", server_header=False, timeout_graceful_shutdown=1, lifespan="off"
+            )
             server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="review-server", daemon=True)
             thread.start()
@@ -397,7 +420,9 @@ def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, po
                 yield f"http://{LOOPBACK}:{at}/?token={token}"
             finally:
                 server.should_exit = True
-                thread.join(5)
+                thread.join(ENDING_SECONDS)
+                for one in served.state.background:
+                    one.close()
 
 
 def serve(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port: int | None, open_it: bool) -> None:
