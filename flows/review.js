@@ -242,7 +242,10 @@ function showHeat() {
     image.className = "heat";
     image.src = addresses(item).heat(item.suggestion.label);
     item.heat = image;
-    image.decode().then(() => { if (heatOn && ready[0] === item) putHeat(item); }, () => { item.heat = undefined; });
+    image.decode().then(() => { if (heatOn && ready[0] === item) putHeat(item); }, () => {
+      item.heat = undefined;
+      if (heatOn && ready[0] === item) byId("heat-state").textContent = "There is no heat map of this item.";
+    });
   }
   const item = ready[0];
   if (item?.heat?.complete && item.heat.naturalWidth) putHeat(item);

@@ -262,7 +262,9 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
         except asyncio.CancelledError:
             if not asked.cancelled():
                 raise
-            return Response(status_code=410)  # newer requests came
+            return Response(status_code=204)  # newer requests came
+        except (EvergreenError, BadItem):  # such as that the file was given a label, and is elsewhere
+            return Response(status_code=204)
         return Response(found.content, media_type=found.media_type)
 
     found = Starlette(

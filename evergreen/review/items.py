@@ -116,16 +116,16 @@ def is_unlabelled(inbox: Path, item: str) -> bool:
     return inside and path.is_file() and path.resolve().is_relative_to((inbox / UNLABELLED).resolve())
 
 
-def read_unlabelled(inbox: Path, item: str) -> bytes:
-    """The content of a file without a label.
+def read_file_of(inbox: Path, path: str) -> bytes:
+    """The content of a file of the inbox.
+
+    Args:
+        path: relative to the inbox; it leads to no other place.
 
     Raises:
-        BadItem: it can't be read.
-        WrongUse: there is no such file.
+        BadItem: it can't be read, or there is no such file.
     """
-    if not is_unlabelled(inbox, item):
-        raise WrongUse("the inbox has no such file", received=item)
-    entry = read_file(item, os.fsencode(inbox / item))
+    entry = read_file(path, os.fsencode(inbox / path))
     if entry.data is None:
         raise BadItem(entry.problem or "unreadable", entry.detail)
     return entry.data

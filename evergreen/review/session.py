@@ -19,7 +19,7 @@ from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.labelling import Picture, part_of, suggested
 from evergreen.progress import task
 from evergreen.review.decisions import Decision, Decisions, cache_folder
-from evergreen.review.items import DataSetItems, is_unlabelled, read_unlabelled, unlabelled
+from evergreen.review.items import DataSetItems, is_unlabelled, read_file_of, unlabelled
 from evergreen.review.predictions import Predictions, Seen
 from evergreen.review.queues import QUEUES
 from evergreen.scenario.settings import Scenario
@@ -348,8 +348,15 @@ class Review:
 
     def _read(self, item: str) -> bytes:
         if _is_file(item):
-            return read_unlabelled(self._decisions.inbox, item)
+            with self._lock:  # the page may ask for the picture of an item that has just got its label
+                moved = {one.item: one.file for one in self._decisions.moved()}
+            return read_file_of(self._decisions.inbox, moved[item]) if item in moved else self._read_unlabelled(item)
         return self._items.read(item)
+
+    def _read_unlabelled(self, item: str) -> bytes:
+        if not is_unlabelled(self._decisions.inbox, item):
+            raise WrongUse("there is no such file in the inbox", received=item)
+        return read_file_of(self._decisions.inbox, item)
 
     def _seen(self, item: str) -> Seen | None:
         """What the champion gave for an item; None if it has not been run on it, or cannot take it."""
@@ -361,7 +368,7 @@ class Review:
         if item not in self._of_files:
             self._of_files[item] = None
             with contextlib.suppress(Exception):  # the kind defines what its codec raises
-                self._of_files[item] = champion.predictions.see(read_unlabelled(self._decisions.inbox, item))
+                self._of_files[item] = champion.predictions.see(self._read(item))
         return self._of_files[item]
 
     def _look_at(self, champion: _Champion, ids: Sequence[str]) -> None:

@@ -213,7 +213,9 @@ def opened(browser: Any, address: str, problems: list[str]) -> Any:
     """The page, on a narrow screen; what it asks of other hosts and complains about is noted."""
     page = browser.new_page(viewport={"width": 360, "height": 740})
     page.set_default_timeout(60_000)
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: problems.append(f"{message.text} {message.location}") if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: problems.append(request.url) if "//127.0.0.1:" not in request.url else None)
     page.goto(address)
@@ -276,8 +278,9 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
         shows(page, "#progress", "3 decided, 2 left")
         press(page, "u", "Undone")
         shows(page, "#progress", "2 decided, 3 left")
-        for key in "333":
-            press(page, key, "Labelled: 3.")
+        for decided in (3, 4, 5):
+            press(page, "3", "Labelled: 3.")
+            shows(page, "#progress", f"{decided} decided, {5 - decided} left")
         shows(page, "#finished-title", "Done: this queue is empty.")
         shows(page, "#next-step", "evergreen retrain quickstart")
         page.close()
