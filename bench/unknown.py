@@ -2,7 +2,7 @@
 believed, and what a threshold that was chosen on other items is worth.
 
 On the small sets of images, with the last layer on frozen features, in StratifiedGroupKFold(5) by groups as in `bench.images`.
-Thresholds and temperatures are chosen on the fold before the tested one, which the layer is not fitted to, as a scenario does
+Thresholds and temperatures are chosen on another fold than the tested one, which the layer is not fitted to, as a scenario does
 it with its validation split.
 
 - unlike: each label in turn is left out of the training, and its items are to be told from the others' by the distance in the
@@ -82,13 +82,14 @@ class Items:
         return int(self.labels.max()) + 1
 
     def folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The rows of train, val and test; each fold is tested once, and the one before it is val."""
+        """The rows of train, val and test. Each fold is tested once. Val is the fold before it, with seed 1 the second before it, and
+        so on: on few groups another seed gives the same folds."""
         from sklearn.model_selection import StratifiedGroupKFold
 
         split = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(self.labels, self.labels, self.groups)
         parts = [test for _, test in split]
         for number, test in enumerate(parts):
-            val = parts[number - 1]
+            val = parts[number - 1 - seed % 4]
             rest = [part for part in parts if part is not test and part is not val]
             yield np.sort(np.concatenate(rest)), val, test
 

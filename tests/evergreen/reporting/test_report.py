@@ -181,13 +181,15 @@ def test_figures_have_the_digits_that_their_uncertainty_carries() -> None:
     assert not re.search(r"\de-\d", text)
 
 
-def mistakes(*labels: str) -> Mistakes:
-    """Of two labels: one item of three of the first is taken for the second."""
+def mistakes(*labels: str, **unknown: int) -> Mistakes:
+    """Of two labels: one item of three of the first is taken for the second; and so many are not known, by the reason."""
     import numpy as np
 
     example = Example("ab" * 32, f"{labels[0]}/photo 7.png", 0.973, "data:image/png;base64,AAAA")
     matrix = ((2, 1), (0, 4))
-    return Mistakes(labels, matrix, tuple(label_quality(np.array(matrix), labels)), (Mistake(*labels, 1, 3, (example,)),))
+    return Mistakes(
+        labels, matrix, tuple(label_quality(np.array(matrix), labels)), (Mistake(*labels, 1, 3, (example,)),), unknown
+    )
 
 
 def test_the_page_shows_what_the_version_in_use_gets_wrong() -> None:
@@ -195,4 +197,8 @@ def test_the_page_shows_what_the_version_in_use_gets_wrong() -> None:
     assert "1 item of 7 in the test split" in text and "bolt <span" in text and "1 of 3 items" in text
     assert "photo 7.png" in text and "abababababab" in text and "97.3 % sure" in text
     assert "Confusion matrix" in text and text.count('class="recall"') == 2
+    assert "It answered" not in text
+    text = page(history(version(1), review=Review({}, rendered(mistakes("bolt", "nut", unlike=2, unsure=1)))))
+    assert "1 item of 10 in the test split. It answered 7 of them (70.0 %), and 85.7 % of these answers are right" in text
+    assert "it did not know the others: 2 unlike, 1 unsure." in text
     assert HOSTILE not in page(history(version(1), review=Review({}, rendered(mistakes(HOSTILE, "$x$")))))

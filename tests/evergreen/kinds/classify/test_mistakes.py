@@ -43,6 +43,18 @@ def test_the_commonest_mistakes_come_first_with_the_surest_items(workspace: Work
     assert [(one.label, one.items, one.recall) for one in found.quality] == [("a", 4, 0.25), ("b", 2, 0.5), ("c", 0, None)]
 
 
+def test_what_the_model_did_not_know_is_no_mistake_but_counts_as_not_recognised(workspace: Workspace, tmp_path: Path) -> None:
+    file = predictions(
+        tmp_path / "p.parquet", [("0", "a", "b", 0.6), ("1", "a", "a", 0.9), ("2", "b", "b", 0.4), ("3", "a", "b", 0.7)]
+    )
+    table = pq.read_table(file).append_column("unknown", [["unsure", "", "unlike", ""]])
+    pq.write_table(table, file)
+    found = read_mistakes(file, batches(workspace, "quickstart"), lambda image: None)
+    assert found is not None and found.matrix == ((1, 1), (0, 0)) and found.unknown == {"unlike": 1, "unsure": 1}
+    assert (found.items, found.answered, found.wrong) == (4, 2, 1) and [one.items for one in found.commonest] == [1]
+    assert [(one.items, one.recall) for one in found.quality] == [(3, 1 / 3), (1, 0)]
+
+
 def test_a_page_is_not_filled_with_every_mistake(workspace: Workspace, tmp_path: Path) -> None:
     rows = [(f"{n:064x}", f"label {n % 9}", "other", 0.5) for n in range(90)]
     found = read_mistakes(predictions(tmp_path / "p.parquet", rows), batches(workspace, "quickstart"), lambda image: None)
