@@ -82,8 +82,8 @@ class Items:
         return int(self.labels.max()) + 1
 
     def folds(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The rows of train, val and test. Each fold is tested once. Val is the fold before it, with seed 1 the second before it, and
-        so on: on few groups another seed gives the same folds."""
+        """The rows of train, val and test. Each fold is tested once. Val is the fold before it, with seed 1 the second before
+        it, and so on: on few groups another seed gives the same folds."""
         from sklearn.model_selection import StratifiedGroupKFold
 
         split = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(self.labels, self.labels, self.groups)
