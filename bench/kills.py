@@ -1,8 +1,8 @@
 """What a dead worker leaves behind: twenty times a worker is killed with -9 in the midst of a run, alone and together with its
 run.
 
-Wanted each time: the run is marked as crashed within two minutes, its place in the queue is free, the next run of the scenario
-ends well, and no run that had ended is marked as crashed.
+Expected each time: the run is marked as crashed within two minutes, its place in the queue is free, the next run of the
+scenario ends well, and no run that had ended is marked as crashed.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ On the small sets of images, with the last layer on frozen features, in Stratifi
 Thresholds and temperatures are chosen on another fold than the tested one, which the layer is not fitted to, as a scenario does
 it with its validation split.
 
-- unlike: each label in turn is left out of the training, and its items are to be told from the others' by the distance in the
-  embedding; the rival is one minus the highest probability. AUROC, pooled over the folds for each left-out label.
+- unlike: each label in turn is left out of the training, and its items are to be distinguished from the others' by the
+  distance in the embedding; the rival is one minus the highest probability. AUROC, pooled over the folds, for
+  each left-out label.
 - far: the same for items of the other data sets, with no label left out.
 - calibration: the expected calibration error in ten bins of equal mass, pooled out of folds, with temperature scaling and
   (rival) without; beside it the 95 % quantile of the same figure if the labels are drawn with the probabilities, which is what
@@ -101,7 +102,7 @@ class Items:
 
 
 def far(items: Items, others: Sequence[Items]) -> dict[str, float]:
-    """The AUROC in % with which items of the other data sets are told from those of a test fold, by distance and by
+    """The AUROC in % with which items of the other data sets are distinguished from those of a test fold, by distance and by
     probability."""
     from sklearn.metrics import roc_auc_score
 

@@ -72,7 +72,9 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Run every stage, even if nothing has changed.")] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Train for so many, in this run alone.", show_default="as the scenario says"),
+        typer.Option(
+            min=1, max=10_000, help="Train for this number of epochs, in this run only.", show_default="as the scenario says"
+        ),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -224,7 +226,7 @@ def tune(
     budget_wh: Annotated[
         float, typer.Option(help="Watt-hours for all trials together; the epoch in which they are spent is the last.", min=1e-9)
     ],
-    trials: Annotated[int, typer.Option(min=1, help="How many are to end, at most.")] = 1000,
+    trials: Annotated[int, typer.Option(min=1, help="Stop after this many finished trials.")] = 1000,
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the winner into the scenario, if it is better by more than chance.")
     ] = False,
@@ -312,7 +314,9 @@ def new(
 def up(
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    pages_port: Annotated[int, typer.Option(min=1, max=65535, help="Of reports, Data Docs and pictures.")] = 4201,
+    pages_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the server of reports, Data Docs and pictures.")
+    ] = 4201,
     debug: Debug = False,
 ) -> None:
     """Start Prefect's server, MLflow's server, a server of the reports and pictures, and a worker on this machine; Ctrl-C ends
@@ -485,7 +489,9 @@ def forget(
             print(words, file=sys.stderr)
             if yes or sys.stdin.isatty():
                 return yes or typer.confirm("Go on?", default=False, err=True)
-            raise WrongUse("nobody can be asked here", fix="Add --yes if the items above are to be forgotten.")
+            raise WrongUse(
+                "this needs a confirmation, and standard input is not a terminal", fix="Add --yes to forget the items above."
+            )
 
         name = load_scenario(workspace.scenarios, scenario).name
         done = forget_(workspace, name, asked(workspace, name, id, source, group), confirm)
@@ -648,7 +654,7 @@ def delete(
         plan = plan_removal(workspace, scenario)
         if not yes:
             if as_json or not sys.stdin.isatty():
-                raise WrongUse("nobody can be asked here whether to delete", fix="Say it with --yes.")
+                raise WrongUse("this needs a confirmation, and standard input is not a terminal", fix="Add --yes.")
             print(wrapped(plan.announcement, sys.stderr), file=sys.stderr)
             typer.confirm(f"Delete {scenario}?", abort=True, err=True)
         _say(out, as_json, remove_scenario(workspace, scenario))
@@ -716,7 +722,7 @@ def _failed(error: Exception) -> int:
         error.show()  # type: ignore[attr-defined]
         return 2
     if isinstance(error, typer.Abort):
-        return _report("The question was not answered: nothing was done.", 1)
+        return _report("Nothing was done: the question was not answered with yes.", 1)
     if "--debug" in sys.argv:
         raise error
     if isinstance(error, EvergreenError):
@@ -725,7 +731,7 @@ def _failed(error: Exception) -> int:
     if not _prefect_is_away(error):
         return _report(f"Unexpected {type(error).__name__}: {text} Run it again with --debug to see where.", 1)
     where = os.environ.get("PREFECT_API_URL")
-    kept = "What is finished is kept, and the champion is in use: see that it does, or unset PREFECT_API_URL, and do the same again."
+    kept = "Finished stages are kept, and the champion stays in use. Start that server, or unset PREFECT_API_URL, and run the same command again."
     status = _report(f"Prefect's server at {where} does not answer ({text.rstrip('.')}). {kept}", 1)
     sys.stdout.flush()
     os._exit(status)  # at exit, Prefect would try for seconds to report to a server that isn't there

@@ -115,7 +115,7 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
     with _alone(workspace, name):
         plan = Plan.load(workspace, name)
         if plan is not None:
-            log.info("What was begun is brought to its end: %s.", count(len(plan.ids), "item"))
+            log.info("An interrupted removal is completed: %s.", count(len(plan.ids), "item"))
         else:
             with progress.task("Looking for what holds them"):
                 fetch_data(workspace, name)

@@ -195,7 +195,8 @@ def _outlook(workspace: Workspace, name: str) -> Outlook:
         scenario = load_scenario(workspace.scenarios, name)
         stage, why = _next_stage(scenario, workspace)
         aged = expired(scenario, workspace, datetime.now(UTC))
-        return Outlook(name, _inbox(scenario, workspace), stage, why, "" if aged is None else str(aged))
+        retention = f"the next run deletes permanently what was {aged}" if aged else "" if aged is None else str(aged)
+        return Outlook(name, _inbox(scenario, workspace), stage, why, retention)
     except WrongUse as error:
         return Outlook(name, "", None, str(error))
 

@@ -41,7 +41,7 @@ def remove_expired(scenario: Scenario, workspace: Workspace, now: datetime | Non
         found = expired(scenario, workspace, now or datetime.now(UTC))
         if not found:
             return None
-        log.info("Removed for good is what was %s.", found)
+        log.info("Deleting permanently what was %s.", found)
         asked = Asked(collected_before=found.before)
         if found.items or found.quarantined:
             plan = planned(workspace, name, asked)

@@ -171,7 +171,7 @@ def show_status(status: Status, out: IO[str]) -> None:
         console.print(table)
     for one in status.scenarios:
         if one.retention:
-            _say(console, f"{one.name}: the next run removes for good what is too old: {one.retention}.")
+            _say(console, f"{one.name}: {one.retention}.")
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

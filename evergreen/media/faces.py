@@ -5,7 +5,7 @@ code is not imported. An image is searched at its own size (at most 1280 pixels 
 four orientations, since the network finds few faces that are upside down or lie on their side.
 
 A face's box and a margin around it are replaced by 4×4 mean colours, smoothly joined. That is 48 numbers, from which nobody can
-be told. The image is encoded again, so nothing of the former pixels is left in the file. Some faces are not found:
+be recognized. The image is encoded again, so nothing of the former pixels is left in the file. Some faces are not found:
 `python -m bench.faces` measures how many.
 """
 

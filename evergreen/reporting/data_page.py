@@ -127,7 +127,7 @@ def summary(counts: Counts, found: Exploration | None, noun: str) -> dict[str, A
         "suspects": [asdict(one) | {"source": counts.sources.get(one.id, "")} for one in found.label_errors[:SUSPECTS_LISTED]],
         "near_duplicates": [asdict(group) | {"conflict": group.conflict} for group in found.duplicates[:SUSPECTS_LISTED]],
         "outliers": [asdict(one) for one in found.outliers],
-        "rivals": [asdict(one) for one in found.rivals],
+        "baselines": [asdict(one) for one in found.baselines],
         "tables": {title: list(rows) for title, rows in found.tables.items()},
         "notes": list(found.notes),
     }

@@ -143,7 +143,8 @@ class Decisions:
             return None
         if last.action == "label" and not (self.inbox / last.file).exists():
             raise WrongUse(
-                "the last decision is in the data set already", fix="Give the item its label again in another queue."
+                "the last decision is in the data set already, and can no longer be undone here",
+                fix="To change the label again, put a CSV file with the columns id and label into the inbox.",
             )
         self._decide("undo", queue, last.item, "", last.file, last.number)
         return last

@@ -35,7 +35,7 @@ QUEUES: dict[str, Queue] = {
     "unsure": Queue(
         "Least sure",
         "Items of which the champion is least sure; the least sure first.",
-        "The champion has seen no item.",
+        "There is no item for the champion to judge.",
         True,
     ),
     "mistakes": Queue(

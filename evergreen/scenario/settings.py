@@ -229,10 +229,10 @@ class Retraining(Section):
         90.0, description="an older champion is made anew, if there is anything new to learn from; null: however old"
     )
     drift_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.01, description="chance that one look finds drift, in any feature, where there is none"
+        0.01, description="probability that one check reports drift, in any feature, although there is none"
     )
     quality_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.01, description="chance that one look finds the quality on new items changed where it isn't"
+        0.01, description="probability that one check reports a change of quality on new items although there is none"
     )
 
     start_from: Literal["champion", "scratch"] = Field(
@@ -299,7 +299,7 @@ class Machine(Section):
     """The embodied emissions of the machine, for the Software Carbon Intensity (evergreen/energy/sci.py)."""
 
     embodied_kgco2e: Positive = Field(
-        description="of making the machine and disposing of it; its maker's product carbon footprint tells, less the use"
+        description="of making the machine and disposing of it; see the maker's product carbon footprint, without the use phase"
     )
     lifespan_years: Positive = Field(4.0, description="for which it is expected to be in use")
     share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -330,7 +330,8 @@ class Start(Section):
 
     within_hours: Positive | None = Field(None, description="from when the reason was found; null: it starts at once")
     source: Literal["csv", "electricity-maps", "great-britain"] | None = Field(
-        None, description="who tells the grid's intensity; electricity-maps wants ELECTRICITYMAPS_TOKEN in the environment"
+        None,
+        description="the source of the grid's carbon intensity; electricity-maps needs ELECTRICITYMAPS_TOKEN in the environment",
     )
     file: str | None = Field(None, description="of source csv: times and intensities; relative to the checkout")
     zone: str | None = Field(None, description="of csv and electricity-maps: the grid's name, such as DE")

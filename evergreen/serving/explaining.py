@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergreen.errors import WrongUse
-from evergreen.kinds.base.labelling import part_of, suggested
+from evergreen.kinds.base.labelling import part_of
 from evergreen.scenario.kinds import load_kind
 from evergreen.serving.scoring import Model
 
@@ -23,7 +23,7 @@ class Explanation:
     """A model's answer for an item, and why.
 
     Attributes:
-        label: the most probable one, which is the answer unless the model does not know.
+        label: the answer; the most probable label if the model does not know.
         probability: of this label, 0 to 1.
         probabilities: of all labels.
         unknown: why the model does not know, in one word; empty if it answers.
@@ -44,7 +44,7 @@ def explain(model: Model, item: Any, label: str | None = None) -> Explanation:
 
     Args:
         item: as `Model.predict` takes it, such as an encoded image.
-        label: the label to explain; by default the most probable one.
+        label: the label to explain; by default the answer.
 
     Raises:
         WrongUse: the model's kind has no explanations, or the model does not have this label.
@@ -55,8 +55,7 @@ def explain(model: Model, item: Any, label: str | None = None) -> Explanation:
         raise WrongUse("the model does not have this label", expected=f"one of {', '.join(model.labels)}", received=label)
     outputs = model.outputs([item])
     probabilities = part.probabilities(model.codec, outputs[model.codec.outputs[0]][0])
-    answer = suggested(probabilities)
-    heat_map = part.heat_map(model.codec, model.run, item, label or answer)
-    picture = part.overlaid(item, heat_map, PICTURE_SIDE)
-    unknown = part.unknown(model.codec, outputs)
-    return Explanation(answer, probabilities[answer], probabilities, unknown, label or answer, picture.content)
+    answer = part.answer(model.codec, outputs)
+    explained = label or answer.label
+    picture = part.overlaid(item, part.heat_map(model.codec, model.run, item, explained), PICTURE_SIDE)
+    return Explanation(answer.label, probabilities[answer.label], probabilities, answer.unknown, explained, picture.content)

@@ -164,7 +164,7 @@ def test_it_is_said_before_and_a_run_with_nothing_else_to_do_does_it(
     assert seen.retention.endswith("(collect.retention_days: 30): 3 items")
     shown = io.StringIO()
     show_status(status(workspace, [NAME]), shown)
-    assert f"{NAME}: the next run removes for good what is too old: collected before" in shown.getvalue()
+    assert f"{NAME}: the next run deletes permanently what was collected before" in shown.getvalue()
     assert nothing_changed(NAME) is None and ids(workspace) == {id_of(number) for number in range(3)}
     [other] = status(workspace, ["cifar10"]).scenarios
     assert other.retention == ""

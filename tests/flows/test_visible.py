@@ -85,12 +85,12 @@ def test_a_run_that_fails_opens_with_what_happened_and_what_to_do(
 
     def body() -> None:
         with failure_shown("quickstart"):
-            raise DataRefused("the label *a* is missing", fix="Mend the source.")
+            raise DataRefused("the label *a* is missing", fix="Repair the source.")
 
     state, found = artifacts_of(body)
     assert state.is_failed()
     shown = found["quickstart-summary"]
-    assert shown.description == r"Failed: the label \*a\* is missing. Mend the source."
+    assert shown.description == r"Failed: the label \*a\* is missing. Repair the source."
     assert "`outputs/quickstart/data-docs/index.html`" in shown.data
 
 

@@ -66,8 +66,8 @@ class MapPoint:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """How well the labels are told apart, out of sample.
+class TrivialBaseline:
+    """How well the labels are distinguished, out of sample.
 
     Attributes:
         name: what predicts them, for people.
@@ -96,8 +96,8 @@ class Exploration:
         label_errors: the most likely first.
         estimated_errors: an estimate of the number of wrong labels; None if it is unknown.
         points: of the items on the map.
-        rivals: trivial ones first, and last what a good one reaches.
-        conclusion: what the rivals say of the data set, in sentences; empty if there is nothing to say.
+        baselines: trivial ones first, and last what a good one reaches.
+        conclusion: what the baselines say of the data set, in sentences; empty if there is nothing to say.
         notes: what was left out or sampled, a sentence each.
     """
 
@@ -108,7 +108,7 @@ class Exploration:
     label_errors: Sequence[LabelError]
     estimated_errors: int | None
     points: Sequence[MapPoint]
-    rivals: Sequence[Rival]
+    baselines: Sequence[TrivialBaseline]
     conclusion: str
     notes: Sequence[str]
 

@@ -32,6 +32,19 @@ class Picture:
     content: bytes
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer for an item.
+
+    Attributes:
+        label: the answer; the most probable label if the model does not know.
+        unknown: why it does not know, in one word; empty if it answers.
+    """
+
+    label: str
+    unknown: str
+
+
 class Labelling(ABC, Generic[S]):
     """Shows items and explains answers. Its items have one label each, out of `Contract.known_labels`.
 
@@ -57,13 +70,13 @@ class Labelling(ABC, Generic[S]):
             output: the network's first output for one item.
         """
 
-    def unknown(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> str:
-        """Why the model refuses to answer, in one word; empty if it answers, which it always does by default.
+    @abstractmethod
+    def answer(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> Answer:
+        """What the model answers.
 
         Args:
             outputs: of the network for one item, by name, `(1, …)` each.
         """
-        return ""
 
     @abstractmethod
     def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
@@ -108,7 +121,7 @@ def part_of(kind: Any) -> Labelling[Any]:
     """
     if kind.labelling is None:
         raise WrongUse(
-            f"items of the kind {kind.name} cannot be shown or explained", expected="a kind with the part Labelling", fix="See docs/kinds.md."
+            f"items of the kind {kind.name} cannot be shown or explained", expected="a scenario of the kind classify, or of another kind that supports labelling", fix="See docs/kinds.md."
         )  # fmt: skip
     found: Labelling[Any] = kind.labelling
     return found

@@ -1,4 +1,4 @@
-"""The explorer of labelled images: sizes, near-duplicates, outliers, likely label errors, a map, and trivial rivals."""
+"""The explorer of labelled images: sizes, near-duplicates, outliers, likely label errors, a map, and trivial baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from evergreen import figures
 from evergreen.data.dataset import batches, table
 from evergreen.evaluation.proportions import interval
-from evergreen.kinds.base.explorer import Exploration, Explorer, MapPoint, Outlier, Rival, SimilarItems
+from evergreen.kinds.base.explorer import Exploration, Explorer, MapPoint, Outlier, SimilarItems, TrivialBaseline
 from evergreen.kinds.classify.item_features import ItemFeatures, compared, item_features
 from evergreen.kinds.classify.label_errors import estimated_errors, label_errors, out_of_sample
 from evergreen.kinds.classify.settings import ImageScenario
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 OUTLIERS, NEIGHBOURS = 24, 5
 COMPARED_ITEMS = 10_000  # the distances of all items are to so many, drawn at random
 MAP_ITEMS = 1_500
-RIVAL_ITEMS, FOLDS, TREES = 6_000, 5, 60
-SOLVED, LARGELY = 0.95, 0.8  # balanced accuracy of a rival
+BASELINE_ITEMS, FOLDS, TREES = 6_000, 5, 60
+SOLVED, LARGELY = 0.95, 0.8  # balanced accuracy of a baseline
 SIZES_SHOWN = 8
 
 
@@ -38,7 +38,7 @@ class ImageExplorer(Explorer[ImageScenario]):
         points = compared(items.features)
         probabilities = out_of_sample(items, seed=scenario.seed)
         rows = _rows_of(items, scenario, workspace)
-        rivals = _rivals(items, _size(rows), probabilities, scenario.seed)
+        baselines = _baselines(items, _size(rows), probabilities, scenario.seed)
         with task("Looking for outliers"):
             outliers = _outliers(items, points, scenario.seed)
         return Exploration(
@@ -50,15 +50,15 @@ class ImageExplorer(Explorer[ImageScenario]):
                 + (
                     "They are kept in one split."
                     if scenario.preprocess.look_alikes
-                    else "preprocess.look_alikes: false leaves them where they fall."
+                    else "Because preprocess.look_alikes is false, they may be in different splits."
                 )
             ),
             outliers=outliers,
             label_errors=label_errors(items, probabilities, points),
             estimated_errors=estimated_errors(items, probabilities),
             points=_map(items, points, scenario.seed),
-            rivals=rivals,
-            conclusion=_conclusion(rivals),
+            baselines=baselines,
+            conclusion=_conclusion(baselines),
             notes=_notes(items),
         )
 
@@ -157,48 +157,48 @@ def _drawn(items: int, most: int, seed: int) -> np.ndarray:
     return chosen
 
 
-def _rivals(items: ItemFeatures, sizes: np.ndarray, probabilities: np.ndarray | None, seed: int) -> list[Rival]:
+def _baselines(items: ItemFeatures, sizes: np.ndarray, probabilities: np.ndarray | None, seed: int) -> list[TrivialBaseline]:
     """What size and mean colour reach, and what the features do."""
     if probabilities is None:
         return []
     from sklearn.ensemble import RandomForestClassifier
 
-    drawn = _drawn(len(items), RIVAL_ITEMS, seed)
+    drawn = _drawn(len(items), BASELINE_ITEMS, seed)
     labels, clusters = items.labels[drawn], items.clusters[drawn]
     folds = list(grouped_folds(labels, clusters, count=min(FOLDS, len(np.unique(clusters))), seed=seed))
     judged = ~np.isnan(probabilities).any(axis=1)
     commonest = np.full(len(items), np.bincount(items.labels).argmax())
-    found = [_rival("always the commonest label", items.labels, commonest)]
+    found = [_judged_baseline("always the commonest label", items.labels, commonest)]
     colours = items.mean_colours
     given = {
         "width and height alone": sizes,
         "the mean colour alone" if colours.shape[1] == 3 else "the mean brightness alone": colours,
         "size and mean colour" if colours.shape[1] == 3 else "size and mean brightness": np.hstack([sizes, colours]),
     }
-    with task("Trivial rivals", total=len(given) * len(folds), unit="folds") as report:
+    with task("Trivial baselines", total=len(given) * len(folds), unit="folds") as report:
         for number, (name, values) in enumerate(given.items()):
             predicted, inputs = np.zeros_like(labels), values[drawn]
             for fold, (rest, held_out) in enumerate(folds):
                 forest = RandomForestClassifier(TREES, min_samples_leaf=3, random_state=0)
                 predicted[held_out] = forest.fit(inputs[rest], labels[rest]).predict(inputs[held_out])
                 report(number * len(folds) + fold + 1)
-            found.append(_rival(name, labels, predicted))
+            found.append(_judged_baseline(name, labels, predicted))
     best = probabilities[judged].argmax(axis=1)
-    return [*found, _rival("features of a pre-trained network", items.labels[judged], best)]
+    return [*found, _judged_baseline("features of a pre-trained network", items.labels[judged], best)]
 
 
-def _rival(name: str, labels: np.ndarray, predicted: np.ndarray) -> Rival:
+def _judged_baseline(name: str, labels: np.ndarray, predicted: np.ndarray) -> TrivialBaseline:
     right = labels == predicted
     low, high = interval(int(right.sum()), len(right))
     of_labels = [float(right[labels == label].mean()) for label in np.unique(labels)]
-    return Rival(name, float(right.mean()), low, high, float(np.mean(of_labels)), len(right))
+    return TrivialBaseline(name, float(right.mean()), low, high, float(np.mean(of_labels)), len(right))
 
 
-def _conclusion(rivals: Sequence[Rival]) -> str:
-    if not rivals:
+def _conclusion(baselines: Sequence[TrivialBaseline]) -> str:
+    if not baselines:
         return ""
-    *_, trivial, features = rivals
-    easiest = max(rivals[1:-1], key=lambda rival: rival.balanced_accuracy)
+    *_, trivial, features = baselines
+    easiest = max(baselines[1:-1], key=lambda baseline: baseline.balanced_accuracy)
     reached = f"{easiest.name} tell the labels apart in {figures.percent(easiest.balanced_accuracy)} of the cases (mean over the labels)"
     if "alone" in easiest.name and "mean" in easiest.name:
         reached = reached.replace(" tell ", " tells ")
@@ -223,8 +223,8 @@ def _notes(items: ItemFeatures) -> list[str]:
     found = []
     if len(items) > MAP_ITEMS:
         found.append(f"The map shows {MAP_ITEMS:,} of {len(items):,} images, drawn at random.")
-    if len(items) > RIVAL_ITEMS:
-        found.append(f"The trivial rivals were measured on {RIVAL_ITEMS:,} images, drawn at random.")
+    if len(items) > BASELINE_ITEMS:
+        found.append(f"The trivial baselines were measured on {BASELINE_ITEMS:,} images, drawn at random.")
     if len(items) > COMPARED_ITEMS:
         found.append(f"Outliers were found by the distances to {COMPARED_ITEMS:,} images, drawn at random.")
     return found

@@ -12,7 +12,8 @@ from evergreen.data.inbox import SET_ASIDE
 from evergreen.errors import EvergreenError
 from evergreen.kinds.base.codec import Codec
 from evergreen.kinds.base.explorer import LabelError
-from evergreen.kinds.base.labelling import Labelling, Picture, Run
+from evergreen.kinds.base.labelling import Answer, Labelling, Picture, Run
+from evergreen.kinds.classify.answers import REASONS, answered
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
 from evergreen.kinds.classify.settings import ImageScenario
@@ -42,10 +43,10 @@ class ImageLabelling(Labelling[ImageScenario]):
         """See `Labelling.probabilities`; `output` is float32 `(labels,)`."""
         return dict(zip(codec.categories, output.tolist(), strict=True))
 
-    def unknown(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> str:
-        """`unsure`, `unlike` or nothing (`evergreen.kinds.classify.codec.Prediction`)."""
-        found: str = codec.predictions(outputs)[0].unknown
-        return found
+    def answer(self, codec: Codec, outputs: Mapping[str, np.ndarray]) -> Answer:
+        """By the model's rules (`evergreen.kinds.classify.answers`); `unknown` is `unsure`, `unlike` or empty."""
+        label, unknown = answered(codec.decided(outputs))
+        return Answer(codec.categories[int(label[0])], REASONS[int(unknown[0])])
 
     def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
         """By occlusion (`evergreen.kinds.classify.heat_maps`)."""

@@ -143,8 +143,8 @@ class Answers(Section):
     )
     unlike: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         None,
-        description="fraction of items like those of val that may be called unlike all that the model was trained on: of items that really are, "
-        "more will be; null: none is called so",
+        description="largest fraction of the validation items, and of items like them, that may be marked as `unlike`: too far from all training "
+        "items to be answered; null: none is",
     )
     thresholds: dict[str, Target] = Field(
         default_factory=dict,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.data.dataset import Correction, Withdrawal, stage_records
-from evergreen.kinds.base.explorer import Exploration, LabelError, MapPoint, Outlier, Rival, SimilarItems
+from evergreen.kinds.base.explorer import Exploration, LabelError, MapPoint, Outlier, SimilarItems, TrivialBaseline
 from evergreen.kinds.classify.contract import ImageContract
 from evergreen.reporting.data_counts import Change, Counts, count_items
 from evergreen.reporting.data_page import COLOURS, MAP_BYTES, probability, render, summary
@@ -43,7 +43,7 @@ FOUND = Exploration(
     [LabelError(IDS[4], HOSTILE, "nut", 0.0001, 0.98, (IDS[0], IDS[3]))],
     1,
     [MapPoint(id, number / 11, 0.5) for number, id in enumerate(IDS)],
-    [Rival("always the commonest label", 0.667, 0.4, 0.9, 0.5, 12), Rival("size", 1.0, 0.8, 1.0, 1.0, 12)],
+    [TrivialBaseline("always the commonest label", 0.667, 0.4, 0.9, 0.5, 12), TrivialBaseline("size", 1.0, 0.8, 1.0, 1.0, 12)],
     "Size solves this set.",
     ["Nothing was left out."],
 )
@@ -111,7 +111,7 @@ def test_further_labels_share_a_colour_on_the_map() -> None:
     assert len(re.findall("<button", text)) == COLOURS and "others</button>" in text
 
 
-def test_programs_get_the_counts_the_suspects_and_the_rivals() -> None:
+def test_programs_get_the_counts_the_suspects_and_the_baselines() -> None:
     found = json.loads(json.dumps(summary(COUNTS, FOUND, "image")))
     assert (
         found["items"] == 12 and found["by_label"] == {HOSTILE: 8, "nut": 4} and found["by_source"] == {"source": 7, "inbox": 5}
@@ -125,7 +125,7 @@ def test_programs_get_the_counts_the_suspects_and_the_rivals() -> None:
     )
     assert [group["conflict"] for group in found["near_duplicates"]] == [True, False]
     assert (
-        found["rivals"][1]["balanced_accuracy"] == 1
+        found["baselines"][1]["balanced_accuracy"] == 1
         and found["changes"][0]["withdrawn"] == 1
         and "new_ids" not in found["changes"][0]
     )

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergreen.evaluation.gate import decide
+from evergreen.kinds.base.labelling import Answer
 from evergreen.kinds.base.split import Split
 from evergreen.kinds.classify.answers import ANSWERED, UNLIKE, UNSURE, Answering, Threshold
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.judge import ImageJudge
+from evergreen.kinds.classify.labelling import ImageLabelling
 from evergreen.kinds.classify.metrics import confusion_of_answers, f1_macro_interval, label_quality, quality, quality_of_answers
 from evergreen.kinds.classify.settings import ImagePromote
 
@@ -37,6 +39,16 @@ def decided(answering: Answering, distance: np.ndarray | None = None) -> list[tu
     answer, unknown = answering.decide(PROBABILITIES, distance)
     assert answer.dtype == np.int64 and unknown.dtype == np.int8
     return list(zip(answer.tolist(), unknown.tolist(), strict=True))
+
+
+def test_an_explanation_is_of_the_answer_that_the_rules_give() -> None:
+    codec = ImageCodec(SETTINGS)
+    outputs = {"probabilities": PROBABILITIES[1:2], "distance": np.array([0.1], np.float32)}  # "normal" is more probable
+    assert ImageLabelling().answer(codec, outputs) == Answer("fire", "")
+    far = {"probabilities": PROBABILITIES[:1], "distance": np.array([9.0], np.float32)}
+    assert ImageLabelling().answer(codec, far) == Answer("fire", "unlike")
+    without_rules = ImageCodec({"shape": [4, 4, 3], "labels": NAMES})
+    assert ImageLabelling().answer(without_rules, {"probabilities": PROBABILITIES[1:2]}) == Answer("normal", "")
 
 
 def test_without_rules_the_most_probable_label_is_always_the_answer() -> None:

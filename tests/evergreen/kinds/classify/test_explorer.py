@@ -1,4 +1,4 @@
-"""The explorer of images: near-duplicates, outliers and trivial rivals, and a small data set explored as a whole."""
+"""The explorer of images: near-duplicates, outliers and trivial baselines, and a small data set explored as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.errors import WrongUse
 from evergreen.kinds.classify import item_features as features_file
-from evergreen.kinds.classify.explorer import _conclusion, _duplicates, _outliers, _rivals
+from evergreen.kinds.classify.explorer import _baselines, _conclusion, _duplicates, _outliers
 from evergreen.kinds.classify.item_features import compared, features_folder, item_features, side_of
 from evergreen.kinds.classify.label_errors import find_label_errors, out_of_sample
 from evergreen.workspace import Workspace
@@ -47,13 +47,13 @@ def test_a_set_that_its_colours_solve_is_said_to_be_so(spread: float, words: str
     labels, random = true_labels(), np.random.default_rng(0)
     colours = (random.normal(0, spread, (ITEMS, 3)) + 100 * labels[:, None]).astype(np.float32)
     data = replace(items(labels), mean_colours=colours)
-    rivals = _rivals(data, np.full((ITEMS, 2), 32, np.float32), out_of_sample(data, seed=0), 0)
-    assert [rival.name for rival in rivals] == [
+    baselines = _baselines(data, np.full((ITEMS, 2), 32, np.float32), out_of_sample(data, seed=0), 0)
+    assert [baseline.name for baseline in baselines] == [
         "always the commonest label", "width and height alone", "the mean colour alone", "size and mean colour",
         "features of a pre-trained network",
     ]  # fmt: skip
-    assert rivals[0].balanced_accuracy == pytest.approx(1 / 3) and rivals[1].balanced_accuracy < 0.5
-    assert words in _conclusion(rivals)
+    assert baselines[0].balanced_accuracy == pytest.approx(1 / 3) and baselines[1].balanced_accuracy < 0.5
+    assert words in _conclusion(baselines)
 
 
 def test_the_images_that_features_are_computed_from_are_smaller_in_larger_sets() -> None:
@@ -85,7 +85,7 @@ def test_a_data_set_is_looked_into_before_any_training(looked: tuple[Workspace, 
     assert content["suspects"][0]["source"] == "dark/wrong.png" and content["suspects"][0]["suggested"] == "light"
     assert content["tables"]["Width and height"][0]["median"] == "12 px"
     assert [one["new"] for one in content["changes"]] == [240]
-    brightness = content["rivals"][2]
+    brightness = content["baselines"][2]
     assert brightness["name"] == "the mean brightness alone" and brightness["balanced_accuracy"] > 0.95
     assert any("solved without looking" in sentence for sentence in written.conclusions)
 
