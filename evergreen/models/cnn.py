@@ -20,6 +20,11 @@ Flip = Literal["none", "horizontal", "both"]
 GREY = 128  # becomes 0 when the networks scale it
 
 
+def restarted(seed: int, epoch: int) -> list[int]:
+    """The state of a seed generator, two numbers of 32 bits, at the beginning of an epoch: another one for each epoch."""
+    return [seed % 2**32, epoch * 1_000_003 % 2**32]
+
+
 @keras.saving.register_keras_serializable("evergreen")
 class Augment(layers.Layer):
     """Randomly flips and shifts each image and greys a square of it in training; otherwise passes images through unchanged.
@@ -35,7 +40,7 @@ class Augment(layers.Layer):
         self.random = keras.random.SeedGenerator(0)
 
     def restart(self, seed: int, epoch: int) -> None:
-        self.random.state.assign([seed, epoch * 1_000_003])
+        self.random.state.assign(restarted(seed, epoch))
 
     def call(self, images: Any, training: bool = False) -> Any:
         if not training:

@@ -37,6 +37,8 @@ class Normal:
         known, row = np.unique(labels, return_inverse=True)
         centers = np.stack([embeddings[labels == label].mean(axis=0) for label in known])
         variances, directions = _principal(embeddings - centers[row])
+        if not len(variances):  # no two items have the same center: one direction without a length stands for none
+            variances, directions = np.zeros(1), np.zeros((embeddings.shape[1], 1))
         mean, dimensions = variances.sum() / embeddings.shape[1], embeddings.shape[1]
         kept = min(DIRECTIONS, len(variances))
         remaining = variances[kept:].sum() / max(1, dimensions - kept)

@@ -19,6 +19,7 @@ import numpy as np
 from evergreen import figures
 from evergreen.energy.meter import Meter
 from evergreen.kinds.base.metric import Metric
+from evergreen.models.cnn import restarted
 from evergreen.progress import Task
 from evergreen.training.checkpoint import Checkpoint, StopReason, TrainingState
 from evergreen.training.spending import Spending
@@ -65,7 +66,7 @@ class RestartLayers(keras.callbacks.Callback):
             if hasattr(layer, "restart"):  # `evergreen.models.cnn.Augment`
                 layer.restart(self.seed, epoch)
             elif isinstance(generator := getattr(layer, "generator", None), keras.random.SeedGenerator):  # Keras's own
-                generator.state.assign([self.seed + number, epoch * 1_000_003])
+                generator.state.assign(restarted(self.seed + number, epoch))
 
 
 class RecordHistory(TrainingCallback):

@@ -56,6 +56,18 @@ def test_items_that_are_all_the_same_have_a_distance_too() -> None:
     assert np.isfinite(Spread.fit(np.ones((4, 3)), np.array([0, 0, 1, 1])).distance(np.zeros((2, 3)))).all()
 
 
+def test_one_item_of_each_label_is_enough_for_the_layer() -> None:
+    import_tensorflow()
+    from evergreen.models.distance import Distance
+
+    values = np.array([[0, 0, 1], [1, 0, 0], [0, 3, 0]], np.float32)
+    spread = Spread.fit(values, np.arange(3))
+    assert spread.of_labels.directions.shape == (3, 1)
+    given = np.array([[0, 0, 1], [9, 9, 9]], np.float32)
+    assert np.isfinite(np.asarray(Distance(spread)(given))).all()
+    assert spread.distance(given)[1] > spread.distance(given)[0]
+
+
 def test_the_statistics_are_of_at_most_so_many_items() -> None:
     assert chosen_rows(3).tolist() == [0, 1, 2]
     assert len(chosen_rows(10 * MOST_ITEMS)) == MOST_ITEMS

@@ -121,6 +121,15 @@ def test_flips_in_both_directions_give_all_four_images(cnn: Any) -> None:
     assert (np.sum(found, axis=0) > 4).all()
 
 
+def test_layers_can_be_restarted_in_every_epoch_that_a_scenario_may_have(cnn: Any) -> None:
+    layer = cnn.Augment("horizontal")
+    states = []
+    for epoch in (0, 4_294, 4_295, 9_999):  # from 4,295 on the product no longer fits into 32 bits
+        layer.restart(7, epoch)
+        states.append(tuple(np.asarray(layer.random.state.value).tolist()))
+    assert len(set(states)) == 4
+
+
 def test_a_rotation_turns_each_image_by_an_angle_of_its_own(cnn: Any) -> None:
     import keras
 
