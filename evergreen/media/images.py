@@ -174,7 +174,7 @@ def decode(data: bytes, channels: Channels, max_pixels: int = MAX_PIXELS, pixel_
     Raises:
         BadImage: for any of its reasons; images with more than `max_pixels` or several frames are refused before decoding.
     """
-    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
+    pixels = _decode(checked_header(data, max_pixels), data, channels, pixel_range)
     return pixels if channels == 3 else pixels[:, :, None]
 
 
@@ -199,7 +199,7 @@ def prepare(
     Raises:
         BadImage: as in `decode`.
     """
-    pixels = _decode(_checked_header(data, max_pixels), data, channels, pixel_range)
+    pixels = _decode(checked_header(data, max_pixels), data, channels, pixel_range)
     pixels = resize(pixels, height, width, mode)
     return pixels if channels == 3 else pixels[:, :, None]
 
@@ -212,7 +212,7 @@ def inspect(data: bytes, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange |
     """
     import cv2
 
-    header = _checked_header(data, max_pixels)
+    header = checked_header(data, max_pixels)
     grey = _decode(header, data, 1, pixel_range)
     height, width = grey.shape
     if (width, height) != (header.width, header.height):  # a rotation that only the decoder found
@@ -233,7 +233,7 @@ def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
     Raises:
         BadImage: as in `decode`.
     """
-    header = _checked_header(data, max_pixels)
+    header = checked_header(data, max_pixels)
     return _deep_values(header, data) if header.deep else None
 
 
@@ -278,7 +278,12 @@ def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
     return total / pixels.size, (squares * pixels.size - total * total) / pixels.size**2
 
 
-def _checked_header(data: bytes, max_pixels: int) -> Header:
+def checked_header(data: bytes, max_pixels: int) -> Header:
+    """The header of an image with one frame and at most so many pixels.
+
+    Raises:
+        BadImage: as `read_header`, and for more frames or pixels.
+    """
     header = read_header(data)
     if header.width * header.height > max_pixels:
         raise BadImage("too-large", f"{header.width}×{header.height} pixels; at most {max_pixels:,} are allowed")

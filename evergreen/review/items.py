@@ -19,6 +19,7 @@ from evergreen.errors import BadItem, WrongUse
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Identity = tuple[int, ...]  # of a file, see `identity_of`
 GROUPS_IN_MEMORY = 12  # row groups, of about 4 MB each
 
 
@@ -105,15 +106,32 @@ def _key(id: str) -> np.uint64:
 
 
 def unlabelled(inbox: Path) -> list[str]:
-    """The paths of the inbox's files without a label, relative to it, in alphabetical order."""
-    return sorted(f"{UNLABELLED}/{os.fsdecode(raw)}" for _, raw in unlabelled_files(inbox))
+    """The paths of the inbox's files without a label, relative to it, in alphabetical order; pipes, broken links and links that
+    lead out are left out, since they cannot get a label."""
+    found = []
+    for entry, raw in unlabelled_files(inbox):
+        item = f"{UNLABELLED}/{os.fsdecode(raw)}"
+        # `is_unlabelled` resolves the path, which takes long for thousands of files; no link to a folder was entered here.
+        if entry.is_file(follow_symlinks=False) or is_unlabelled(inbox, item):
+            found.append(item)
+    return sorted(found)
 
 
 def is_unlabelled(inbox: Path, item: str) -> bool:
     """Whether this is the path of a file without a label, relative to the inbox."""
     path = inbox / item
-    inside = item.startswith(f"{UNLABELLED}/") and ".." not in path.parts and "\0" not in item
+    inside = item.startswith(f"{UNLABELLED}/") and ".." not in Path(item).parts and "\0" not in item
     return inside and path.is_file() and path.resolve().is_relative_to((inbox / UNLABELLED).resolve())
+
+
+def identity_of(path: Path) -> Identity:
+    """What tells a file from another one that has the same path later: its size in bytes, modification time in ns, and inode,
+    which it keeps when it is moved; empty if there is no file."""
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):  # ValueError: a path with a null character
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def read_file_of(inbox: Path, path: str) -> bytes:

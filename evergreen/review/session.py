@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evergreen.data.dataset import batches
+from evergreen.data.dataset import batches, parts
 from evergreen.data.inbox import UNLABELLED
-from evergreen.errors import EvergreenError, WrongUse
+from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.kinds.base.explorer import LabelError
 from evergreen.kinds.base.kind import kind_of
 from evergreen.kinds.base.labelling import Picture, part_of, suggested
+from evergreen.names import readable_name
 from evergreen.progress import task
 from evergreen.review.decisions import Decision, Decisions, cache_folder
-from evergreen.review.items import DataSetItems, is_unlabelled, read_file_of, unlabelled
+from evergreen.review.items import DataSetItems, Identity, identity_of, is_unlabelled, read_file_of, unlabelled
 from evergreen.review.predictions import Predictions, Seen
 from evergreen.review.queues import QUEUES
 from evergreen.scenario.settings import Scenario
@@ -32,6 +33,10 @@ SIMILAR = 6
 PICTURE_SIDE, THUMBNAIL_SIDE = 1024, 128  # pixels
 OF_CHAMPION = "The champion suggests"
 OF_OTHERS = "Models that did not learn from it suggest"
+
+
+class Gone(WrongUse):
+    """There is no such item, or no longer the one that the person saw."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Shown:
         source: its path, for people.
         suggestion: None without a model, and where it cannot take the item.
         similar: ids and labels of the items that look most similar to the model, the most similar one first.
+        identity: of the item's file (`identity_of`); empty for an item of the data set.
+        problem: why the scenario does not take the item, so that it is neither shown nor given to the champion; mostly empty.
     """
 
     item: str
@@ -66,6 +73,16 @@ class Shown:
     source: str
     suggestion: Suggestion | None
     similar: tuple[tuple[str, str], ...]
+    identity: Identity = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _FileSeen:
+    """What is known of a file without a label: why the scenario does not take it, or else what the champion gave for it."""
+
+    problem: str
+    seen: Seen | None
 
 
 @dataclass(frozen=True)
@@ -100,8 +117,9 @@ class Review:
         self._champion: _Champion | None = None
         self._orders: dict[str, list[str]] = {}
         self._suspect: dict[str, LabelError] = {}
-        self._of_files: dict[str, Seen | None] = {}
+        self._of_files: dict[tuple[str, Identity, bool], _FileSeen] = {}
         self._folders: list[Path] = []
+        self._parts: list[tuple[Path, Identity]] = []
         self._items = DataSetItems([], self.part.column)
         self._refresh()
 
@@ -146,8 +164,9 @@ class Review:
         """
         if queue == "errors" and (suspect := self._suspect.get(item)) is not None:
             return self._shown_suspect(suspect)
-        seen = self._seen(item)
+        of_file = self._file_seen(item) if _is_file(item) else _FileSeen("", None)
         champion = self._champion
+        seen = of_file.seen if _is_file(item) or champion is None else champion.predictions.get(item)
         suggestion: Suggestion | None = None
         similar: tuple[tuple[str, str], ...] = ()
         if seen is not None and champion is not None:
@@ -155,13 +174,16 @@ class Review:
             suggestion = Suggestion(OF_CHAMPION, suggested(probabilities), probabilities)
             nearest = champion.predictions.nearest(seen, SIMILAR, but=item)
             similar = tuple((id, label) for id in nearest if (label := self._label_of(id)))
-        return Shown(item, self._label_of(item) or None, self._items.sources.get(item, item), suggestion, similar)
+        return Shown(
+            item, self._label_of(item) or None, readable_name(self._items.sources.get(item, item)), suggestion, similar,
+            self._decisions.identity(item), of_file.problem,
+        )  # fmt: skip
 
     def _shown_suspect(self, suspect: LabelError) -> Shown:
         probabilities = {suspect.suggested: suspect.probability_of_suggested, suspect.label: suspect.probability_of_label}
         similar = tuple((id, label) for id in suspect.similar if (label := self._label_of(id)))
         return Shown(
-            suspect.id, self._label_of(suspect.id), self._items.sources[suspect.id],
+            suspect.id, self._label_of(suspect.id), self._items.sources.get(suspect.id, suspect.id),
             Suggestion(OF_OTHERS, suspect.suggested, probabilities), similar,
         )  # fmt: skip
 
@@ -172,7 +194,7 @@ class Review:
             BadItem: it cannot be shown.
             WrongUse: there is no such item.
         """
-        return self.part.picture(self._read(item), side)
+        return self.part.picture(self._checked(item), side)
 
     def heat_map(self, item: str, label: str) -> Picture:
         """The parts of an item that speak for a label, to the champion.
@@ -186,47 +208,62 @@ class Review:
             raise WrongUse(self.no_champion)
         if label not in champion.model.labels:
             raise WrongUse("the champion does not have this label", expected=", ".join(champion.model.labels), received=label)
-        return self.part.heat_map(champion.model.codec, champion.model.run, self._read(item), label)
+        return self.part.heat_map(champion.model.codec, champion.model.run, self._checked(item), label)
 
     # What a person does
 
-    def label(self, queue: str, item: str, label: str) -> Decision:
+    # Each takes the random id of the page's request, so that one that is sent again is not carried out again.
+
+    def label(self, queue: str, item: str, label: str, identity: Identity | None = None, request: str = "") -> Decision:
         """Give an item a label; the one that it has is kept.
 
+        Args:
+            identity: of the file that the person saw (`Shown.identity`); None for any file that has the item's path.
+
         Raises:
-            WrongUse: there is no such item or label, or no folder of the inbox can stand for the label.
+            Gone: there is no such item, or its file is another one.
+            WrongUse: there is no such label, or no folder of the inbox can stand for the label.
+            EvergreenError: the inbox cannot be changed.
         """
-        self._check(queue, item)
-        if label not in self.labels:
-            raise WrongUse("there is no such label", expected=f"one of {', '.join(self.labels)}", received=label)
         with self._lock:
+            if done := self._decisions.done(request):
+                return done
+            self._check(queue, item, identity)
+            if label not in self.labels:
+                raise WrongUse("there is no such label", expected=f"one of {', '.join(self.labels)}", received=label)
             if label == self._label_of(item):
-                return self._decisions.keep(queue, item, label)
+                return self._decisions.keep(queue, item, label, request)
             folder = None
             if _is_file(item):
                 folder = self.part.inbox_folder(self.scenario, label)
                 if folder is None:
                     raise WrongUse("no folder of the inbox can have this label's name", received=label, fix="Rename the label.")
-            return self._decisions.label(queue, item, label, folder)
+            return self._decisions.label(queue, item, label, folder, request)
 
-    def skip(self, queue: str, item: str) -> Decision:
-        """Leave an item for later.
+    def skip(self, queue: str, item: str, identity: Identity | None = None, request: str = "") -> Decision:
+        """Leave an item for later. Every item of the queue can be skipped, also one whose file is gone.
+
+        Args:
+            identity: as for `label`.
 
         Raises:
-            WrongUse: there is no such item.
+            Gone: there is no such item, or its file is another one.
         """
-        self._check(queue, item)
         with self._lock:
-            return self._decisions.skip(queue, item)
+            if done := self._decisions.done(request):
+                return done
+            if item not in self._orders.get(queue, ()) or (self._decisions.identity(item) and identity is not None):
+                self._check(queue, item, identity)
+            return self._decisions.skip(queue, item, request)
 
-    def undo(self, queue: str) -> Decision | None:
-        """Take back the last decision in a queue; None if there is none.
+    def undo(self, queue: str, request: str = "") -> Decision | None:
+        """Take back the last decision in a queue; None if there is none. Its file's path may be another one then.
 
         Raises:
             WrongUse: it was taken into the data set already.
         """
         with self._lock:
-            undone = self._decisions.undo(queue)
+            undone = self._decisions.done(request) or self._decisions.undo(queue, request)
             order = self._orders.get(queue)
             if undone is not None and order is not None and undone.item not in order:  # decided before it was prepared
                 order.insert(0, undone.item)
@@ -288,7 +325,7 @@ class Review:
         sureness: dict[str, float] = {}
         with task("Running the champion on the new items", total=len(files), unit="items") as report:
             for number, item in enumerate(files, 1):
-                sureness[item] = self._sureness(champion, self._seen(item))
+                sureness[item] = self._sureness(champion, self._file_seen(item).seen)
                 report(number)
         return sorted(files, key=lambda item: sureness[item])
 
@@ -330,46 +367,68 @@ class Review:
             return [item for item in order if item not in settled and item in there]
 
     def _refresh(self) -> None:
-        """Read the data set again if `evergreen retrain` has changed it."""
+        """Read the data set again if `evergreen retrain` has added to it, or `evergreen forget` has written a part again."""
         folders = batches(self.workspace, self.scenario.name)
-        if folders != self._folders:
+        found = [(part, identity_of(part)) for part in parts(folders)]
+        if folders != self._folders or found != self._parts:
             self._items = DataSetItems(folders, self.part.column)
-            self._folders = folders
+            self._folders, self._parts = folders, found
 
-    def _check(self, queue: str, item: str) -> None:
+    def _check(self, queue: str, item: str, identity: Identity | None) -> None:
         if queue not in QUEUES:
             raise WrongUse("there is no such queue", expected=f"one of {', '.join(QUEUES)}", received=queue)
         if item not in self._items.labels and not is_unlabelled(self._decisions.inbox, item):
-            raise WrongUse("there is no such item", received=item)
+            raise Gone("there is no such item", received=readable_name(item))
+        if identity is not None and identity != self._decisions.identity(item):
+            raise Gone("another file has this name now", received=readable_name(item), fix="Look at it before you decide.")
 
     def _label_of(self, item: str) -> str:
         with self._lock:
             return self._decisions.pending().get(item) or self._items.labels.get(item, "")
 
     def _read(self, item: str) -> bytes:
-        if _is_file(item):
-            with self._lock:  # the page may ask for the picture of an item that has just got its label
-                moved = {one.item: one.file for one in self._decisions.moved()}
-            return read_file_of(self._decisions.inbox, moved[item]) if item in moved else self._read_unlabelled(item)
-        return self._items.read(item)
-
-    def _read_unlabelled(self, item: str) -> bytes:
-        if not is_unlabelled(self._decisions.inbox, item):
-            raise WrongUse("there is no such file in the inbox", received=item)
-        return read_file_of(self._decisions.inbox, item)
-
-    def _seen(self, item: str) -> Seen | None:
-        """What the champion gave for an item; None if it has not been run on it, or cannot take it."""
-        champion = self._champion
-        if champion is None:
-            return None
         if not _is_file(item):
-            return champion.predictions.get(item)
-        if item not in self._of_files:
-            self._of_files[item] = None
+            with self._lock:
+                self._refresh()
+                items = self._items
+            return items.read(item)
+        inbox = self._decisions.inbox
+        if is_unlabelled(inbox, item):
+            return read_file_of(inbox, item)
+        with self._lock:  # the page may ask for the picture of an item that has just got its label
+            moved = {one.item: one.file for one in self._decisions.moved()}
+        if item not in moved:
+            raise Gone("there is no such file in the inbox", received=readable_name(item))
+        return read_file_of(inbox, moved[item])
+
+    def _checked(self, item: str) -> bytes:
+        """The content of an item that can be decoded; anybody may have put a file into the inbox.
+
+        Raises:
+            BadItem: the scenario does not take it.
+            WrongUse: there is no such item.
+        """
+        content = self._read(item)
+        if _is_file(item):
+            self.part.check(self.scenario, content)
+        return content
+
+    def _file_seen(self, item: str) -> _FileSeen:
+        champion = self._champion
+        key = item, self._decisions.identity(item), champion is not None
+        if key not in self._of_files:
+            self._of_files[key] = self._look_at_file(item, champion)
+        return self._of_files[key]
+
+    def _look_at_file(self, item: str, champion: _Champion | None) -> _FileSeen:
+        try:
+            content = self._checked(item)
+        except (BadItem, WrongUse) as error:
+            return _FileSeen(error.detail if isinstance(error, BadItem) else str(error), None)
+        if champion is not None:
             with contextlib.suppress(Exception):  # the kind defines what its codec raises
-                self._of_files[item] = champion.predictions.see(self._read(item))
-        return self._of_files[item]
+                return _FileSeen("", champion.predictions.see(content))
+        return _FileSeen("", None)
 
     def _look_at(self, champion: _Champion, ids: Sequence[str]) -> None:
         """Run the champion on items of the data set, unless that was done before."""

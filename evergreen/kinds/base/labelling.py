@@ -55,6 +55,14 @@ class Labelling(ABC, Generic[S]):
     column: ClassVar[str]
 
     @abstractmethod
+    def check(self, scenario: S, content: bytes) -> None:
+        """Look at the beginning of an item that nothing has checked yet, without decoding it.
+
+        Raises:
+            BadItem: the scenario does not take it: it is damaged, or decoding would take too much memory.
+        """
+
+    @abstractmethod
     def picture(self, content: bytes, side: int) -> Picture:
         """The item as a picture, upright, with a longer side of at most `side` pixels.
 

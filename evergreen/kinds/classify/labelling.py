@@ -18,6 +18,7 @@ from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.kinds.classify.thumbnails import shown
+from evergreen.media.images import checked_header
 from evergreen.media.resizing import Resize
 from evergreen.workspace import Workspace
 
@@ -33,6 +34,10 @@ class ImageLabelling(Labelling[ImageScenario]):
     """Labelled images."""
 
     column = "image"
+
+    def check(self, scenario: ImageScenario, content: bytes) -> None:
+        """By the image's header, and the scenario's `collect.max_pixels`."""
+        checked_header(content, scenario.collect.max_pixels)
 
     def picture(self, content: bytes, side: int) -> Picture:
         """The image, decoded and encoded again: large ones as JPEG, small ones as PNG."""

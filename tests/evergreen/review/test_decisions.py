@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergreen.data.inbox import Inbox, inbox_of, read_corrections
-from evergreen.errors import WrongUse
+from evergreen.errors import EvergreenError, WrongUse
 from evergreen.review import decisions as module
 from evergreen.review.decisions import Decisions
 from evergreen.scenario.loading import load_scenario
@@ -143,6 +144,74 @@ def test_a_kill_between_the_log_and_the_inbox_loses_nothing(
         later.undo("inbox" if at == "_move" else "errors")
     opened(workspace, scenario)
     assert (inbox / "unlabelled/a.png").exists() and corrections(workspace, scenario) == {}
+
+
+def put(workspace: Workspace, scenario: Scenario, content: bytes) -> Path:
+    file = inbox_of(scenario, workspace) / "unlabelled/a.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("log_of_earlier_version", [False, True])
+def test_the_next_start_leaves_a_new_file_where_the_last_decision_moved_another_one(
+    workspace: Workspace, scenario: Scenario, log_of_earlier_version: bool
+) -> None:
+    put(workspace, scenario, b"old")
+    opened(workspace, scenario).label("inbox", "unlabelled/a.png", "3", "3")
+    if log_of_earlier_version:
+        log = module.review_folder(workspace, scenario.name) / "decisions.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        short = [{key: one[key] for key in one if key not in ("identity", "request")} for one in lines]
+        log.write_text("".join(json.dumps(one) + "\n" for one in short))
+    new = put(workspace, scenario, b"new")
+    decisions = opened(workspace, scenario)
+    assert new.read_bytes() == b"new" and len(decisions.moved()) == 1
+    undone = decisions.undo("inbox")
+    assert undone is not None and (decisions.inbox / undone.item).read_bytes() == b"old" and new.read_bytes() == b"new"
+
+
+def test_a_decision_that_cannot_be_applied_is_not_in_force(workspace: Workspace, scenario: Scenario) -> None:
+    file = put(workspace, scenario, b"new")
+    (file.parents[1] / "3").write_bytes(b"a file where the label's folder would be")
+    decisions = opened(workspace, scenario)
+    with pytest.raises(EvergreenError, match="could not be saved"):
+        decisions.label("inbox", "unlabelled/a.png", "3", "3", "a request")
+    for one in (decisions, opened(workspace, scenario)):
+        assert one.moved() == [] and one.count() == 0 and one.undo("inbox") is None and one.done("a request") is None
+    assert file.read_bytes() == b"new"
+
+
+def test_an_undo_that_cannot_be_applied_leaves_the_decision(
+    workspace: Workspace, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = opened(workspace, scenario)
+    decisions.label("errors", ONE, "3", None)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "inbox")
+
+    with monkeypatch.context() as patched, pytest.raises(EvergreenError, match="Permission denied"):
+        patched.setattr(Decisions, "_write_csv", refuse)
+        decisions.undo("errors")
+    for one in (decisions, opened(workspace, scenario)):
+        assert one.pending() == {ONE: "3"} == corrections(workspace, scenario)
+
+
+def test_review_opens_where_the_last_decision_can_no_longer_be_applied(
+    workspace: Workspace, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(workspace, scenario, b"new")
+    decisions = opened(workspace, scenario)
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Decisions, "_move", kill)
+        decisions.label("inbox", "unlabelled/a.png", "3", "3")
+    (file.parents[1] / "3").write_bytes(b"a file where the label's folder would be")
+    assert opened(workspace, scenario).count() == 0 and file.exists()
 
 
 def test_a_line_that_a_kill_left_incomplete_is_no_decision(workspace: Workspace, scenario: Scenario) -> None:

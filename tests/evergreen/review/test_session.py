@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from evergreen.data.dataset import batches
+from evergreen.data.dataset import batches, parts
+from evergreen.data.inbox import inbox_of
+from evergreen.errors import BadItem, WrongUse
 from evergreen.kinds.classify.kind import CLASSIFY
 from evergreen.kinds.classify.labelling import ImageLabelling
 from evergreen.review.decisions import Decisions
-from evergreen.review.items import DataSetItems
+from evergreen.review.items import DataSetItems, is_unlabelled, unlabelled
 from evergreen.review.predictions import Predictions
-from evergreen.review.session import Review
+from evergreen.review.session import Gone, Review
 from evergreen.scenario.loading import load_scenario
+from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 from tests.tasks.test_preprocess import add_batch, digit
 
@@ -62,6 +67,139 @@ def test_every_item_can_be_read_by_its_id(workspace: Workspace) -> None:
     items = DataSetItems(batches(workspace, NAME), "image")
     for number in (0, 17, 39, 44):
         assert items.read(id_of(number)) == digit(number)[0] and items.labels[id_of(number)] == digit(number)[1]
+
+
+@pytest.fixture
+def scenario(workspace: Workspace) -> Scenario:
+    return load_scenario(workspace.scenarios, NAME)
+
+
+def review_of(workspace: Workspace, scenario: Scenario) -> Review:
+    """As a new process opens it, with the inbox's queue prepared."""
+    review = Review(workspace, scenario, Decisions(workspace, scenario, "anna"))
+    review.prepare("inbox")
+    return review
+
+
+def put(workspace: Workspace, scenario: Scenario, number: int, name: str = "snapshot.png") -> Path:
+    """A digit in the inbox, under a name that a camera may use each time."""
+    folder = inbox_of(scenario, workspace) / "unlabelled"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(digit(number)[0])
+    return folder / name
+
+
+def test_a_file_name_that_is_used_again_is_another_item(workspace: Workspace, scenario: Scenario) -> None:
+    review, item = review_of(workspace, scenario), "unlabelled/snapshot.png"
+    put(workspace, scenario, 3)
+    review.prepare("inbox")
+    [old] = review.upcoming("inbox", 5)
+    review.label("inbox", item, "3", old.identity)
+    moved = review.picture(item)  # the page may still ask for it
+    put(workspace, scenario, 7)
+    [new] = review.upcoming("inbox", 5)
+    assert new.identity != old.identity and review.picture(item) != moved
+    with pytest.raises(Gone, match="another file has this name now"):
+        review.label("inbox", item, "3", old.identity)
+    again = review.undo("inbox")
+    assert again is not None and again.item == "unlabelled/snapshot-1.png" and review.picture(again.item) == moved
+    assert {one.item for one in review.upcoming("inbox", 5)} == {item, again.item}
+
+
+def test_a_skipped_file_does_not_hide_a_new_one_of_its_name(workspace: Workspace, scenario: Scenario) -> None:
+    path = put(workspace, scenario, 3)
+    review = review_of(workspace, scenario)
+    review.skip("inbox", "unlabelled/snapshot.png")
+    assert review.left("inbox") == 0 and review.tally("inbox")["skipped"] == 1
+    path.unlink()
+    put(workspace, scenario, 7)
+    assert review.left("inbox") == 1 and review.tally("inbox")["skipped"] == 0
+
+
+def test_what_the_champion_gave_for_a_file_is_not_used_for_a_new_one_of_its_name(
+    workspace: Workspace, scenario: Scenario
+) -> None:
+    path = put(workspace, scenario, 3)
+    review = review_of(workspace, scenario)
+    path.write_bytes(b"no image")
+    assert review.shown("inbox", "unlabelled/snapshot.png").problem
+    path.unlink()
+    put(workspace, scenario, 7)
+    assert review.shown("inbox", "unlabelled/snapshot.png").problem == ""
+
+
+@pytest.mark.parametrize("inbox", ["../photos", "photos/../other"])
+def test_the_inbox_may_be_named_relative_to_a_parent_folder(workspace: Workspace, scenario: Scenario, inbox: str) -> None:
+    retraining = scenario.retraining.model_copy(update={"inbox": inbox})
+    scenario = scenario.model_copy(update={"retraining": retraining})
+    put(workspace, scenario, 3)
+    (workspace.root / "photos").mkdir(exist_ok=True)
+    review = review_of(workspace, scenario)
+    review.label("inbox", "unlabelled/snapshot.png", "3")
+    assert (inbox_of(scenario, workspace) / "3/snapshot.png").exists()
+    assert not is_unlabelled(inbox_of(scenario, workspace), "unlabelled/../3/snapshot.png")
+
+
+def test_what_cannot_get_a_label_is_not_listed_and_what_is_gone_can_be_skipped(
+    workspace: Workspace, scenario: Scenario
+) -> None:
+    path = put(workspace, scenario, 3)
+    (path.parent / "broken").symlink_to("nowhere")
+    (path.parent / "out").symlink_to(workspace.scenarios / "quickstart.yaml")
+    (path.parent / "inside").symlink_to("snapshot.png")
+    os.mkfifo(path.parent / "pipe")
+    assert unlabelled(path.parents[1]) == ["unlabelled/inside", "unlabelled/snapshot.png"]
+    review = review_of(workspace, scenario)
+    [first] = review.upcoming("inbox", 1, without=["unlabelled/inside"])
+    path.unlink()
+    with pytest.raises(Gone, match="no such item"):
+        review.label("inbox", first.item, "3", first.identity)
+    review.skip("inbox", first.item, first.identity)
+    with pytest.raises(WrongUse, match="no such item"):
+        review.skip("inbox", "unlabelled/never.png")
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded_and_says_so(workspace: Workspace, scenario: Scenario) -> None:
+    collect = scenario.collect.model_copy(update={"max_pixels": 63})  # the digits have 64
+    put(workspace, scenario, 3)
+    review = review_of(workspace, scenario.model_copy(update={"collect": collect}))
+    [shown] = review.upcoming("inbox", 5)
+    assert "at most 63 are allowed" in shown.problem
+    with pytest.raises(BadItem, match="at most 63 are allowed"):
+        review.picture(shown.item)
+    review.skip("inbox", shown.item, shown.identity)
+    assert review.left("inbox") == 0
+
+
+def test_an_item_that_is_removed_from_a_part_of_the_data_set_is_no_longer_shown(
+    workspace: Workspace, scenario: Scenario
+) -> None:
+    add_batch(workspace, ((*digit(number), None, None) for number in range(4)))
+    review = Review(workspace, scenario, Decisions(workspace, scenario, "anna"))
+    review.picture(id_of(0))
+    [part] = parts(batches(workspace, NAME))
+    rest = pq.read_table(part).slice(1)
+    part.unlink()
+    pq.write_table(rest, part)
+    with pytest.raises(WrongUse, match="no such item"):
+        review.picture(id_of(0))
+    assert review.picture(id_of(1))
+
+
+def test_a_request_that_is_sent_again_is_not_carried_out_again(workspace: Workspace, scenario: Scenario) -> None:
+    for number in range(3):
+        put(workspace, scenario, number, f"{number}.png")
+    review = review_of(workspace, scenario)
+    for number in range(3):
+        first = review.label("inbox", f"unlabelled/{number}.png", "3", request=f"request {number}")
+        assert review.label("inbox", f"unlabelled/{number}.png", "3", request=f"request {number}") == first
+    for _ in range(2):
+        undone = review.undo("inbox", "the undo")
+        assert undone is not None and undone.item == "unlabelled/2.png"
+    assert review.tally("inbox")["files"] == 2
+    later = Review(workspace, scenario, Decisions(workspace, scenario, "anna"))  # the server was started again meanwhile
+    later.undo("inbox", "the undo")
+    assert later.tally("inbox")["files"] == 2
 
 
 class Plane:
