@@ -33,6 +33,7 @@ async function ask(path, body) {
   if (!answer.ok) {
     const error = new Error(found.error || `The server answered ${answer.status}.`);
     error.answered = true;
+    error.gone = found.gone === true;
     throw error;
   }
   return found;
@@ -77,8 +78,9 @@ function away() {
   problem(`The server does not answer${kept} it again: evergreen review ${document.body.dataset.scenario}`);
 }
 
+// The id tells the server that an action which is sent again, since its answer was lost, is the same.
 function act(body, done, failed) {
-  unsent.push({ queue, body, done, failed });
+  unsent.push({ queue, body: { ...body, request: crypto.randomUUID() }, done, failed });
   send();
 }
 
@@ -94,6 +96,7 @@ function addresses(item) {
 
 // Loads the picture of an item; `image` is replaced by null if it can't be shown.
 function load(item) {
+  if (item.problem) return item; // the server would refuse it
   const image = new Image();
   image.alt = "";
   image.src = addresses(item).picture;
@@ -181,7 +184,8 @@ function show() {
     item.image.alt = item.label === null ? "The item" : `An item labelled ${item.label}`;
     picture.replaceChildren(item.image);
   } else {
-    picture.replaceChildren(element("p", "This item can't be shown. Skip it, or look at the file."));
+    picture.replaceChildren(element("p", item.problem ? `This item can't be used: ${item.problem}. Skip it, or look at the file.`
+      : "This item can't be shown. Skip it, or look at the file."));
   }
   performance.mark("evergreen-shown");
   item.loaded?.then(() => { if (ready[0] === item && !item.image) show(); });
@@ -288,13 +292,20 @@ function next(message) {
   refill();
 }
 
-// Takes an item back that the server has refused.
+// Takes an item back that the server has refused, unless another queue was opened meanwhile, or the item is gone.
 function takeBack(item) {
+  const mine = visit;
   return (error) => {
+    problem(error.message);
+    if (mine !== visit) return;
     sent.delete(item.item);
+    if (error.gone) {
+      exhausted = false; // another file may have its name now
+      refill();
+      return;
+    }
     if (ready[0] !== item) ready.unshift(item);
     show();
-    problem(error.message);
   };
 }
 

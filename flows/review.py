@@ -1,12 +1,14 @@
 """`evergreen review`: the page on which a person looks through items one by one and gives them labels, on loopback.
 
-The page is for the person who started it: its address has a token, which the browser keeps as a cookie, so that no other user
-of this machine can open it; and what changes something needs the token from the page and the page's own origin, so that no
-other web page can send it. Pages and pictures are never kept by the browser, and nothing is loaded from elsewhere.
+The page is for the person who started it: its address has a random ticket that works once, since other users of the machine
+can read the command line of the browser that is opened with it. The browser gets a cookie for it with the token, which is in no
+address; what changes something needs the token from the page and the page's own origin too, so that no other web page can send
+it. Pages and pictures are never kept by the browser, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hmac
 import logging
@@ -27,8 +29,9 @@ from evergreen import progress
 from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.kinds.base.labelling import Picture
 from evergreen.review.decisions import Decisions, review_folder
+from evergreen.review.items import Identity
 from evergreen.review.queues import QUEUES
-from evergreen.review.session import THUMBNAIL_SIDE, Review
+from evergreen.review.session import THUMBNAIL_SIDE, Gone, Review, Shown
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
@@ -53,6 +56,11 @@ MOST_AT_ONCE = 50  # items in one answer
 MAPS_KEPT, MAPS_WAITING = 64, 4
 ENDING_SECONDS = 5.0  # for what is being computed at the end; `evergreen.stopping` ends the process before
 SENT_IN = "X-Evergreen-Token"
+COOKIE_SECONDS = 30 * 24 * 3600
+REFUSED = (
+    "The address that `evergreen review` has printed opens the page in one browser; in that one it goes on working.\n"
+    "For another browser, end the command with Ctrl-C and start it again: it prints a new address.\n"
+)
 LABEL_KEYS = "123456789abcdefgijklmnopqrtvwxyz"  # digits, and the letters that do nothing else
 
 
@@ -173,11 +181,12 @@ class HeatMaps:
                     self._found.pop(key, None)
 
 
-def application(review: Review, token: str, *, first_queue: str, port: int) -> Starlette:
+def application(review: Review, token: str, tickets: set[str], *, first_queue: str, port: int) -> Starlette:
     """The web application.
 
     Args:
-        token: that the address of the page has.
+        token: that the browser keeps as a cookie.
+        tickets: those that an address of the page may have; each is removed when it is used.
         first_queue: the one that the page opens with.
         port: that it will be served at.
     """
@@ -188,14 +197,17 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    preparations, maps = Preparations(review), HeatMaps(review.heat_map)
+    preparations = Preparations(review)
+    maps = HeatMaps(lambda key, label: review.heat_map(item_of(key)[0], label))
     cookie = f"evergreen-review-{port}"
     files = {"review.js": "text/javascript; charset=utf-8", "review.css": "text/css; charset=utf-8"}
 
     async def guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.query_params.get("token", "") if request.url.path == "/" else ""
-        if not _same(given, token) and not _same(request.cookies.get(cookie, ""), token):
-            return Response("Open the address that `evergreen review` has printed.", 403, HEADERS, "text/plain")
+        ticket = request.query_params.get("ticket", "") if request.url.path == "/" else ""
+        first = ticket in tickets
+        tickets.discard(ticket)
+        if not first and not _same(request.cookies.get(cookie, ""), token):
+            return Response(REFUSED, 403, HEADERS, "text/plain")
         if request.method != "GET":
             origin = request.headers.get("Origin")
             own = f"http://{request.headers['Host']}"
@@ -205,10 +217,10 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
             response = await call_next(request)
         except (EvergreenError, BadItem) as error:
             text = error.detail if isinstance(error, BadItem) else str(error)
-            response = JSONResponse({"error": text}, 409)
+            response = JSONResponse({"error": text, "gone": isinstance(error, Gone)}, 409)
         response.headers.update(HEADERS)
-        if _same(given, token):
-            response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/")
+        if first:
+            response.set_cookie(cookie, token, max_age=COOKIE_SECONDS, httponly=True, samesite="strict", path="/")
         return response
 
     def page(request: Request) -> Response:
@@ -232,7 +244,7 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
         from starlette.concurrency import run_in_threadpool
 
         name, asked = _queue_of(request.path_params["queue"]), await _body(request)
-        without = [one for one in asked.get("without", []) if isinstance(one, str)]
+        without = [item_of(one)[0] for one in asked.get("without", []) if isinstance(one, str)]
         count = min(MOST_AT_ONCE, int(asked.get("count", 1)))
         if preparations.state(name).state != "ready":
             return JSONResponse({"items": [], "preparing": True})
@@ -242,15 +254,15 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
         from starlette.concurrency import run_in_threadpool
 
         name, asked = _queue_of(request.path_params["queue"]), await _body(request)
-        action, item, label = (str(asked.get(key, "")) for key in ("action", "item", "label"))
-        answer = await run_in_threadpool(_act, review, name, action, item, label)
+        action, item, label, id = (str(asked.get(key, "")) for key in ("action", "item", "label", "request"))
+        answer = await run_in_threadpool(_act, review, name, action, item, label, id)
         if action == "again":
             preparations.again(name)
         return JSONResponse(answer)
 
     def picture(request: Request) -> Response:
         side = {"side": THUMBNAIL_SIDE} if "small" in request.query_params else {}
-        found = review.picture(request.query_params.get("item", ""), **side)
+        found = review.picture(item_of(request.query_params.get("item", ""))[0], **side)
         return Response(found.content, media_type=found.media_type)
 
     async def heat_map(request: Request) -> Response:
@@ -287,16 +299,23 @@ def application(review: Review, token: str, *, first_queue: str, port: int) -> S
     return found
 
 
-def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict[str, Any]:
+def _act(review: Review, queue: str, action: str, key: str, label: str, request: str) -> dict[str, Any]:
     """Do what a person asks for; returns how much is done and left (None while the queue is prepared), and after `undo` the
-    item that is shown again."""
+    item that is shown again.
+
+    Args:
+        key: of the item (`key_of`).
+        request: its random id; empty if it has none.
+    """
     again = None
     if action == "label":
-        review.label(queue, item, label)
+        item, identity = item_of(key)
+        review.label(queue, item, label, identity, request)
     elif action == "skip":
-        review.skip(queue, item)
+        item, identity = item_of(key)
+        review.skip(queue, item, identity, request)
     elif action == "undo":
-        undone = review.undo(queue)
+        undone = review.undo(queue, request)
         if undone is None:
             raise WrongUse("there is nothing to undo in this queue")
         again = _plain(review.shown(queue, undone.item))
@@ -307,8 +326,31 @@ def _act(review: Review, queue: str, action: str, item: str, label: str) -> dict
     return {"again": again, "left": review.left(queue) if review.is_prepared(queue) else None, "tally": review.tally(queue)}
 
 
-def _plain(shown: Any) -> dict[str, Any]:
+def key_of(item: str, identity: Identity) -> str:
+    """How the page names an item: in ASCII, also for a file whose name is not UTF-8, and with what identifies its file, so that
+    a decision is about the file that the person saw."""
+    encoded = base64.urlsafe_b64encode(os.fsencode(item)).decode().rstrip("=")
+    return ".".join([encoded, *map(str, identity)])
+
+
+def item_of(key: str) -> tuple[str, Identity]:
+    """The item that the page names, and what identifies its file.
+
+    Raises:
+        Gone: no item can have this key.
+    """
+    encoded, *numbers = key.split(".")
+    try:
+        raw = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        return os.fsdecode(raw), tuple(map(int, numbers))
+    except ValueError:
+        raise Gone("there is no such item", received=key) from None
+
+
+def _plain(shown: Shown) -> dict[str, Any]:
     found = asdict(shown)
+    found["item"] = key_of(shown.item, found.pop("identity"))
+    found["similar"] = [(key_of(id, ()), label) for id, label in shown.similar]
     if found["suggestion"]:
         ordered = sorted(found["suggestion"]["probabilities"].items(), key=lambda pair: -pair[1])
         found["suggestion"]["probabilities"] = ordered[:5]
@@ -363,7 +405,8 @@ def keys_of(labels: Sequence[str]) -> list[str]:
 
 def _token(workspace: Workspace, name: str) -> str:
     """The token of a scenario's review: the same every time, so that a page that is still open goes on after a restart."""
-    file = review_folder(workspace, name) / "token"
+    file = review_folder(workspace, name) / "cookie"
+    file.with_name("token").unlink(missing_ok=True)  # of earlier versions, which had it in the address
     with contextlib.suppress(OSError):
         found = file.read_text(encoding="ascii")
         if len(found) >= 40:
@@ -397,8 +440,11 @@ def _listen(port: int | None) -> socket.socket:
 
 
 @contextlib.contextmanager
-def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port: int | None) -> Iterator[str]:
-    """Serve the page of a scenario within the block; yields its address. Nothing runs on afterwards.
+def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port: int | None) -> Iterator[Callable[[], str]]:
+    """Serve the page of a scenario within the block. Nothing runs on afterwards.
+
+    Yields:
+        A function that gives a new address of the page each time. Each opens it in one browser, where it goes on working.
 
     Raises:
         WrongUse: the review of this scenario is open already, its items cannot be reviewed, or the port is taken.
@@ -409,7 +455,14 @@ def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, po
         review, token = Review(workspace, scenario, decisions), _token(workspace, scenario.name)
         with contextlib.closing(_listen(port)) as listening:
             at = listening.getsockname()[1]
-            served = application(review, token, first_queue=queue, port=at)
+            tickets: set[str] = set()
+
+            def address() -> str:
+                ticket = secrets.token_urlsafe(32)
+                tickets.add(ticket)
+                return f"http://{LOOPBACK}:{at}/?ticket={ticket}"
+
+            served = application(review, token, tickets, first_queue=queue, port=at)
             config = uvicorn.Config(
                 served, log_level="warning", server_header=False, timeout_graceful_shutdown=1, lifespan="off"
             )
@@ -419,7 +472,7 @@ def serving(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, po
             try:
                 while not server.started and thread.is_alive():
                     time.sleep(0.02)
-                yield f"http://{LOOPBACK}:{at}/?token={token}"
+                yield address
             finally:
                 server.should_exit = True
                 thread.join(ENDING_SECONDS)
@@ -435,12 +488,12 @@ def serve(workspace: Workspace, scenario: Scenario, *, by: str, queue: str, port
         Stopped: the normal end.
     """
     with progress.shown(), serving(workspace, scenario, by=by, queue=queue, port=port) as address:
-        print(f"Review of {scenario.name}: {address}", flush=True)
+        print(f"Review of {scenario.name}: {address()}", flush=True)
         print(f"Ctrl-C ends it; what you decided is in the inbox. Then: evergreen retrain {scenario.name}", file=sys.stderr)
         if open_it and _has_a_screen():
             import webbrowser
 
-            webbrowser.open(address)
+            webbrowser.open(address())  # another one, so that the printed one still opens another browser
         while True:
             time.sleep(0.2)
 

@@ -46,8 +46,8 @@ class Decision:
     Attributes:
         number: counts the lines.
         action: `label` gives an item a label, `keep` says that the one it has is right, `skip` leaves it; `show-skipped` shows
-            a queue's skipped items again, `undo` takes a decision back, `failed` says that a line could not be applied and is not
-            in force, `opened` means that all before it was applied.
+            a queue's skipped items again, `undo` takes a decision back, `failed` says that a line could not be applied and is
+            not in force, `opened` means that all before it was applied.
         queue: in which it was decided; empty for `opened`.
         item: the item's id, or the path of a file in the inbox, relative to it; empty if it is about none. For `undo`, the path
             that the file has from now on: another one if a new file has its former path.

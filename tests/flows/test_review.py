@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evergreen.data.inbox import Inbox, inbox_of
 from evergreen.errors import WrongUse
@@ -23,7 +25,7 @@ from evergreen.kinds.base.labelling import part_of
 from evergreen.review.decisions import Decisions, review_folder
 from evergreen.review.session import Review
 from flows.overview import status
-from flows.review import HEADERS, application, keys_of, serving
+from flows.review import HEADERS, application, item_of, key_of, keys_of, serving
 from tests.flows.conftest import free_port
 from tests.flows.test_pages import CHROMIUM, QUIET
 from tests.support.readings.kind import READINGS
@@ -32,7 +34,7 @@ from tests.tiny import NAME, Tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 
-TOKEN, ADDRESS = "t" * 43, "http://127.0.0.1:4202"
+TOKEN, TICKET, ADDRESS = "t" * 43, "i" * 43, "http://127.0.0.1:4202"
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,8 @@ def client(tiny: Tiny) -> Any:
     from starlette.testclient import TestClient
 
     review = Review(tiny.workspace, tiny.scenario, Decisions(tiny.workspace, tiny.scenario, "anna"))
-    client = TestClient(application(review, TOKEN, first_queue="mistakes", port=4202), base_url=ADDRESS)
-    assert client.get("/", params={"token": TOKEN}).status_code == 200
+    client = TestClient(application(review, TOKEN, {TICKET}, first_queue="mistakes", port=4202), base_url=ADDRESS)
+    assert client.get("/", params={"ticket": TICKET}).status_code == 200
     return client
 
 
@@ -79,9 +81,45 @@ def upcoming(client: Any, queue: str, count: int = 3) -> Any:
 
 def test_nobody_without_the_token_sees_anything(client: Any) -> None:
     client.cookies.clear()
-    for address in ("/", "/review.js", "/picture?item=x", "/queue/mistakes", "/?token=wrong"):
+    for address in ("/", "/review.js", "/picture?item=x", "/queue/mistakes", "/?ticket=wrong", f"/?token={TOKEN}"):
         answer = client.get(address)
         assert answer.status_code == 403 and TOKEN not in answer.text, address
+
+
+def test_the_address_opens_the_page_in_one_browser_in_which_it_goes_on_working(client: Any) -> None:
+    assert client.get("/", params={"ticket": TICKET}).status_code == 200  # it was used before, by this browser
+    client.cookies.clear()
+    answer = client.get("/", params={"ticket": TICKET})
+    assert answer.status_code == 403 and "start it again" in answer.text and TOKEN not in answer.text
+
+
+def test_what_opens_the_page_is_in_no_file_and_not_the_same_every_time(tiny: Tiny) -> None:
+    options: dict[str, Any] = {"by": "anna", "queue": "inbox", "port": 0}
+    with serving(tiny.workspace, tiny.scenario, **options) as address:
+        one, other = address(), address()
+    cookie = review_folder(tiny.workspace, NAME) / "cookie"
+    assert one != other and cookie.read_text() not in one and cookie.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_whose_name_is_not_utf_8_gets_a_label(client: Any, tiny: Tiny) -> None:
+    inbox = inbox_of(tiny.scenario, tiny.workspace)
+    (inbox / "unlabelled").mkdir(parents=True)
+    (inbox / os.fsdecode(b"unlabelled/caf\xe9.png")).write_bytes(tiny.images[0])
+    prepared(client, "inbox")
+    [shown] = upcoming(client, "inbox")
+    assert shown["source"] == "unlabelled/caf\\xe9.png" and shown["item"].isascii()
+    assert client.get("/picture", params={"item": shown["item"]}).status_code == 200
+    body = {"action": "label", "item": shown["item"], "label": "3"}
+    answer = client.post("/queue/inbox/decide", json=body, headers={"X-Evergreen-Token": TOKEN})
+    assert answer.status_code == 200 and (inbox / os.fsdecode(b"3/caf\xe9.png")).exists()
+    again = client.post("/queue/inbox/decide", json=body, headers={"X-Evergreen-Token": TOKEN})
+    assert again.status_code == 409 and again.json()["gone"]
+
+
+@given(raw=st.binary(), identity=st.lists(st.integers()).map(tuple))
+def test_the_page_names_every_item_in_ascii(raw: bytes, identity: tuple[int, ...]) -> None:
+    key = key_of(os.fsdecode(raw), identity)
+    assert key.isascii() and item_of(key) == (os.fsdecode(raw), identity)
 
 
 def test_no_other_page_can_send_a_decision(client: Any, tiny: Tiny) -> None:
@@ -114,8 +152,9 @@ def test_only_items_are_served(client: Any, tiny: Tiny, item: str) -> None:
     folder = inbox_of(tiny.scenario, tiny.workspace) / "unlabelled"
     folder.mkdir(parents=True)
     (folder / "link").symlink_to(tiny.workspace.scenarios / "quickstart.yaml")
-    answer = client.get("/picture", params={"item": item})
-    assert answer.status_code == 409 and "no such" in answer.json()["error"]
+    for key in (key_of(item, ()), item):
+        answer = client.get("/picture", params={"item": key})
+        assert answer.status_code == 409 and "no such" in answer.json()["error"]
 
 
 def test_a_wrong_request_is_answered_with_a_sentence_and_changes_nothing(client: Any, tiny: Tiny) -> None:
@@ -123,7 +162,7 @@ def test_a_wrong_request_is_answered_with_a_sentence_and_changes_nothing(client:
     item = upcoming(client, "unsure")[0]["item"]
     for body, reason in (
         ({"action": "label", "item": item, "label": "zebra"}, "there is no such label"),
-        ({"action": "label", "item": "f" * 64, "label": "3"}, "there is no such item"),
+        ({"action": "label", "item": key_of("f" * 64, ()), "label": "3"}, "there is no such item"),
         ({"action": "dance"}, "there is no such action"),
         ({"action": "undo"}, "nothing to undo"),
         ([], "no JSON object"),
@@ -240,9 +279,9 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
         (inbox / "unlabelled" / f"new <b>{number}.png").write_bytes(image)
     options: dict[str, Any] = {"by": "anna", "port": 0}
     with serving(tiny.workspace, tiny.scenario, queue="unsure", **options) as address:
-        page = opened(browser, address, problems)
+        page = opened(browser, address(), problems)
         shows(page, "#facts-label", "Label: ")
-        assert "token" not in page.url
+        assert "ticket" not in page.url
         press(page, "h", "Heat maps are shown.")
         page.locator("#picture img.heat").wait_for(state="visible")
         shows(page, "#heat-state", "Heat map for ")
@@ -274,7 +313,7 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
     assert (row["label"], row["by"]) == (wrong, "anna") and len(list((inbox / "7").iterdir())) == 1
 
     with serving(tiny.workspace, tiny.scenario, queue="inbox", **options) as address:
-        page = opened(browser, address, problems)
+        page = opened(browser, address(), problems)
         shows(page, "#progress", "3 decided, 2 left")
         press(page, "u", "Undone")
         shows(page, "#progress", "2 decided, 3 left")
