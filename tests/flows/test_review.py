@@ -327,3 +327,52 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
     log = (review_folder(tiny.workspace, NAME) / "decisions.jsonl").read_text().splitlines()
     assert {json.loads(line)["by"] for line in log} == {"anna"}
     assert problems == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_lost_answers_and_refusals_change_nothing_that_the_person_did_not_decide(browser: Any, tiny: Tiny) -> None:
+    folder = inbox_of(tiny.scenario, tiny.workspace) / "unlabelled"
+    folder.mkdir(parents=True)
+    for number, image in enumerate([*tiny.images[:4], b"no image"]):
+        (folder / f"{number}.png").write_bytes(image)
+    with serving(tiny.workspace, tiny.scenario, by="anna", queue="inbox", port=0) as address:
+        page = opened(browser, address(), [])
+        for decided in (1, 2):
+            shows(page, "#facts-label", "No label yet; suggested: ")
+            press(page, "3", "Labelled: 3.")
+            shows(page, "#progress", f"{decided} decided, {5 - decided} left")
+
+        def lose_the_answer(route: Any) -> None:
+            route.fetch()
+            route.abort()
+
+        page.route("**/decide", lose_the_answer, times=1)
+        press(page, "u", "Undone")  # sent twice, done once
+        shows(page, "#progress", "1 decided, 4 left")
+
+        gone = page.inner_text("#source")
+        (folder.parent / gone).unlink()
+        press(page, "5", "Labelled: 5.")
+        shows(page, "#problem", "there is no such item")
+        assert page.inner_text("#source") != gone
+
+        held: list[Any] = []
+        page.route("**/decide", lambda route: held.append(route), times=1)
+        press(page, "6", "Labelled: 6.")
+        page.click("button[data-queue=mistakes]")
+        shows(page, "#facts-label", "Label: ")
+        shown = page.inner_text("#source")
+        held[0].fulfill(status=409, json={"error": "a late refusal"})
+        shows(page, "#problem", "a late refusal")
+        assert page.inner_text("#source") == shown
+
+        page.click("button[data-queue=inbox]")
+        for decided in (2, 3):
+            shows(page, "#facts-label", "No label yet; suggested: ")
+            press(page, "7", "Labelled: 7.")
+            shows(page, "#progress", f"{decided} decided, {4 - decided} left")
+        shows(page, "#picture", "This item can't be used: ")
+        press(page, "s", "Skipped.")
+        shows(page, "#progress", "3 decided, 0 left")
+        page.close()
