@@ -330,8 +330,8 @@ class Race:
         best = max(self.compared[index].worth or 0.0 for index in (first, *others))
         for index in others:
             one = self.compared[index]
-            answers_differ = one.standard_error > 0  # if not, nothing is known of how chance would change them
-            if answers_differ and (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
+            answers_alike = one.gain == 0 and one.standard_error == 0  # then nothing is known of how chance would change them
+            if not answers_alike and (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
                 self.compared[index] = replace(one, left_out="behind the best by more than two standard errors")
 
     def _gains(self, index: int, *, over: int) -> Gains:

@@ -70,7 +70,9 @@ def test_the_history_tells_versions_changes_of_champion_data_and_quarantine(regi
     assert one.energy_wh_per_1000 and one.energy_uncertainty_wh_per_1000
     assert f"of {one.test_items} in the test split" in history.review.html
     mistakes = history.review.figures["mistakes"]
-    assert sum(map(sum, mistakes["matrix"])) == one.test_items and set(mistakes) == {"labels", "matrix", "quality", "commonest"}
+    assert sum(map(sum, mistakes["matrix"])) == one.test_items and set(mistakes) == {
+        "labels", "matrix", "quality", "commonest", "unknown",
+    }  # fmt: skip
     assert one.money is None and (one.saved_by_waiting_gco2e, one.saved_by_warm_start_wh) == (1.5, 0.5)
     trained, since = history.data
     assert trained.model_versions == (1, 2) and trained.added == trained.items and sum(trained.items.values()) == 500

@@ -407,7 +407,7 @@ def test_what_was_not_tried_is_named_with_the_reason() -> None:
     gives, takes = tables_of(found, ACCURACY).values()
     assert [row["candidate"] for row in (*gives, *takes)] == ["one, chosen"] * 2 and takes[0]["training"] == "1 min 1 s"
     assert reasons_of(found) == [
-        "one (model: residual, epochs: 3): chosen.",
+        "one (model: residual, epochs: 3): chosen, on 100 val items.",
         "other (model: plain): left out, it takes too long.",
     ]
 
