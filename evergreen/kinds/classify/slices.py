@@ -85,11 +85,12 @@ def slice_gaps(
     """
     slices = Counter((column, value) for column, values in columns.items() if len(set(values)) > 1 for value in values)
     large = [one for one in sorted(slices) if slices[one] >= min_items]
-    found = _tested([gap for one in large for gap in _gaps(labels, predicted, names, columns, *one)], min_items)
+    values = Counter(column for column, _ in slices)
+    found = _tested([gap for one in large for gap in _gaps(labels, predicted, names, columns, *one)], values, min_items)
     judged = {(gap.column, gap.value) for gap in found if gap.p_value is not None}
     small = [one for one in sorted(slices) if one not in judged]
     shown = sorted(found, key=lambda gap: 2.0 if gap.p_value is None else gap.p_value)
-    notes = (*_sentences(found, small, min_items), *(EXPLAINED if found else ()))
+    notes = (*_sentences(found, small, values, min_items), *(EXPLAINED if found else ()))
     return SliceGaps(tuple(asdict(gap) for gap in found), Breakdown("Gaps between slices", tuple(map(_row, shown)), notes))
 
 
@@ -116,12 +117,14 @@ def _gaps(
             yield Gap(column, value, label, figure, hits, items, *ends, other_hits, other_items, *apart, None)
 
 
-def _tested(found: Sequence[Gap], min_items: int) -> list[Gap]:
-    """The gaps with their corrected p-values. Where a column has two values, one test counts for both."""
-    tests = [
-        (gap.column, gap.label, gap.figure, *sorted(((gap.hits, gap.items), (gap.other_hits, gap.other_items))))
-        for gap in found
-    ]
+def _tested(found: Sequence[Gap], values: Mapping[str, int], min_items: int) -> list[Gap]:
+    """The gaps with their corrected p-values. Where a column has two values, each is all that the other is not, and one test
+    counts for both.
+
+    Args:
+        values: the number of values, by the column's name.
+    """
+    tests = [(gap.column, gap.value if values[gap.column] > 2 else None, gap.label, gap.figure) for gap in found]
     p_values = {
         test: _fisher(gap) for test, gap in zip(tests, found, strict=True) if min(gap.items, gap.other_items) >= min_items
     }
@@ -152,14 +155,16 @@ def _row(gap: Gap) -> dict[str, str | int]:
     }
 
 
-def _sentences(found: Sequence[Gap], small: Sequence[tuple[str, str]], min_items: int) -> Iterator[str]:
+def _sentences(
+    found: Sequence[Gap], small: Sequence[tuple[str, str]], values: Mapping[str, int], min_items: int
+) -> Iterator[str]:
     """A sentence for each gap that chance does not explain, and one about the slices of which nothing can be concluded.
 
     Args:
         small: these slices.
+        values: the number of values, by the column's name.
     """
     judged = [gap for gap in found if gap.p_value is not None]
-    values = Counter(column for column, _ in {(gap.column, gap.value) for gap in found} | set(small))
     tests = sum(1.0 if values[gap.column] > 2 else 0.5 for gap in judged)  # of two values one test counts for both
     beyond = sorted((gap for gap in judged if gap.beyond_chance), key=lambda gap: (not gap.is_worse, gap.p_value))
     for gap in beyond:

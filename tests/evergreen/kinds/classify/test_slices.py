@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import fisher_exact
 
 from evergreen.kinds.base.judge import SliceGaps
 from evergreen.kinds.classify.slices import slice_gaps
@@ -74,6 +75,16 @@ def test_of_two_slices_one_sentence_says_it_all_and_the_test_counts_once() -> No
     assert sentence.endswith("(p < 0.001 over 2 comparisons).")
     assert len({one["p_value"] for one in gaps.figures if one["label"] == "crack"}) == 1
     assert {one["figure"] for one in gaps.figures} == {"recall"}
+
+
+def test_slices_with_the_same_counts_are_tests_of_their_own() -> None:
+    same = (100, 90, 100, 3)
+    gaps = compared({"east": same, "west": same, "south": same, "north": (100, 80, 100, 3)})
+    judged = [one for one in gaps.figures if one["p_value"] is not None]
+    assert len(judged) == 20  # four slices; recall and false alarms of two labels, and false alarms of the third
+    [north] = [one for one in judged if (one["value"], one["label"], one["figure"]) == ("north", "crack", "recall")]
+    alone = fisher_exact([[80, 20], [270, 30]]).pvalue
+    assert north["p_value"] == min(one["p_value"] for one in judged) == pytest.approx(20 * alone)
 
 
 def test_of_small_slices_nothing_is_concluded_however_bad_they_look() -> None:
