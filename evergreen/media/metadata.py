@@ -225,35 +225,72 @@ def _bmp(data: bytes) -> bytes:
 
 
 def _tiff(data: bytes) -> bytes:
-    """Copy the fields and the pixels of each image into an empty file, at their places, so that no position changes."""
+    """Copy the fields and the pixels of each image into an empty file, at their places, so that no position changes.
+
+    Raises:
+        ValueError: a part is missing, or parts overlap so much that all of them together are longer than the file.
+    """
     order, is_big = "<" if data[:2] == b"II" else ">", b"+" in data[2:4]
     pointer = order + ("Q" if is_big else "I")
     start = 16 if is_big else 8
     (place,) = struct.unpack_from(pointer, data, start - struct.calcsize(pointer))
-    parts, seen = {0: data[:start]}, set()
-    while place and place not in seen:
-        seen.add(place)
-        directory, pieces, following = _tiff_directory(data, place, order, is_big)
-        parts[place] = directory
-        for begin, length in pieces:
-            parts[begin] = data[begin : begin + length]
-            if len(parts[begin]) < length:
-                raise ValueError("a part is missing")
+    directories, pieces = {0: data[:start]}, _Pieces(data)
+    while place and place not in directories:
+        directories[place], following = _tiff_directory(data, place, order, is_big, pieces)
         place = following
-    copy = bytearray(max(begin + len(part) for begin, part in parts.items()))
-    for begin, part in parts.items():
-        copy[begin : begin + len(part)] = part
+    copy = bytearray(
+        max(begin + length for begin, length in (*pieces.places, *((at, len(kept)) for at, kept in directories.items())))
+    )
+    view = memoryview(copy)
+    for begin, length in pieces.places:
+        view[begin : begin + length] = memoryview(data)[begin : begin + length]
+    for at, kept in directories.items():
+        view[at : at + len(kept)] = kept
     return bytes(copy)
 
 
-def _tiff_directory(data: bytes, place: int, order: str, is_big: bool) -> tuple[bytes, list[tuple[int, int]], int]:
-    """The directory of an image without fields that pixels do not need; positions and lengths of what the others point to, and
-    of the pixels; and the position of the next directory, 0 for none."""
+class _Pieces:
+    """The places of what is copied from a file. Honest files hardly share any of it: together they are not longer than the
+    file, which limits the time and the memory that a crafted one takes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.places: list[tuple[int, int]] = []
+        self._size = self._left = len(data)
+
+    def count(self, length: int) -> None:
+        """Count what is read.
+
+        Raises:
+            ValueError: together it is longer than the file.
+        """
+        self._left -= length
+        if self._left < 0:
+            raise ValueError("its parts overlap")
+
+    def add(self, begin: int, length: int) -> None:
+        """Add a place.
+
+        Raises:
+            ValueError: it is not within the file, or together they are longer than the file.
+        """
+        self.count(length)
+        if begin + length > self._size:
+            raise ValueError("a part is missing")
+        self.places.append((begin, length))
+
+
+def _tiff_directory(data: bytes, place: int, order: str, is_big: bool, pieces: _Pieces) -> tuple[bytes, int]:
+    """The directory of an image without fields that pixels do not need, and the position of the next directory, 0 for none.
+
+    Args:
+        pieces: the places of what the fields point to, and of the pixels, are added.
+    """
     number, pointer = (order + "Q", order + "Q") if is_big else (order + "H", order + "I")
     width, size = struct.calcsize(pointer), 4 + 2 * struct.calcsize(pointer)
     (fields,) = struct.unpack_from(number, data, place)
     first = place + struct.calcsize(number)
-    entries, pieces, values = [], [], {}
+    pieces.count(fields * size)
+    entries, numbers = [], {}
     for at in range(first, first + fields * size, size):
         field, kind, count = struct.unpack_from(order + "HH" + pointer[1], data, at)
         if field not in TIFF_FIELDS:
@@ -261,20 +298,24 @@ def _tiff_directory(data: bytes, place: int, order: str, is_big: bool) -> tuple[
         inside, length = at + 4 + width, TIFF_SIZES[kind] * count
         if length > width:
             (where,) = struct.unpack_from(pointer, data, inside)
-            pieces.append((where, length))
+            pieces.add(where, length)
             entries.append(data[at : at + size])
         else:
             where = inside
             entries.append(data[at : inside + length].ljust(size, b"\0"))
         if kind in (3, 4, 16):
-            values[field] = struct.unpack_from(f"{order}{count}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", data, where)
-    if values.get(259) == (OLD_JPEG,):
+            numbers[field] = (f"{order}{count}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", where)
+
+    def values(field: int) -> tuple[int, ...]:
+        return struct.unpack_from(numbers[field][0], data, numbers[field][1]) if field in numbers else ()
+
+    if values(259) == (OLD_JPEG,):
         raise ValueError("its tables are anywhere")
     for starts, lengths in TIFF_PIXELS:
-        pieces += zip(values.get(starts, ()), values.get(lengths, ()), strict=True)
+        for begin, length in zip(values(starts), values(lengths), strict=True):
+            pieces.add(begin, length)
     (following,) = struct.unpack_from(pointer, data, first + fields * size)
-    directory = struct.pack(number, len(entries)) + b"".join(entries) + struct.pack(pointer, following)
-    return directory, pieces, following
+    return struct.pack(number, len(entries)) + b"".join(entries) + struct.pack(pointer, following), following
 
 
 def _container(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -112,6 +113,28 @@ def test_a_bigtiff_and_one_in_tiles_stay_the_same() -> None:
         flags = cv2.IMREAD_UNCHANGED
         unchanged = [cv2.imdecode(np.frombuffer(each, np.uint8), flags) for each in (left, original)]
         assert np.array_equal(*unchanged)
+
+
+@pytest.mark.parametrize("directories", [1, 400])
+def test_a_tiff_whose_parts_overlap_is_not_copied_many_times(directories: int) -> None:
+    """Each of 1,200 fields points to nearly the whole file, each time from another position on."""
+    body, each, places = bytearray(b"II*\0" + struct.pack("<I", 8)), 1_200 // directories, []
+    for number in range(directories):
+        following = len(body) + 2 + 12 * each + 4 if number + 1 < directories else 0
+        body += struct.pack("<H", each)
+        for _ in range(each):
+            places.append(len(body) + 8)
+            body += struct.pack("<HHII", 34675, 7, 100_000, 0)
+        body += struct.pack("<I", following)
+    for number, place in enumerate(places):
+        struct.pack_into("<I", body, place, len(body) + number)
+    data = bytes(body) + bytes(102_000)
+    tracemalloc.start()
+    try:
+        assert without_metadata(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_image_that_only_png_can_hold_without_its_metadata_is_encoded_as_png() -> None:
