@@ -14,7 +14,16 @@ from typing import Any
 from evergreen import progress
 from evergreen.data.dataset import Withdrawal, batches, records, stage_records
 from evergreen.data.inbox import inbox_of
-from evergreen.data.versions import add_data, data_version, delete_objects, fetch_data, objects_with, push_data, stage_status
+from evergreen.data.versions import (
+    Objects,
+    add_data,
+    data_version,
+    delete_objects,
+    fetch_data,
+    objects_with,
+    push_data,
+    stage_status,
+)
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.figures import count
 from evergreen.kinds.base.kind import kind_of
@@ -127,7 +136,12 @@ def forget(workspace: Workspace, name: str, asked: Asked, confirm: Callable[[str
 
 
 def begin(workspace: Workspace, plan: Plan) -> None:
-    """Store a plan, after which its deletion can be completed whatever happens."""
+    """Store a plan, after which its deletion can be completed whatever happens.
+
+    Raises:
+        EvergreenError: the plan would remove an item only in part; nothing is changed.
+    """
+    plan.check(workspace)
     with progress.task("Keeping the others' splits"):
         keep_others_splits(workspace, plan)
     plan.save(workspace)
@@ -177,7 +191,7 @@ def planned(workspace: Workspace, name: str, asked: Asked) -> Plan:
     scenario, found = load_scenario(workspace.scenarios, name), matches(workspace, name, asked)
     mine = [one for one in found if one.batch is not None]
     ids, folders = tuple(sorted({one.id for one in found})), {one.batch for one in mine if one.batch}
-    objects = objects_with(workspace, name, ids)
+    objects = objects_with(workspace, name, ids) if ids else Objects((), ())
     return Plan(
         scenario=name,
         ids=ids,

@@ -27,6 +27,7 @@ from evergreen.data.dataset import (
     Records,
     batches,
     corrections,
+    is_id,
     iter_parts,
     records,
     stage_records,
@@ -266,7 +267,7 @@ class _Correcting:
         if problem:
             self.refused[problem[0]] += 1
             quarantine.add(
-                f"{file.name}, line {row.line}", *problem, id=row.id if len(row.id) == 64 else None, data=None, label=row.label,
+                f"{file.name}, line {row.line}", *problem, id=row.id if is_id(row.id) else None, data=None, label=row.label,
                 size_bytes=0, collected_at=datetime.now(UTC),
             )  # fmt: skip
             return

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -183,6 +184,11 @@ def forgotten(folders: Iterable[Path]) -> set[bytes]:
     return {
         bytes.fromhex(json.loads(line)["digest"]) for file in files if file.is_file() for line in file.read_bytes().splitlines()
     }
+
+
+def is_id(text: str | None) -> bool:
+    """Whether this is an item's id: a sha256, as 64 lower-case hex digits."""
+    return text is not None and re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def id_digest(id: bytes) -> bytes:

@@ -24,10 +24,12 @@ from evergreen.data.dataset import (
     Records,
     batches,
     id_digest,
+    is_id,
     iter_parts,
     parts,
     read_quarantine,
     records,
+    staged,
     without,
 )
 from evergreen.data.sources.archive import ArchiveSource, archive_kind
@@ -54,14 +56,13 @@ class Asked:
     groups: tuple[str, ...] = ()
     collected_before: datetime | None = None
 
-    def means(self, id: str | None, source: str, group: str | None, collected_at: datetime) -> bool:
-        """Whether an item with this id, source and group, collected at this time, is to be forgotten."""
-        return (
-            id in self.ids
-            or group in self.groups
-            or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
-            or (self.collected_before is not None and collected_at < self.collected_before)
-        )
+    def names(self, id: str, source: str, group: str | None) -> bool:
+        """Whether an item with this id, source and group is named."""
+        return id in self.ids or group in self.groups or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
+
+    def is_too_old(self, collected_at: datetime) -> bool:
+        """Whether what was collected at this time is too old."""
+        return self.collected_before is not None and collected_at < self.collected_before
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ class Plan:
     models: tuple[int, ...]
     collected_before: str | None = None
 
+    def check(self, workspace: Workspace) -> None:
+        """Check that no item would be removed only in part. It takes reading the ids of the other batches.
+
+        Raises:
+            EvergreenError: an item is also in a batch that is not one of the plan's.
+        """
+        ids = set(self.ids)
+        for folder in batches(workspace, self.scenario):
+            if ids and folder.name not in self.batches:
+                for rows in iter_parts([folder], ["id"], Records()):
+                    if here := sorted(ids.intersection(rows["id"].to_pylist())):
+                        raise EvergreenError(
+                            f"items of {self.scenario} would be removed only in part; nothing was changed",
+                            expected=f"those to remove are in no other batch than {', '.join(self.batches) or 'none'}",
+                            received=f"{', '.join(here[:3])}{', …' * (len(here) > 3)} in {folder.name}",
+                            fix=f"Delete {journal(workspace, self.scenario)} if it is there, and repeat the command.",
+                        )
+
     def save(self, workspace: Workspace) -> None:
         """Write the plan, so that the deletion can be resumed after a kill."""
         replace_file(journal(workspace, self.scenario), json.dumps(asdict(self), indent=1).encode())
@@ -105,6 +124,7 @@ class Plan:
         except (OSError, ValueError):
             return None
         whole: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        whole["ids"] = tuple(id for id in whole["ids"] if is_id(id))  # plans of earlier versions may have paths among them
         return cls(**whole)
 
 
@@ -124,30 +144,42 @@ class Match:
 
 
 def matches(workspace: Workspace, name: str, asked: Asked) -> list[Match]:
-    """Find the items to forget, including their records in quarantine under other names.
+    """Find the items to forget, including their records in quarantine under other names, and items of the data set of which a
+    record in quarantine is named. The age of an item of the data set is its own, whatever the ages of its records in
+    quarantine: it may have been refused before, or under another name since. Of items that are in quarantine alone, the oldest
+    record counts.
 
     Raises:
         WrongUse: items are named, and there are none.
     """
+    refused = [record for record in read_quarantine(workspace, name) if is_id(record["id"])]
+    named = {record["id"] for record in refused if asked.names(record["id"], record["source"], None)}
     found: list[Match] = []
     folders = batches(workspace, name)
     labels = Records(records(folders).labels)
     for folder in folders:
         for rows in iter_parts([folder], ["id", "source", "group", "label", "collected_at"], labels):
             for row in rows.to_pylist():
-                if asked.means(row["id"], row["source"], row["group"], row["collected_at"]):
+                is_named = row["id"] in named or asked.names(row["id"], row["source"], row["group"])
+                if is_named or asked.is_too_old(row["collected_at"]):
                     found.append(Match(row["id"], row["source"], str(row["label"]), folder.name))
-    ids = {one.id for one in found}
-    for record in read_quarantine(workspace, name):
-        at = datetime.fromisoformat(record["collected_at"])
-        if record["id"] and (record["id"] in ids or asked.means(record["id"], record["source"], None, at)):
-            found.append(Match(record["id"], record["source"], record["label"] or "", None))
+    aged = {record["id"] for record in refused if asked.is_too_old(datetime.fromisoformat(record["collected_at"]))}
+    ids = {one.id for one in found} | named | _not_in(aged, [*folders, *staged(workspace, name)])
+    found += [Match(record["id"], record["source"], record["label"] or "", None) for record in refused if record["id"] in ids]
     if not found and asked.collected_before is None:
         raise WrongUse(
             f"scenario {name} has no such item, neither in its data set nor in quarantine",
             received=asdict(asked), fix="An id is a sha256 (of an image, that of its file), a source the item's path in its source (quote patterns).",
         )  # fmt: skip
     return found
+
+
+def _not_in(ids: set[str], folders: list[Path]) -> set[str]:
+    """Those of these ids that no item in these batch folders has."""
+    left = set(ids)
+    for rows in iter_parts(folders if ids else [], ["id"], Records()):
+        left.difference_update(rows["id"].to_pylist())
+    return left
 
 
 def dealt_file(workspace: Workspace, name: str) -> Path:
@@ -172,7 +204,12 @@ def keep_splits(workspace: Workspace, plan: Plan) -> None:
 
 def rewrite_data(workspace: Workspace, plan: Plan) -> None:
     """Remove the items from `data/NAME`: record their digests, so that they are not collected again, and then rewrite the parts
-    and records without them."""
+    and records without them.
+
+    Raises:
+        EvergreenError: an item is also in a batch that is not one of the plan's; nothing is changed.
+    """
+    plan.check(workspace)
     ids, folders = set(plan.ids), batches(workspace, plan.scenario)
     digests = {id_digest(bytes.fromhex(id)).hex() for id in ids}
     affected = [folder for folder in folders if folder.name in plan.batches] or folders[-1:]
@@ -194,13 +231,36 @@ def rewrite_data(workspace: Workspace, plan: Plan) -> None:
                     replace_file(part, left)
         for name in (CORRECTIONS, WITHDRAWALS):
             _filter_lines(folder / name, ids)
-    kept = dealt_file(workspace, plan.scenario)
+    _keep_former_splits(workspace, plan, folders)
+
+
+def _keep_former_splits(workspace: Workspace, plan: Plan, folders: list[Path]) -> None:
+    """Put the splits of the remaining items into the data set in place of those from earlier deletions. If none were stored, as
+    no model was trained on the plan's batches, the newest of those stay, without the forgotten items."""
+    kept, files = dealt_file(workspace, plan.scenario), [folder / FORMER_SPLITS for folder in folders]
+    older = [file for file in files if file.exists()]
     if kept.exists() and folders:
-        replace_file(folders[-1] / FORMER_SPLITS, kept.read_bytes())
-    for folder in folders[:-1]:
-        (folder / FORMER_SPLITS).unlink(missing_ok=True)
-    if folders and _names_any(folders[-1] / FORMER_SPLITS, ids):  # from an earlier deletion
-        (folders[-1] / FORMER_SPLITS).unlink()
+        newest = _last_covered(folders, kept) / FORMER_SPLITS
+        replace_file(newest, kept.read_bytes())
+    elif older:
+        newest = older[-1]
+        if _names_any(newest, set(plan.ids)):
+            replace_file(newest, _rows_without(newest, set(plan.ids)))
+    for file in older:
+        if file != newest:
+            file.unlink()
+
+
+def _last_covered(folders: list[Path], splits: Path) -> Path:
+    """The last of these batch folders whose items have these splits: others may have come while a deletion was interrupted."""
+    import pyarrow.parquet as pq
+
+    items, covered, found = pq.read_metadata(splits).num_rows, 0, folders[-1]
+    for folder in folders:
+        covered += sum(pq.read_metadata(part).num_rows for part in parts([folder]))
+        if covered == items:
+            found = folder
+    return found
 
 
 def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contract[Any]) -> list[str]:
@@ -244,10 +304,14 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
 
 
 def remove_aged(workspace: Workspace, name: str, inbox: Path, before: datetime) -> None:
-    """Remove the records of the quarantine that are from before a moment, and the files that the inbox's `taken/` has had since
-    before it."""
-    records_file = workspace.quarantine(name) / "records.jsonl"
-    _keep_lines(records_file, lambda record: not record_is_older(record, before))
+    """Remove the records of the quarantine that are from before a moment, the bytes that no other record refers to, and the
+    files that the inbox's `taken/` has had since before it."""
+    quarantine = workspace.quarantine(name)
+    refused = [record for record in read_quarantine(workspace, name) if is_id(record["id"])]
+    kept = {record["id"] for record in refused if not record_is_older(record, before)}
+    for id in {record["id"] for record in refused} - kept:
+        (quarantine / "items" / id[:2] / id).unlink(missing_ok=True)
+    _keep_lines(quarantine / "records.jsonl", lambda record: not record_is_older(record, before))
     for file in older_files(inbox, before):
         file.unlink()
 

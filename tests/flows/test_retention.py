@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evergreen.data.dataset import Quarantine, batches, read_quarantine, table
+from evergreen.data.dataset import Quarantine, batches, forgotten, read_quarantine, table
 from evergreen.data.inbox import inbox_of
-from evergreen.data.versions import add_data, push_data
+from evergreen.data.versions import add_data, data_unchanged, data_version, push_data
 from evergreen.privacy.forgetting import journal
 from evergreen.privacy.retention import expired
+from evergreen.review.decisions import Decisions
 from evergreen.scenario.settings import Collect
 from evergreen.workspace import Workspace
 from flows import forget as flow
@@ -152,6 +153,54 @@ def test_quarantine_and_what_the_inbox_has_taken_in_are_covered_too(
     later = datetime.now(UTC) + timedelta(days=DAYS, seconds=5)
     remove_expired(scenario, workspace, later)
     assert not taken.exists() and waiting.exists() and read_quarantine(workspace, NAME) == []
+
+
+def test_what_was_refused_long_ago_and_accepted_since_stays_whole(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergreen.scenario.loading import load_scenario
+
+    prepared(workspace, monkeypatch)
+    image, label = digit(1)
+    with Quarantine(workspace, NAME) as quarantine:
+        quarantine.add(
+            "x.png", "label-conflict", "two", id=id_of(1), data=image, label=label, size_bytes=1,
+            collected_at=LIMIT - timedelta(seconds=1),
+        )  # fmt: skip
+    monkeypatch.setattr(test_preprocess, "WHEN", NOW)
+    add_batch(workspace, [(image, label, None, None)])
+    waiting = inbox_of(load_scenario(workspace.scenarios, NAME), workspace) / label / "x.png"
+    waiting.parent.mkdir(parents=True)
+    waiting.write_bytes(image)
+    before = add_data(workspace, NAME)
+    done = remove_expired(load_scenario(workspace.scenarios, NAME), workspace, NOW)
+    assert done is not None and (done.items, done.quarantined) == (0, 1)
+    assert data_version(workspace, NAME) == before and data_unchanged(workspace, NAME) and waiting.exists()
+    assert ids(workspace) == {id_of(1)} and forgotten(batches(workspace, NAME)) == set()
+    assert not [path for path in traces(workspace, (1,)) if path.startswith("quarantine/")]
+    assert remove_expired(load_scenario(workspace.scenarios, NAME), workspace, NOW) is None
+
+
+def test_while_a_review_is_open_nothing_is_removed_and_the_next_run_does_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from evergreen.scenario.loading import load_scenario
+
+    prepared(workspace, monkeypatch)
+    scenario = load_scenario(workspace.scenarios, NAME)
+    with Decisions.opened(workspace, scenario, "anna"):
+        assert remove_expired(scenario, workspace, NOW) is None and not caplog.records
+        with Quarantine(workspace, NAME) as quarantine:
+            at = LIMIT - timedelta(seconds=1)
+            quarantine.add("x.png", "unreadable", "no", id=None, data=None, label=None, size_bytes=1, collected_at=at)
+        assert remove_expired(scenario, workspace, NOW) is None and len(read_quarantine(workspace, NAME)) == 1
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        "Not deleted yet, as evergreen review quickstart is open: what was collected before 2026-10-02 12:00 UTC "
+        "(collect.retention_days: 30): 1 in quarantine. Close it, and the next run does it."
+    )
+    remove_expired(scenario, workspace, NOW)
+    assert read_quarantine(workspace, NAME) == []
 
 
 def test_it_is_said_before_and_a_run_with_nothing_else_to_do_does_it(

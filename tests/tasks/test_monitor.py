@@ -161,6 +161,12 @@ def test_corrections_that_cannot_be_made_are_in_quarantine_with_their_reason(sma
     assert waiting(small) == [] and len(read_quarantine(small, NAME)) == 6
 
 
+def test_a_path_as_long_as_an_id_is_not_recorded_as_one(small: Workspace) -> None:
+    correct(small, f"{'x' * 60}.png,3,", f"{id_of(999)},3,")
+    taken(small)
+    assert [record["id"] for record in read_quarantine(small, NAME)] == [None, id_of(999)]
+
+
 def test_a_correction_may_name_the_item_by_its_path_or_the_beginning_of_its_id(small: Workspace) -> None:
     sources = table(batches(small, NAME), ["id", "source"]).to_pylist()
     source = {row["id"]: row["source"] for row in sources}
