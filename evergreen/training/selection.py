@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 FOLDS = 3  # with val, if val is small
 SMALL = 500  # items of val: with fewer, an accuracy of 90 % has a standard error of over 1.3 points
 DROPPED_BEHIND = 2.0  # standard errors
+# Why a candidate is not judged any further.
+BEHIND = "behind the best by more than two standard errors"
+SAME_ANSWERS = "every answer is that of the first, for more energy than the best"
 # Names of the files of a candidate in a fold.
 ANSWERS, CHECKPOINT, NETWORK, SPENT = "answers.npy", "checkpoint", "network.onnx", "spent.json"
 
@@ -330,9 +333,9 @@ class Race:
         best = max(self.compared[index].worth or 0.0 for index in (first, *others))
         for index in others:
             one = self.compared[index]
-            answers_alike = one.gain == 0 and one.standard_error == 0  # then nothing is known of how chance would change them
-            if not answers_alike and (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
-                self.compared[index] = replace(one, left_out="behind the best by more than two standard errors")
+            if (one.worth or 0.0) + DROPPED_BEHIND * one.standard_error < best:
+                answers_alike = one.gain == 0 and one.standard_error == 0
+                self.compared[index] = replace(one, left_out=SAME_ANSWERS if answers_alike else BEHIND)
 
     def _gains(self, index: int, *, over: int) -> Gains:
         """A candidate's gain over another, on the items that both have answered."""
