@@ -27,6 +27,7 @@ from tests.flows.receivers import Receivers
 from tests.support.once import made_once
 from tests.support.prepared import Prepared
 from tests.support.shipped import copy_project
+from tests.tiny import Tiny
 
 BIN = Path(sys.executable).parent
 HIDDEN = (
@@ -198,6 +199,14 @@ class Up:
                 if error.code != 503 or time.monotonic() > until:  # its database is busy: Prefect's own client asks again, too
                     raise
                 time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def champion(registered_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A checkout with a champion, which the tests of a module share and leave as it is."""
+    tiny = Tiny(shutil.copytree(registered_once, tmp_path_factory.mktemp("champion") / "checkout", symlinks=True))
+    tiny.promote(force=True)
+    return tiny
 
 
 def free_port() -> int:

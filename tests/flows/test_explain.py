@@ -20,16 +20,6 @@ from tests.tiny import NAME, Tiny
 EVERY: dict[str, Any] = {"version": "champion", "label": None, "folder": None}
 
 
-@pytest.fixture(scope="module")
-def champion(registered_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A checkout with a champion."""
-    import shutil
-
-    tiny = Tiny(shutil.copytree(registered_once, tmp_path_factory.mktemp("explained") / "checkout", symlinks=True))
-    tiny.promote(force=True)
-    return tiny
-
-
 @pytest.fixture
 def files(champion: Tiny, tmp_path: Path) -> list[Path]:
     """Two digits of the same file name in different folders."""

@@ -37,14 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.te
 TOKEN, TICKET, ADDRESS = "t" * 43, "i" * 43, "http://127.0.0.1:4202"
 
 
-@pytest.fixture(scope="module")
-def champion(registered_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A checkout with a champion."""
-    tiny = Tiny(shutil.copytree(registered_once, tmp_path_factory.mktemp("reviewed") / "checkout", symlinks=True))
-    tiny.promote(force=True)
-    return tiny
-
-
 @pytest.fixture
 def tiny(champion: Tiny) -> Iterator[Tiny]:
     """The same, with nothing decided yet."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from evergreen import figures
 from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.skipped import READ, Skipped
 from evergreen.data.sources.base import SourceEntry
@@ -361,7 +362,7 @@ def _training(counts: dict[str, int], size: dict[str, Any], pretrained: bool, re
     settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
     settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
     reasons.append(
-        f"Training shifts images by up to {settings['shift']} pixels"
+        f"Training shifts images by up to {figures.count(settings['shift'], 'pixel')}"
         + (" and mirrors them: change train.flip to none where left and right differ, as in writing." if size["channels"] == 3
            else ", and does not mirror them: set train.flip where left and right mean the same.")
     )  # fmt: skip
