@@ -39,14 +39,28 @@ def known_timezone(value: str) -> str:
 
 
 class Section(BaseModel):
+    """A part of a scenario.
+
+    Attributes:
+        newer: settings that earlier versions did not have. They are serialized only if they differ from their defaults: what is
+            on record of an earlier version, such as a model's settings, would otherwise count as made with others.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    newer: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        usual = {name for name in self.newer if getattr(self, name) == fields[name].get_default(call_default_factory=True)}
+        return {name: value for name, value in values.items() if name not in usual}
 
 
 class Collect(Section):
     """Where the items come from. Exactly one of `builtin`, `path` and `file` is given."""
 
-    # Settings that earlier versions did not have. They are serialized only if they differ from their defaults, or a collection
-    # on record would count as one with other settings.
     newer: ClassVar[tuple[str, ...]] = ("retention_days",)
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
@@ -92,12 +106,6 @@ class Collect(Section):
         if not known:
             raise ValueError("is no encoding of file names; expected one such as utf-8, gbk, shift_jis, cp437, cp850 or cp1252")
         return value
-
-    @model_serializer(mode="wrap")
-    def _without_newer_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        usual = {name: type(self).model_fields[name].default for name in self.newer}
-        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
     @model_validator(mode="after")
     def _one_source(self) -> Collect:

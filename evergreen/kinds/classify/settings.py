@@ -96,6 +96,8 @@ class Range(Section):
 class ImagePreprocess(Preprocess):
     """The network's input size, and which images must share a split."""
 
+    newer: ClassVar[tuple[str, ...]] = ("resize",)
+
     height: Annotated[int, Field(ge=4, le=4096)]
     width: Annotated[int, Field(ge=4, le=4096)]
     channels: Literal[1, 3]
@@ -111,14 +113,6 @@ class ImagePreprocess(Preprocess):
     )
     group: Group | None = None
     look_alikes: bool = Field(True, description="keep items that look alike on one side, and out of train where test has one")
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Serialize without `resize` at its default: settings from before there was one keep their bytes."""
-        values: dict[str, Any] = handler(self)
-        if self.resize == "stretch":
-            values.pop("resize", None)
-        return values
 
 
 class Target(Section):
@@ -170,11 +164,9 @@ class ImageTrain(Train):
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
         "mirror", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
-    # Settings that models from before there were these do not have: they are stored where they have an effect.
-    _later: ClassVar[dict[str, Any]] = {
-        "reduction": 1, "calibrate": False, "loss": "cross_entropy", "sampling": "natural", "rotate": 0.0, "brightness": 0.0,
-        "blur": 0.0, "mixup": 0.0, "answers": {"unknown_below": None, "unlike": None, "thresholds": {}},
-    }  # fmt: skip
+    newer: ClassVar[tuple[str, ...]] = (
+        "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers",
+    )  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
         "residual",
@@ -241,14 +233,13 @@ class ImageTrain(Train):
         return self
 
     @model_serializer(mode="wrap")
-    def _ordered(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _serialized(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Serialize in a fixed order, without what has no effect: models' `settings.json` holds these settings, and the same
         training always gives the same bytes."""
-        values: dict[str, Any] = handler(self)
+        values = super()._serialized(handler)
         if self.model not in (AUTO, *PRETRAINED):
             values.pop("fine_tuning_rate", None)
-        without_effect = {name for name, value in self._later.items() if values[name] == value}
-        return {name: values[name] for name in self._order if name in values and name not in without_effect}
+        return {name: values[name] for name in self._order if name in values}
 
 
 class ImagePromote(Promote):
