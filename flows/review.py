@@ -406,7 +406,6 @@ def keys_of(labels: Sequence[str]) -> list[str]:
 def _token(workspace: Workspace, name: str) -> str:
     """The token of a scenario's review: the same every time, so that a page that is still open goes on after a restart."""
     file = review_folder(workspace, name) / "cookie"
-    file.with_name("token").unlink(missing_ok=True)  # of earlier versions, which had it in the address
     with contextlib.suppress(OSError):
         found = file.read_text(encoding="ascii")
         if len(found) >= 40:

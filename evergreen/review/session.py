@@ -332,7 +332,10 @@ class Review:
     def _errors(self) -> list[str]:
         """The items whose label is likely wrong; computed once for a data set, since that takes minutes."""
         file = cache_folder(self.workspace, self.scenario.name) / "label-errors.json"
-        about = [[folder.name for folder in self._folders], self.scenario.validation.model_dump(mode="json")]
+        sections = (self.scenario.validation, self.scenario.preprocess)
+        about = [
+            [folder.name for folder in self._folders], self.scenario.seed, *(one.model_dump(mode="json") for one in sections),
+        ]  # fmt: skip
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             kept = json.loads(file.read_text(encoding="utf-8"))
             if kept["about"] == about:
@@ -460,12 +463,12 @@ class Review:
         """The champion; None if there is none, and then `no_champion` says why."""
         if self._champion is None and not self.no_champion:
             from evergreen.serving.embedding import EmbeddingModel
-            from evergreen.serving.scoring import load
+            from evergreen.serving.scoring import Model, model_folder
 
             name = self.scenario.name
             try:
-                model = load(self.workspace, name)
-                network = EmbeddingModel.open(self.workspace.private / "champion" / name)
+                folder = model_folder(self.workspace, name, "champion")
+                model, network = Model.open(folder), EmbeddingModel.open(folder)
             except EvergreenError as error:
                 self.no_champion = str(error)
                 return None

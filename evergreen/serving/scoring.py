@@ -37,7 +37,12 @@ class Model(OnnxModel):
 
 
 def load(workspace: Workspace, name: str, alias: str = "champion") -> Model:
-    """Load a scenario's registered model.
+    """Load a scenario's registered model. Arguments and errors as for `model_folder`."""
+    return Model.open(model_folder(workspace, name, alias))
+
+
+def model_folder(workspace: Workspace, name: str, alias: str) -> Path:
+    """A folder with `model.onnx` and `settings.json` of a scenario's registered model.
 
     The champion is copied to this machine whenever it is loaded: while MLflow is unreachable, the last copy is used.
 
@@ -60,10 +65,10 @@ def load(workspace: Workspace, name: str, alias: str = "champion") -> Model:
         if alias != "champion" or not (kept / "model.onnx").exists():
             raise
         log.warning("%s Meanwhile the champion answers that was in use last.", error)
-        return Model.open(kept)
+        return kept
     if alias == "champion":
         _keep(folder, kept)
-    return Model.open(folder)
+    return folder
 
 
 def _keep(folder: Path, kept: Path) -> None:

@@ -131,7 +131,9 @@ def _outliers(items: ItemFeatures, points: np.ndarray, seed: int) -> list[Outlie
     drawn = _drawn(len(items), COMPARED_ITEMS, seed)
     model = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(points[drawn])
     distances = np.sort(model.kneighbors(points)[0], axis=1)[:, -NEIGHBOURS:].mean(axis=1)  # without the item itself
-    farthest = np.argsort(-distances, kind="stable")[:OUTLIERS]
+    order = np.argsort(-distances, kind="stable")
+    _, first = np.unique(items.looks[order], return_index=True)  # of near-duplicates, the farthest one
+    farthest = order[np.sort(first)][:OUTLIERS]
     middle = max(float(np.median(distances)), 1e-9)
     return [Outlier(items.ids[one], float(distances[one]) / middle) for one in farthest.tolist()]
 

@@ -137,9 +137,11 @@ class ImageJudge(Judge[ImageScenario]):
             "by_label.png": (pictures.quality_by_label(label_quality(matrix, names)), []),
             "reliability.png": (pictures.reliability(calibration(labels, probabilities)), []),
             "coverage.png": (pictures.coverage(labels, probabilities, answer, unknown, names), []),
-            "mistakes.png": pictures.commonest_mistakes(labels, probabilities, names, split["images"], evaluated.ids),
+            "mistakes.png": pictures.commonest_mistakes(
+                labels, probabilities, answer, unknown, names, split["images"], evaluated.ids
+            ),
             "heat_maps.png": pictures.heat_maps(
-                labels, probabilities, names, split["images"], evaluated.ids,
+                labels, probabilities, answer, unknown, names, split["images"], evaluated.ids,
                 lambda images: np.asarray(evaluated.run({"images": images})["probabilities"]),
             ),
         }  # fmt: skip

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evergreen import figures
+from evergreen.kinds.classify.answers import ANSWERED
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
@@ -180,7 +183,7 @@ def coverage(
     items = len(labels)
     order = np.argsort(-probabilities[np.arange(items), answer], kind="stable")
     right, many = (answer == labels)[order].cumsum(), np.arange(1, items + 1)
-    known, fractions = unknown == 0, many / items
+    known, fractions = unknown == ANSWERED, many / items
     shown = np.unique(np.linspace(0, items - 1, min(items, COVERAGE_POINTS)).astype(int))
     bands = np.array([interval(int(right[at]), int(many[at])) for at in shown])
     texts, style, _ = _labels(names)
@@ -219,13 +222,19 @@ def coverage(
 
 
 def commonest_mistakes(
-    labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], images: np.ndarray, ids: Sequence[str]
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    answer: np.ndarray,
+    unknown: np.ndarray,
+    names: Sequence[str],
+    images: np.ndarray,
+    ids: Sequence[str],
 ) -> tuple[Figure, list[str]]:
     """Draw the most frequent confusions of two labels, each with the items that were misclassified with the highest
-    probability.
+    probability. Items that the model does not know are left out.
 
     Args:
-        labels, probabilities: as in `evergreen.kinds.classify.metrics.by_label`.
+        labels, probabilities, answer, unknown: as in `coverage`.
         images: uint8 `(items, height, width, channels)`, the network's input.
         ids: of the items.
 
@@ -235,12 +244,12 @@ def commonest_mistakes(
     import numpy as np
     from matplotlib.figure import Figure
 
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
+    predicted, is_answered = answer, unknown == ANSWERED
+    wrong = np.flatnonzero((predicted != labels) & is_answered)
     pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True)).most_common(COMMONEST)
     if not pairs:
         figure = Figure(figsize=(6, 1.2))
-        figure.text(0.5, 0.5, f"All {len(labels):,} test items were right.", ha="center", va="center")
+        figure.text(0.5, 0.5, f"None of {figures.count(int(is_answered.sum()), 'answer')} is wrong.", ha="center", va="center")
         return figure, []
     texts, style, _ = _labels(names)
     texts = [text.replace("\n", " ") for text in texts]
@@ -274,6 +283,8 @@ def commonest_mistakes(
 def heat_maps(
     labels: np.ndarray,
     probabilities: np.ndarray,
+    answer: np.ndarray,
+    unknown: np.ndarray,
     names: Sequence[str],
     images: np.ndarray,
     ids: Sequence[str],
@@ -283,7 +294,7 @@ def heat_maps(
     surest wrong answers.
 
     Args:
-        labels, probabilities, images, ids: as in `commonest_mistakes`.
+        labels, probabilities, answer, unknown, images, ids: as in `commonest_mistakes`.
         predict: the network, as in `evergreen.kinds.classify.heat_maps`.
 
     Returns:
@@ -294,8 +305,9 @@ def heat_maps(
 
     from evergreen.kinds.classify.heat_maps import heat_map
 
-    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted, sure = answer, probabilities[np.arange(len(answer)), answer]
     by_sureness = np.argsort(-sure, kind="stable")
+    by_sureness = by_sureness[unknown[by_sureness] == ANSWERED]
     right, wrong = (by_sureness[(predicted == labels)[by_sureness] == is_right] for is_right in (True, False))
     frequent = [label for label, _ in Counter(labels[right].tolist()).most_common(HEAT_MAPS)]
     chosen = [*(right[labels[right] == label][0] for label in frequent), *wrong[:HEAT_MAPS]]

@@ -6,7 +6,7 @@ import base64
 from typing import TYPE_CHECKING
 
 from evergreen.media.depth import extremes
-from evergreen.media.images import BadImage, PixelRange, decode
+from evergreen.media.images import BadImage, PixelRange, decode, read_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,8 @@ def thumbnail(data: bytes) -> str | None:
     except BadImage:
         return None
     # A small image stays exact.
-    kind, options = ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80]) if max(pixels.shape[:2]) == SIDE else ("png", [])
+    header = read_header(data)
+    is_small = max(header.width, header.height) <= SIDE
+    kind, options = ("png", []) if is_small else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80])
     done, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels[:, :, ::-1]), options)
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}" if done else None

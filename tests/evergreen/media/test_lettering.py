@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+from evergreen.kinds.classify.answers import Answering
 from evergreen.kinds.classify.pictures import commonest_mistakes, confusion_matrix
 from evergreen.media import lettering
 from evergreen.media.lettering import drawable, fonts_for, remedy
@@ -30,7 +31,8 @@ def test_a_label_with_dollar_signs_is_drawn_as_it_stands(labels: list[str]) -> N
     ticks = figure.axes[0].get_xticklabels() + figure.axes[0].get_yticklabels()
     assert [tick.get_text() for tick in ticks] == labels * 2 and not any(tick.get_parse_math() for tick in ticks)
     images, wrong = np.zeros((2, 8, 8, 3), np.uint8), np.eye(2)[::-1]
-    mistakes, shown = commonest_mistakes(np.arange(2), wrong, labels, images, ["one", "two"])
+    answered = Answering().decide(wrong, None)
+    mistakes, shown = commonest_mistakes(np.arange(2), wrong, *answered, labels, images, ["one", "two"])
     mistakes.savefig(io.BytesIO(), dpi=50)
     assert sorted(shown) == ["one", "two"]
 

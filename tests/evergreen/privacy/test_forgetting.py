@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evergreen.data.dataset import FORMER_SPLITS, Quarantine, batches, forgotten, id_digest, read_quarantine, table
+from evergreen.data.dataset import ALLOCATED, FORMER_SPLITS, Quarantine, batches, forgotten, id_digest, read_quarantine, table
 from evergreen.errors import EvergreenError
 from evergreen.privacy.forgetting import Asked, Plan, dealt_file, journal, matches, remove_aged, rewrite_data
 from evergreen.workspace import Workspace
@@ -126,7 +126,7 @@ def test_a_plan_that_would_remove_an_item_only_in_part_changes_nothing(
 def splits_of(file: Path, *numbers: int) -> Path:
     """A file of splits of former deletions."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"id": list(map(id_of, numbers)), "allocated": ["test"] * len(numbers)}), file)
+    pq.write_table(pa.table({"id": list(map(id_of, numbers)), ALLOCATED: ["test"] * len(numbers)}), file)
     return file
 
 

@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evergreen.kinds.classify.answers import Answering
 from evergreen.kinds.classify.heat_maps import GRID, heat_map, hottest
 from evergreen.kinds.classify.pictures import heat_maps
+
+
+def always(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The answers of a model that always answers."""
+    return Answering().decide(probabilities, None)
 
 
 def bright(part: tuple[slice, slice]) -> object:
@@ -75,7 +81,13 @@ def test_the_picture_shows_sure_answers_right_and_wrong_and_names_its_items() ->
         return np.tile([0.5, 0.3, 0.2], (len(given), 1))
 
     figure, shown = heat_maps(
-        labels, probabilities, ["cat", "$dog$", "<owl>"], images, [f"id{item}" for item in range(8)], predict
+        labels,
+        probabilities,
+        *always(probabilities),
+        ["cat", "$dog$", "<owl>"],
+        images,
+        [f"id{item}" for item in range(8)],
+        predict,
     )
     assert shown == ["id2", "id0", "id4", "id6", "id7"]
     titles = [axes.get_title() for axes in figure.axes]
@@ -85,6 +97,12 @@ def test_the_picture_shows_sure_answers_right_and_wrong_and_names_its_items() ->
 def test_without_mistakes_the_picture_has_right_answers_alone() -> None:
     images, labels = np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1])
     _, shown = heat_maps(
-        labels, np.eye(2) * 0.8 + 0.1, ["a", "b"], images, ["x", "y"], lambda given: np.full((len(given), 2), 0.5)
+        labels,
+        np.eye(2) * 0.8 + 0.1,
+        *always(np.eye(2)),
+        ["a", "b"],
+        images,
+        ["x", "y"],
+        lambda given: np.full((len(given), 2), 0.5),
     )
     assert shown == ["x", "y"]

@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evergreen.kinds.classify import pictures
-from evergreen.kinds.classify.metrics import calibration, confusion, label_quality
+from evergreen.kinds.classify.answers import Answering, Threshold
+from evergreen.kinds.classify.metrics import calibration, confusion_of_answers, label_quality
 
 LABELS = {
     "two": ["no", "yes"],
@@ -40,11 +41,13 @@ def fits(figure: Figure) -> bool:
 
 def all_pictures(names: list[str]) -> dict[str, Figure]:
     labels, probabilities = evaluated(names)
-    matrix = confusion(labels, probabilities)
+    given = Answering(unknown_below=0.3).decide(probabilities, None)
+    matrix = confusion_of_answers(labels, *given, len(names))
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 12, 16, 3), np.uint8)
-    sheet, _ = pictures.commonest_mistakes(labels, probabilities, names, images, [str(n) for n in range(len(labels))])
+    sheet, _ = pictures.commonest_mistakes(labels, probabilities, *given, names, images, [str(n) for n in range(len(labels))])
     return {
         "confusion": pictures.confusion_matrix(matrix, names),
+        "coverage": pictures.coverage(labels, probabilities, *given, names),
         "by label": pictures.quality_by_label(label_quality(matrix, names)),
         "reliability": pictures.reliability(calibration(labels, probabilities)),
         "mistakes": sheet,
@@ -91,12 +94,27 @@ def test_the_sheet_shows_the_surest_examples_of_the_commonest_mistakes() -> None
     labels = np.array([0, 0, 0, 0, 1, 1, 2])
     probabilities = np.array([[0.1, 0.9, 0], [0.2, 0.8, 0], [0.9, 0.1, 0], [0.4, 0.6, 0], [0, 1, 0], [0.7, 0.3, 0], [0, 0, 1]])
     images = np.zeros((7, 8, 8, 1), np.uint8)
-    figure, ids = pictures.commonest_mistakes(labels, probabilities, ["cat", "dog", "cow"], images, list("abcdefg"))
+    given = Answering().decide(probabilities, None)
+    names = ["cat", "dog", "cow"]
+    figure, ids = pictures.commonest_mistakes(labels, probabilities, *given, names, images, list("abcdefg"))
     assert ids == ["a", "b", "d", "f"]
     assert [part.get_suptitle() for part in figure.subfigs] == [
         "cat, predicted as dog: 3 of 4 (75.0 %)",
         "dog, predicted as cat: 1 of 2 (50.0 %)",
     ]
     assert [axes.get_title() for axes in figure.subfigs[0].axes[:4]] == ["90.0 %", "80.0 %", "60.0 %", ""]
-    figure, ids = pictures.commonest_mistakes(labels[4:5], probabilities[4:5], ["cat", "dog", "cow"], images[4:5], ["e"])
-    assert ids == [] and figure.texts[0].get_text() == "All 1 test items were right."
+    right = Answering().decide(probabilities[4:5], None)
+    figure, ids = pictures.commonest_mistakes(labels[4:5], probabilities[4:5], *right, names, images[4:5], ["e"])
+    assert ids == [] and figure.texts[0].get_text() == "None of 1 answer is wrong."
+
+
+def test_mistakes_are_the_models_own_answers_and_never_what_it_does_not_know() -> None:
+    labels, names = np.array([1, 1, 0]), ["fire", "normal"]
+    probabilities = np.array([[0.3, 0.7], [0.45, 0.55], [0.9, 0.1]], np.float32)
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    given = Answering(unknown_below=0.6, thresholds=(Threshold(0, 0.4, True),)).decide(probabilities, None)
+    _, ids = pictures.commonest_mistakes(labels, probabilities, *given, names, images, list("abc"))
+    assert ids == ["b"]  # "fire" reaches its threshold, though "normal" is more probable
+    unsure = Answering(unknown_below=0.6).decide(probabilities, None)
+    _, ids = pictures.commonest_mistakes(1 - labels, probabilities, *unsure, names, images, list("abc"))
+    assert sorted(ids) == ["a", "c"]
