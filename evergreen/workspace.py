@@ -21,6 +21,8 @@ from pathlib import Path
 
 from evergreen.errors import EvergreenError, WrongUse
 
+DATA_PAGE = "look.html"  # in outputs/NAME
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -107,6 +109,26 @@ class Workspace:
     def checkpoints(self, name: str) -> Path:
         """The checkpoints from which a killed training resumes."""
         return self.private / "checkpoints" / name
+
+    def features(self, name: str) -> Path:
+        """The features of the items with which `evergreen look` compares them."""
+        return self.private / "features" / name
+
+    def review(self, name: str) -> Path:
+        """What `evergreen review` keeps: its log and what it has computed."""
+        return self.private / "review" / name
+
+    def champion(self, name: str) -> Path:
+        """The last copy of the champion, which answers while MLflow is unreachable."""
+        return self.private / "champion" / name
+
+    def data_page(self, name: str) -> Path:
+        """The page of the data set, by `evergreen look`."""
+        return self.outputs(name) / DATA_PAGE
+
+    def explained(self, name: str) -> Path:
+        """The pictures of `evergreen explain`."""
+        return self.outputs(name) / "explained"
 
     @contextlib.contextmanager
     def lock(self, what: str, *, timeout_seconds: float = 24 * 3600) -> Iterator[None]:

@@ -68,7 +68,7 @@ def explain(
             except BadItem as bad:
                 raise WrongUse(f"{file} cannot be used: {bad.detail}", fix="Leave it out, or convert it.") from None
             report(number)
-    target = workspace.outputs(scenario.name) / "explained" if folder is None else folder
+    target = workspace.explained(scenario.name) if folder is None else folder
     names = _names([file for file, _ in found])
     with room_for("for the pictures"):
         for picture, (_, one) in zip(names, found, strict=True):

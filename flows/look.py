@@ -19,8 +19,6 @@ from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, replace_file
 
-PAGE = "look.html"
-
 
 @dataclass(frozen=True)
 class Look:
@@ -62,7 +60,7 @@ def write_look(workspace: Workspace, name: str) -> Look:
 
         noun = kind.contract.noun
         page = render(name, noun, counts, found, thumbnails, made_at=datetime.now(UTC))
-        path = workspace.outputs(name) / PAGE
+        path = workspace.data_page(name)
         replace_file(path, page.encode())
     content = {"scenario": name, "file": str(path), **summary(counts, found, noun)}
     return Look(path, tuple(verdict(counts, found, noun)), content)

@@ -22,8 +22,7 @@ from evergreen.kinds.base.kind import kind_of
 from evergreen.reporting.data_page import script_policy
 from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import NAME_PATTERN
-from evergreen.workspace import Workspace
-from flows.look import PAGE as LOOK
+from evergreen.workspace import DATA_PAGE, Workspace
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 REPORT = "report.html"
-SHOWN = frozenset({REPORT, LOOK, "data-docs", "evaluation", "tuning", "drift", "pictures"})  # of outputs/NAME
+SHOWN = frozenset({REPORT, DATA_PAGE, "data-docs", "evaluation", "tuning", "drift", "pictures"})  # of outputs/NAME
 TYPES = {
     ".html": "text/html; charset=utf-8", ".png": "image/png", ".svg": "image/svg+xml", ".csv": "text/csv; charset=utf-8",
     ".json": "application/json", ".txt": "text/plain; charset=utf-8",
@@ -127,7 +126,7 @@ def application(workspace: Workspace, *, prefect_url: str = "", mlflow_url: str 
 
 def _headers(file: Path) -> dict[str, str]:
     """The headers of a file: the page of a data set may run its own script."""
-    if file.name != LOOK:
+    if file.name != DATA_PAGE:
         return HEADERS
     policy = f"{HEADERS['Content-Security-Policy']}; script-src {script_policy()}"
     return HEADERS | {"Content-Security-Policy": policy}
@@ -167,7 +166,7 @@ def _pages(workspace: Workspace, name: str) -> list[Link]:
         outputs,
         {
             f"{name}/{REPORT}": "Report: was retraining worth it?",
-            f"{name}/{LOOK}": "The data: counts, samples, suspects, map",
+            f"{name}/{DATA_PAGE}": "The data: counts, samples, suspects, map",
             f"{name}/data-docs/index.html": "Data Docs: is the data fit to train on?",
             **{f"{name}/{path}": _title(titles, path) for path in tables},
         },

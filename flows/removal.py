@@ -98,8 +98,8 @@ def _paths(workspace: Workspace, name: str) -> list[Path]:
         workspace.staging(name),
         workspace.checkpoints(name),
         workspace.private / "tuning" / name,
-        workspace.private / "features" / name,
-        workspace.private / "review" / name,
+        workspace.features(name),
+        workspace.review(name),
         workspace.scenarios / f"{name}.yaml",
     ]
 

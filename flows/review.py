@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from evergreen import progress
 from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.kinds.base.labelling import Picture
-from evergreen.review.decisions import Decisions, review_folder
+from evergreen.review.decisions import Decisions
 from evergreen.review.items import Identity
 from evergreen.review.queues import QUEUES
 from evergreen.review.session import THUMBNAIL_SIDE, Gone, Review, Shown
@@ -405,7 +405,7 @@ def keys_of(labels: Sequence[str]) -> list[str]:
 
 def _token(workspace: Workspace, name: str) -> str:
     """The token of a scenario's review: the same every time, so that a page that is still open goes on after a restart."""
-    file = review_folder(workspace, name) / "cookie"
+    file = workspace.review(name) / "cookie"
     with contextlib.suppress(OSError):
         found = file.read_text(encoding="ascii")
         if len(found) >= 40:

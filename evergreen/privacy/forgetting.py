@@ -277,21 +277,21 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     outputs, private = workspace.outputs(name), workspace.private
     for folder in (
         workspace.splits(name), workspace.evaluation(name), workspace.data_docs(name), workspace.staging(name),
-        workspace.checkpoints(name), outputs / "tuning", outputs / "explained",
-        *(private / what / name for what in ("features", "incoming", "outgoing", "tuning")),
+        workspace.checkpoints(name), outputs / "tuning", workspace.explained(name),
+        *(private / what / name for what in ("incoming", "outgoing", "tuning")), workspace.features(name),
     ):  # fmt: skip
         shutil.rmtree(folder, ignore_errors=True)
     for file in (
-        outputs / "look.html",
+        workspace.data_page(name),
         outputs / "report.html",
         outputs.parent / "report.html",
-        private / "champion" / name / REFERENCE,
+        workspace.champion(name) / REFERENCE,
     ):
         file.unlink(missing_ok=True)
     for file in _files(outputs):
         if file.parent == workspace.record(name) and file.name.startswith("stage-") or _names_any(file, ids):
             file.unlink()
-    quarantine, reviewed = workspace.quarantine(name), private / "review" / name
+    quarantine, reviewed = workspace.quarantine(name), workspace.review(name)
     shutil.rmtree(reviewed / "cache", ignore_errors=True)
     _filter_lines(reviewed / "decisions.jsonl", ids, key="item")
     _filter_lines(quarantine / "records.jsonl", ids)

@@ -88,14 +88,9 @@ class Decision:
         return self.action == "label" and not self.moves
 
 
-def review_folder(workspace: Workspace, name: str) -> Path:
-    """The folder with what `evergreen review` keeps on this machine."""
-    return workspace.private / "review" / name
-
-
 def cache_folder(workspace: Workspace, name: str) -> Path:
     """The folder in it with what can be computed again."""
-    return review_folder(workspace, name) / "cache"
+    return workspace.review(name) / "cache"
 
 
 class Decisions:
@@ -108,7 +103,7 @@ class Decisions:
 
     def __init__(self, workspace: Workspace, scenario: Scenario, by: str) -> None:
         self.inbox, self.by = inbox_of(scenario, workspace), by
-        self._log = review_folder(workspace, scenario.name) / "decisions.jsonl"
+        self._log = workspace.review(scenario.name) / "decisions.jsonl"
         self._entries = _read(self._log)
         self._undone: set[int] = set()
         for entry in self._entries:

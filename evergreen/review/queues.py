@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-QueueName = Literal["errors", "unsure", "mistakes", "inbox"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +25,25 @@ class Queue:
 QUEUES: dict[str, Queue] = {
     "errors": Queue(
         "Likely label errors",
-        "Items whose label differs from what models say that did not learn from them; the likeliest errors first.",
+        "Items for which models that were not trained on them find another label more probable; the most likely errors first.",
         "No label looks wrong.",
         True,
     ),
     "unsure": Queue(
         "Least sure",
-        "Items of which the champion is least sure; the least sure first.",
+        "Items of which the champion is least sure, by the probability of the most probable label.",
         "There is no item for the champion to judge.",
         True,
     ),
     "mistakes": Queue(
         "Mistakes",
-        "Validation and test items that the champion gives another label; the surest mistakes first.",
+        "Validation and test items for which another label is the most probable one to the champion; the most probable ones first.",
         "The champion is right on all validation and test items.",
         True,
     ),
     "inbox": Queue(
         "New without a label",
-        "Files in the inbox's folder unlabelled; those of which the champion is least sure first.",
+        "Files in the inbox's folder unlabelled/; those of which the champion is least sure first.",
         "The inbox's folder unlabelled is empty.",
         False,
     ),

@@ -57,7 +57,7 @@ def model_folder(workspace: Workspace, name: str, alias: str) -> Path:
     from evergreen.errors import Unreachable
     from evergreen.registry.models import download
 
-    kept = workspace.private / "champion" / name
+    kept = workspace.champion(name)
     try:
         with short_patience():
             folder = download(workspace, name, alias) / "artifacts"

@@ -15,7 +15,6 @@ import pytest
 from evergreen.data.dataset import Quarantine, batches, table
 from evergreen.data.versions import add_data, data_unchanged, data_version, push_data
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.kinds.classify.item_features import features_folder
 from evergreen.media.images import prepare
 from evergreen.privacy.forgetting import Asked, journal
 from evergreen.review.decisions import Decisions
@@ -76,7 +75,7 @@ def everywhere(registered: Tiny) -> Tiny:
         decisions.skip("unsure", id_of(number))
     (workspace.checkpoints(NAME)).mkdir(parents=True, exist_ok=True)
     (workspace.checkpoints(NAME) / "state").write_bytes(image)
-    features = features_folder(workspace, NAME)
+    features = workspace.features(NAME)
     features.mkdir(parents=True)
     (features / "00000.npz").write_bytes(id_of(GONE[0]).encode())
     return registered

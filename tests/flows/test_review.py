@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from evergreen.data.inbox import Inbox, inbox_of
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.labelling import part_of
-from evergreen.review.decisions import Decisions, review_folder
+from evergreen.review.decisions import Decisions
 from evergreen.review.session import Review
 from flows.overview import status
 from flows.review import HEADERS, application, item_of, key_of, keys_of, serving
@@ -41,7 +41,7 @@ TOKEN, TICKET, ADDRESS = "t" * 43, "i" * 43, "http://127.0.0.1:4202"
 def tiny(champion: Tiny) -> Iterator[Tiny]:
     """The same, with nothing decided yet."""
     yield champion
-    for folder in (review_folder(champion.workspace, NAME), inbox_of(champion.scenario, champion.workspace)):
+    for folder in (champion.workspace.review(NAME), inbox_of(champion.scenario, champion.workspace)):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,7 +89,7 @@ def test_what_opens_the_page_is_in_no_file_and_not_the_same_every_time(tiny: Tin
     options: dict[str, Any] = {"by": "anna", "queue": "inbox", "port": 0}
     with serving(tiny.workspace, tiny.scenario, **options) as address:
         one, other = address(), address()
-    cookie = review_folder(tiny.workspace, NAME) / "cookie"
+    cookie = tiny.workspace.review(NAME) / "cookie"
     assert one != other and cookie.read_text() not in one and cookie.stat().st_mode & 0o777 == 0o600
 
 
@@ -126,7 +126,7 @@ def test_no_other_page_can_send_a_decision(client: Any, tiny: Tiny) -> None:
         assert client.post("/queue/mistakes/decide", json=body, headers=headers).status_code == 403, headers
     named = client.get("/", headers={"Host": "evil.example"})
     assert named.status_code == 400
-    assert not (review_folder(tiny.workspace, NAME) / "decisions.jsonl").exists()
+    assert not (tiny.workspace.review(NAME) / "decisions.jsonl").exists()
 
 
 def test_every_answer_forbids_other_origins_and_is_kept_by_no_browser(client: Any) -> None:
@@ -316,7 +316,7 @@ def test_a_person_labels_by_the_keyboard_on_a_narrow_screen_and_goes_on_after_a_
         shows(page, "#next-step", "evergreen retrain quickstart")
         page.close()
     assert len(list((inbox / "3").iterdir())) == 3 and not list((inbox / "7").iterdir())
-    log = (review_folder(tiny.workspace, NAME) / "decisions.jsonl").read_text().splitlines()
+    log = (tiny.workspace.review(NAME) / "decisions.jsonl").read_text().splitlines()
     assert {json.loads(line)["by"] for line in log} == {"anna"}
     assert problems == []
 

@@ -80,7 +80,7 @@ def item_features(scenario: ImageScenario, workspace: Workspace) -> ItemFeatures
     # What is written beside the features holds items too, so that it must be where `forget` removes it: one process at a time.
     with workspace.lock(f"features-{scenario.name}"):
         data = read_data_set(scenario, workspace, ImageContract())
-        scratch = features_folder(workspace, scenario.name) / SCRATCH
+        scratch = workspace.features(scenario.name) / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         try:
@@ -109,11 +109,6 @@ def _item_features(scenario: ImageScenario, data: DataSet, scratch: Path) -> Ite
         ids[used].tolist(), labels[used], scenario.validation.labels, found[used], looks[used], clusters[used], threshold,
         colours[used],
     )  # fmt: skip
-
-
-def features_folder(workspace: Workspace, name: str) -> Path:
-    """Where the features of a scenario's items are stored."""
-    return workspace.private / "features" / name
 
 
 def side_of(shape: Sequence[int], items: int) -> int:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from evergreen.data.inbox import Inbox, inbox_of, read_corrections
 from evergreen.errors import EvergreenError, WrongUse
-from evergreen.review import decisions as module
 from evergreen.review.decisions import Decisions
 from evergreen.scenario.loading import load_scenario
 from evergreen.scenario.settings import Scenario
@@ -160,7 +159,7 @@ def test_the_next_start_leaves_a_new_file_where_the_last_decision_moved_another_
     put(workspace, scenario, b"old")
     opened(workspace, scenario).label("inbox", "unlabelled/a.png", "3", "3")
     if log_of_earlier_version:
-        log = module.review_folder(workspace, scenario.name) / "decisions.jsonl"
+        log = workspace.review(scenario.name) / "decisions.jsonl"
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         short = [{key: one[key] for key in one if key not in ("identity", "request")} for one in lines]
         log.write_text("".join(json.dumps(one) + "\n" for one in short))
@@ -216,7 +215,7 @@ def test_review_opens_where_the_last_decision_can_no_longer_be_applied(
 
 def test_a_line_that_a_kill_left_incomplete_is_no_decision(workspace: Workspace, scenario: Scenario) -> None:
     opened(workspace, scenario).label("errors", ONE, "3", None)
-    log = module.review_folder(workspace, scenario.name) / "decisions.jsonl"
+    log = workspace.review(scenario.name) / "decisions.jsonl"
     log.write_bytes(log.read_bytes() + b'{"number": 7, "acti')
     later = opened(workspace, scenario)
     later.label("errors", OTHER, "5", None)

@@ -11,7 +11,7 @@ import pytest
 from evergreen.errors import WrongUse
 from evergreen.kinds.classify import item_features as features_file
 from evergreen.kinds.classify.explorer import _baselines, _conclusion, _duplicates, _outliers
-from evergreen.kinds.classify.item_features import compared, features_folder, item_features, side_of
+from evergreen.kinds.classify.item_features import compared, item_features, side_of
 from evergreen.kinds.classify.label_errors import find_label_errors, out_of_sample
 from evergreen.workspace import Workspace
 from flows.look import Look, write_look
@@ -103,13 +103,13 @@ def test_features_are_computed_once(looked: tuple[Workspace, Look], monkeypatch:
     scenario = EXAMPLE.scenario()
     found = find_label_errors(scenario, workspace)
     assert [one.id for one in found] == [one["id"] for one in written.content["suspects"]] and computed == []
-    (file,) = features_folder(workspace, scenario.name).glob("*/*.npz")
+    (file,) = workspace.features(scenario.name).glob("*/*.npz")
     with np.load(file) as stored:
         ids, values = stored["ids"], stored["features"]
     np.savez(file, ids=ids[:-10], features=values[:-10])
     again = item_features(scenario, workspace)
     assert computed == [10] and np.allclose(again.features, values.astype(np.float32), atol=1e-2)
-    assert not (features_folder(workspace, scenario.name) / "scratch").exists()
+    assert not (workspace.features(scenario.name) / "scratch").exists()
 
 
 def test_a_scenario_without_items_says_what_to_do(workspace: Workspace) -> None:
