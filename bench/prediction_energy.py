@@ -1,0 +1,103 @@
+"""The energy of a prediction beside a ResNet-18 at 224 pixels: the network of `agriculture`, and the small network that
+`train.model: auto` compares with it. Weights do not matter for it, so they are random.
+
+ONNX Runtime, one thread, batches of one, each network in turn for five rounds: medians of all predictions, and the energy of a
+thousand of them by the median round.
+
+Run: python -m bench.prediction_energy
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report import ROOT, Row, median, report
+from bench.trained import image_scenario
+from evergreen import figures
+from evergreen.energy.meter import Meter
+from evergreen.environment import import_tensorflow
+from evergreen.kinds.base.split import Split
+from evergreen.kinds.classify.learner import SMALL_SIDE, ImageLearner
+from evergreen.training.export import export_onnx
+
+ROUNDS, PER_ROUND = 5, 200
+AIM = 0.1  # of the rival's energy
+
+
+def resnet18(shape: tuple[int, int, int], labels: int) -> Any:
+    """He et al. 2016, "Deep residual learning for image recognition", table 1."""
+    import keras
+    from keras import layers
+
+    def convolution(x: Any, filters: int, kernel: int, strides: int) -> Any:
+        x = layers.Conv2D(filters, kernel, strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    images = keras.Input(shape, dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 127.5, offset=-1)(images)
+    x = layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(convolution(x, 64, 7, 2)))
+    for stage, filters in enumerate((64, 128, 256, 512)):
+        for block in range(2):
+            strides = 2 if stage and not block else 1
+            shortcut = convolution(x, filters, 1, strides) if strides == 2 else x
+            x = convolution(layers.ReLU()(convolution(x, filters, 3, strides)), filters, 3, 1)
+            x = layers.ReLU()(layers.Add()([x, shortcut]))
+    found = layers.Dense(labels, name="last")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(images, layers.Softmax(dtype="float32", name="probabilities")(found))
+
+
+def session(model: Any, path: Path) -> Any:
+    import onnxruntime
+
+    export_onnx(model, path, ImageLearner())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def rows() -> list[Row]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_tensorflow()
+    scenario = image_scenario(ROOT / "scenarios", "agriculture")
+    shape, names = (224, 224, 3), list(scenario.validation.labels)
+    images = np.random.default_rng(0).integers(0, 256, (PER_ROUND, *shape), np.uint8)
+    split = Split("train", {"images": images[:1], "labels": np.zeros(1, int)}, {"labels": names})
+    small = scenario.with_train({"model": "residual", "filters": 32, "reduction": shape[0] // SMALL_SIDE})
+    with tempfile.TemporaryDirectory() as folder:
+        networks = {
+            "the network of agriculture": session(ImageLearner().build(scenario, split, steps=1), Path(folder) / "ours.onnx"),
+            "the small network": session(ImageLearner().build(small, split, steps=1), Path(folder) / "small.onnx"),
+            "ResNet-18": session(resnet18(shape, len(names)), Path(folder) / "rival.onnx"),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in networks}
+        energy_wh: dict[str, list[float]] = {name: [] for name in networks}
+        for _ in range(ROUNDS):
+            for name, network in networks.items():
+                with Meter() as meter:
+                    for image in images:
+                        started = time.perf_counter()
+                        network.run(["probabilities"], {"images": image[None]})
+                        seconds[name].append(time.perf_counter() - started)
+                energy_wh[name].append(1000 / PER_ROUND * (meter.spent().energy_wh or 0.0))
+
+    def measured(name: str) -> str:
+        low, high = np.quantile(seconds[name], [0.25, 0.75])
+        return f"{1000 * median(seconds[name]):.1f} ms ({1000 * low:.1f} to {1000 * high:.1f}), {figures.energy(median(energy_wh[name]))} for 1,000"
+
+    rival = "ResNet-18"
+    found = []
+    for name in networks:
+        if name != rival:
+            ratio = median(energy_wh[name]) / median(energy_wh[rival])
+            found.append(Row(f"a prediction at 224 pixels: {name}", measured(name), f"{rival}: {measured(rival)}", f"{ratio:.2f} times the energy", f"{AIM} times", ratio <= AIM))  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    report(rows, __doc__ or "")
