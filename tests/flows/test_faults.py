@@ -315,7 +315,7 @@ def test_a_prefect_that_goes_in_the_midst_undoes_nothing(late: Checkout) -> None
         out, err = running.communicate(timeout=240)
     finally:
         running.kill()
-    assert running.returncode == 1 and "does not answer" in err and "What is finished is kept" in err, err
+    assert running.returncode == 1 and "does not answer" in err and "Finished stages are kept" in err, err
     assert "Traceback" not in err
     again = late.evergreen("retrain", NAME, "--json")
     assert again.status == 0, again.err
