@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from evergreen.kinds.base.codec import Network
 from evergreen.kinds.base.comparison import Baseline, Comparison
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
@@ -108,7 +107,7 @@ class Evaluated:
         ids, sources: of these items, in the same order.
         outputs: of the model.
         settings: the model's `settings.json`.
-        model: to run it on other items than these.
+        run: runs the model on other items than these; takes arrays by name, as they are in a split.
     """
 
     split: Split
@@ -116,7 +115,7 @@ class Evaluated:
     sources: Sequence[str]
     outputs: Outputs
     settings: Mapping[str, Any]
-    model: Network
+    run: Callable[[Mapping[str, np.ndarray]], Outputs]
 
 
 class Judge(ABC, Generic[S]):
