@@ -1,8 +1,8 @@
 """The files in which a trained network is stored and served: `model.keras` and `model.onnx`, the same bytes for the same
 weights.
 
-Both formats' writers include what differs from run to run (times, memory addresses, generated names). It is removed, so that
-DVC and the registry can see that nothing has changed.
+Both formats' writers include what differs from run to run (times, memory addresses, generated names, the order of nodes). It is
+removed, so that DVC and the registry can see that nothing has changed.
 """
 
 from __future__ import annotations
@@ -117,9 +117,28 @@ def export_onnx(
         warnings.simplefilter("ignore", FutureWarning)  # NumPy's, caused by tf2onnx
         exported.export(path, format="onnx", verbose=False)
     network = onnx.load(path)
+    _sort(network.graph)
     _rename_by_index(network.graph, learner.inputs, (*learner.outputs, EMBEDDING, *further))
     onnx.checker.check_model(network)
     path.write_bytes(network.SerializeToString(deterministic=True))
+
+
+def _sort(graph: Any) -> None:
+    """Put the nodes in an order that the graph alone determines: of each output in turn, after those that it is computed from.
+    The converter's order of parallel branches differs from run to run."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ordered: dict[str, Any] = {}  # by the name of their first output
+    pending = [makers[value.name] for value in reversed(graph.output)]
+    while pending:
+        makers_of_inputs = [makers[name] for name in pending[-1].input if name in makers]
+        if missing := [maker for maker in makers_of_inputs if maker.output[0] not in ordered]:
+            pending.extend(reversed(missing))
+        else:
+            node = pending.pop()
+            ordered[node.output[0]] = node
+    nodes = list(ordered.values())
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rename_by_index(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
