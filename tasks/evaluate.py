@@ -103,7 +103,7 @@ def evaluate(scenario: Scenario, workspace: Workspace) -> Evaluation:
     gaps = kind.judge.slice_gaps(test, outputs, columns, scenario.promote.min_slice_items)
     fixed = {**measured, "test_items": len(test), "model_bytes": (folder / "model.onnx").stat().st_size}
     with replace_folder(workspace.evaluation(name)) as writing:
-        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, settings, model.run), writing)
+        kind.judge.write(Evaluated(test, ids, _sources(workspace, name, ids), outputs, settings, model), writing)
         if gaps.figures:
             (writing / SLICES).write_text(_csv(gaps), encoding="utf-8-sig")  # Excel recognizes UTF-8 by the byte order mark
         curve = kind.judge.learning_curve(json.loads((folder / "history.json").read_text()))

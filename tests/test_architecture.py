@@ -25,6 +25,7 @@ MODULES = sorted(
 FORMER = {"evergreen.scoring"}  # names that models which are registered import
 # What is a class of a library's own class has to import the library.
 OF_A_LIBRARY = {
+    "evergreen.models.class_activation",
     "evergreen.models.cnn",
     "evergreen.models.distance",
     "evergreen.models.pretrained",

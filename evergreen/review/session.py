@@ -208,7 +208,7 @@ class Review:
             raise WrongUse(self.no_champion)
         if label not in champion.model.labels:
             raise WrongUse("the champion does not have this label", expected=", ".join(champion.model.labels), received=label)
-        return self.part.heat_map(champion.model.codec, champion.model.run, self._checked(item), label)
+        return self.part.heat_map(champion.model, self._checked(item), label)
 
     # What a person does
 

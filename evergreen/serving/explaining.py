@@ -57,5 +57,5 @@ def explain(model: Model, item: Any, label: str | None = None) -> Explanation:
     probabilities = part.probabilities(model.codec, outputs[model.codec.outputs[0]][0])
     answer = part.answer(model.codec, outputs)
     explained = label or answer.label
-    picture = part.overlaid(item, part.heat_map(model.codec, model.run, item, explained), PICTURE_SIDE)
+    picture = part.overlaid(item, part.heat_map(model, item, explained), PICTURE_SIDE)
     return Explanation(answer.label, probabilities[answer.label], probabilities, answer.unknown, explained, picture.content)

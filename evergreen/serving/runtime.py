@@ -30,6 +30,8 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=_providers(onnxruntime))
+        self._needed = onnxruntime.RunOptions()
+        self._needed.only_execute_path_to_fetches = True  # nothing is computed for outputs that are not asked for
         self.codec = codec
 
     def predict(self, items: Sequence[Any]) -> list[Any]:
@@ -48,16 +50,22 @@ class OnnxModel:
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same for inputs in the form that `Codec.encode` returns."""
+        return dict(self.codec.decided(self._run(self.codec.outputs, arrays)))
+
+    def further(self, output: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """An output of the network that predictions do not need, `(items, …)`; None if the network does not have it."""
+        if output not in (one.name for one in self._session.get_outputs()):
+            return None
+        return self._run([output], arrays)[output]
+
+    def _run(self, outputs: Sequence[str], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         named = {one.name: arrays[one.name] for one in self._session.get_inputs()}
         at_once = items_per_batch(named)
-        starts = range(0, max(1, len(next(iter(named.values())))), at_once)
-        return _joined(
-            [self._run({name: values[start : start + at_once] for name, values in named.items()}) for start in starts]
-        )
-
-    def _run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = self._session.run(list(self.codec.outputs), dict(arrays))
-        return dict(self.codec.decided(dict(zip(self.codec.outputs, found, strict=True))))
+        parts = []
+        for start in range(0, max(1, len(next(iter(named.values())))), at_once):
+            batch = {name: values[start : start + at_once] for name, values in named.items()}
+            parts.append(dict(zip(outputs, self._session.run(list(outputs), batch, self._needed), strict=True)))
+        return _joined(parts)
 
 
 def items_per_batch(inputs: Mapping[str, np.ndarray]) -> int:

@@ -226,7 +226,7 @@ def test_the_first_epoch_of_a_pretrained_network_fits_its_last_layer_the_same_in
 
     val = open_split(photographs.splits("quickstart"), "val")
     session = onnxruntime.InferenceSession(photographs.model("quickstart") / "model.onnx")
-    assert [output.name for output in session.get_outputs()] == ["probabilities", "embedding"]
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "embedding", "class_activation"]
     found = session.run(None, {"images": np.array(val["images"])})[0]
     assert (found.argmax(axis=1) == val["labels"]).mean() == epoch["val_accuracy"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -98,3 +98,23 @@ class Codec(ABC):
     @abstractmethod
     def columns(self) -> dict[str, str]:
         """The columns of `table` with their MLflow types."""
+
+
+class Network(Protocol):
+    """A network with its codec, such as `evergreen.serving.runtime.OnnxModel`; for arguments of parts of a kind.
+
+    Attributes:
+        codec: of the network.
+    """
+
+    codec: Codec
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The outputs by name, with what the codec makes of them (`Codec.decided`), `(items, …)` each.
+
+        Args:
+            arrays: the inputs by name, as `Codec.encode` returns them.
+        """
+
+    def further(self, output: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """An output that predictions do not need (`Learner.further_outputs`); None if the network does not have it."""

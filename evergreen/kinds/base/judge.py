@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from evergreen.kinds.base.codec import Network
 from evergreen.kinds.base.comparison import Baseline, Comparison
 from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
@@ -107,7 +108,7 @@ class Evaluated:
         ids, sources: of these items, in the same order.
         outputs: of the model.
         settings: the model's `settings.json`.
-        run: runs the model on other items than these; takes arrays by name, as they are in a split.
+        model: to run it on other items than these.
     """
 
     split: Split
@@ -115,7 +116,7 @@ class Evaluated:
     sources: Sequence[str]
     outputs: Outputs
     settings: Mapping[str, Any]
-    run: Callable[[Mapping[str, np.ndarray]], Outputs]
+    model: Network
 
 
 class Judge(ABC, Generic[S]):

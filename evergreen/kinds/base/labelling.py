@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from evergreen.errors import WrongUse
-from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.codec import Codec, Network
 from evergreen.kinds.base.explorer import LabelError
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
 
 S = TypeVar("S", bound=Scenario)
-Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]  # a network: its inputs by name to its outputs by name
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Labelling(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
+    def heat_map(self, model: Network, content: bytes, label: str) -> Picture:
         """The parts of an item that speak for a label (red) and against it (blue), as a transparent PNG to put over the item's
         picture: it covers the whole picture, however large that is drawn.
 

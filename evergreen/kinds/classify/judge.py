@@ -141,8 +141,7 @@ class ImageJudge(Judge[ImageScenario]):
                 labels, probabilities, answer, unknown, names, split["images"], evaluated.ids
             ),
             "heat_maps.png": pictures.heat_maps(
-                labels, probabilities, answer, unknown, names, split["images"], evaluated.ids,
-                lambda images: np.asarray(evaluated.run({"images": images})["probabilities"]),
+                labels, probabilities, answer, unknown, names, split["images"], evaluated.ids, evaluated.model
             ),
         }  # fmt: skip
         for file, (figure, seen) in drawn.items():

@@ -10,9 +10,9 @@ import numpy as np
 
 from evergreen.data.inbox import SET_ASIDE
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.codec import Codec, Network
 from evergreen.kinds.base.explorer import LabelError
-from evergreen.kinds.base.labelling import Answer, Labelling, Picture, Run
+from evergreen.kinds.base.labelling import Answer, Labelling, Picture
 from evergreen.kinds.classify.answers import REASONS, answered
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
@@ -53,11 +53,12 @@ class ImageLabelling(Labelling[ImageScenario]):
         label, unknown = answered(codec.decided(outputs))
         return Answer(codec.categories[int(label[0])], REASONS[int(unknown[0])])
 
-    def heat_map(self, codec: Codec, run: Run, content: bytes, label: str) -> Picture:
-        """By occlusion (`evergreen.kinds.classify.heat_maps`)."""
+    def heat_map(self, model: Network, content: bytes, label: str) -> Picture:
+        """See `evergreen.kinds.classify.heat_maps`."""
+        codec = model.codec
         assert isinstance(codec, ImageCodec)
         image = codec.encode([content])["images"][0]
-        heat = heat_map(lambda images: run({"images": images})["probabilities"], image, codec.labels.index(label))
+        heat = heat_map(model, image, codec.labels.index(label))
         large = _on_picture(heat, codec.shape[:2], codec.mode, shown(content, MAP_SIDE).shape[:2])
         strength = np.abs(large) / max(float(np.abs(heat).max()), 1e-9)
         colours = np.where((large > 0)[:, :, None], FOR, AGAINST)

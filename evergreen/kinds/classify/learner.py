@@ -13,6 +13,7 @@ from evergreen.kinds.base.learner import Candidate, Learner, Range
 from evergreen.kinds.base.split import Split
 from evergreen.kinds.classify.answers import DISTANCE
 from evergreen.kinds.classify.comparison import ACCURACY
+from evergreen.kinds.classify.heat_maps import CLASS_ACTIVATION
 from evergreen.kinds.classify.settings import (
     AUTO,
     PRETRAINED,
@@ -179,9 +180,11 @@ class ImageLearner(Learner[ImageScenario]):
 
     def further_outputs(self, scenario: ImageScenario, model: keras.Model, train: Split) -> dict[str, keras.KerasTensor]:
         """The distance from what the model was trained on, float32 `(items,)`, if `train.answers.unlike` is set
-        (`evergreen.models.spread`)."""
+        (`evergreen.models.spread`), and the class activation of networks on a pre-trained backbone, float32 `(items, rows,
+        columns, labels)` (`evergreen.models.class_activation`)."""
+        activation = self._class_activation(model)
         if scenario.train.answers.unlike is None:
-            return {}
+            return activation
         import keras
 
         from evergreen.models.distance import Distance
@@ -191,7 +194,13 @@ class ImageLearner(Learner[ImageScenario]):
         rows = chosen_rows(len(train))
         (found,) = self._outputs(keras.Model(model.input, [embedding]), train, rows)
         spread = Spread.fit(found, np.asarray(train["labels"][rows]).astype(int))
-        return {DISTANCE: Distance(spread)(embedding)}
+        return {DISTANCE: Distance(spread)(embedding), **activation}
+
+    def _class_activation(self, model: keras.Model) -> dict[str, keras.KerasTensor]:
+        from evergreen.models.class_activation import class_activation
+
+        found = class_activation(model)
+        return {} if found is None else {CLASS_ACTIVATION: found}
 
     def answer_rules(
         self, scenario: ImageScenario, model: keras.Model, further: Mapping[str, keras.KerasTensor], val: Split
@@ -205,9 +214,10 @@ class ImageLearner(Learner[ImageScenario]):
 
         from evergreen.kinds.classify.thresholds import rules
 
-        network = keras.Model(model.input, [*model.outputs, *further.values()])
+        of_distance = [further[name] for name in (DISTANCE,) if name in further]
+        network = keras.Model(model.input, [*model.outputs, *of_distance])
         found = self._outputs(network, val, np.arange(len(val)))
-        distance = found[1] if DISTANCE in further else None
+        distance = found[1] if of_distance else None
         section = rules(settings, val["labels"].astype(int), found[0], distance, list(val.facts["labels"]))
         for what, rule in (*((one["label"], one) for one in section["thresholds"]), ("unlike", section.get("unlike", {}))):
             if "why" in rule:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evergreen import figures
+from evergreen.kinds.base.codec import Network
 from evergreen.kinds.classify.answers import ANSWERED
 
 if TYPE_CHECKING:
@@ -288,14 +289,14 @@ def heat_maps(
     names: Sequence[str],
     images: np.ndarray,
     ids: Sequence[str],
-    predict: Callable[[np.ndarray], np.ndarray],
+    model: Network,
 ) -> tuple[Figure, list[str]]:
     """Draw on which parts of the image answers rest: the surest right answer for each of the most frequent labels, and the
     surest wrong answers.
 
     Args:
         labels, probabilities, answer, unknown, images, ids: as in `commonest_mistakes`.
-        predict: the network, as in `evergreen.kinds.classify.heat_maps`.
+        model: that answered.
 
     Returns:
         The picture, and the ids of the items on it.
@@ -318,7 +319,7 @@ def heat_maps(
     for one in columns.flat:
         one.set_axis_off()
     for axes, item in zip(columns, chosen, strict=False):
-        heat, image = heat_map(predict, images[item], int(predicted[item])), images[item]
+        heat, image = heat_map(model, images[item], int(predicted[item])), images[item]
         most = max(float(np.abs(heat).max()), 1e-9)
         for one in axes:
             one.imshow(image if image.shape[2] == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")

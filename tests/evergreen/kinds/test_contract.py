@@ -394,15 +394,26 @@ def test_answers_on_the_test_split_are_as_good_as_was_measured(case: Case, train
     assert not worse and words
 
 
+class KerasNetwork:
+    """The network that was trained, before it is exported."""
+
+    def __init__(self, case: Case, trained: Trained) -> None:
+        self.learner, self.network, self.codec = case.kind.learner, trained.network, case.kind.codec(case.settings())
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        inputs = [arrays[name] for name in self.learner.inputs]
+        return {self.learner.outputs[0]: np.asarray(self.network(one_or_named(self.learner.inputs, inputs)))}
+
+    def further(self, output: str, arrays: Mapping[str, np.ndarray]) -> None:
+        return None
+
+
 @slow
 def test_the_files_of_an_evaluation_are_those_that_are_named(case: Case, trained: Trained, tmp_path: Path) -> None:
     judge, ids = case.kind.judge, ids_of_test(case.workspace, case.scenario.name)
 
-    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        inputs = [arrays[name] for name in case.kind.learner.inputs]
-        return {case.kind.learner.outputs[0]: np.asarray(trained.network(one_or_named(case.kind.learner.inputs, inputs)))}
-
-    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs, case.settings(), run), tmp_path)
+    model = KerasNetwork(case, trained)
+    judge.write(Evaluated(case.test, ids, ["a source"] * len(ids), trained.outputs, case.settings(), model), tmp_path)
     rows = pq.read_table(tmp_path / "predictions.parquet")
     assert rows["id"].to_pylist() == ids and "source" in rows.column_names
     made = {file.name for file in tmp_path.iterdir()}
