@@ -97,17 +97,9 @@ def _located(maps: Any, statistics: Any, usual: np.ndarray) -> Any:
 
 def _enlarged(activation: Any, rows: int, columns: int) -> Any:
     """A map with more positions and the same sum: each position is divided among those that it covers."""
-    shares = [
-        _shares(few, many).reshape(shape)
-        for few, many, shape in zip(activation.shape[1:3], (rows, columns), ((1, -1, 1, 1), (1, 1, -1, 1)), strict=True)
-    ]
-    if activation.shape[1:3] != (rows, columns):
-        activation = ops.image.resize(activation, (rows, columns), interpolation="nearest")
-    return activation * (shares[0] * shares[1])
-
-
-def _shares(few: int, many: int) -> np.ndarray:
-    """One over the number of positions that are given the same of `few` values, for each of `many`: float32 `(many,)`."""
-    covering = np.floor((np.arange(many) + 0.5) * few / many).astype(int)
-    found: np.ndarray = (1 / np.bincount(covering, minlength=few))[covering].astype(np.float32)
-    return found
+    for axis, size in ((1, rows), (2, columns)):
+        covering = np.arange(size) * activation.shape[axis] // size  # for each position of the larger map
+        shares = 1 / np.bincount(covering)[covering].astype(np.float32)
+        shape = tuple(size if dimension == axis else 1 for dimension in range(4))
+        activation = ops.take(activation, covering, axis=axis) * shares.reshape(shape)
+    return activation
