@@ -46,8 +46,6 @@ class EmbeddingModel:
         options.log_severity_level = 3
         options.intra_op_num_threads = 1  # drift detection runs beside other work, and small images gain little from more
         self._session = onnxruntime.InferenceSession(with_embedding(network), options, providers=["CPUExecutionProvider"])
-        self._needed = onnxruntime.RunOptions()
-        self._needed.only_execute_path_to_fetches = True  # nothing is computed for other outputs
         self._projection: np.ndarray | None = None
 
     @classmethod
@@ -79,7 +77,7 @@ class EmbeddingModel:
         at_once = items_per_batch(inputs)
         for start in range(0, max(1, items), at_once):
             batch = {name: np.ascontiguousarray(values[start : start + at_once]) for name, values in inputs.items()}
-            output, embedding = self._session.run([self.codec.outputs[0], EMBEDDING], batch, self._needed)
+            output, embedding = self._session.run([self.codec.outputs[0], EMBEDDING], batch)
             # A network with `train.mirror` that was exported without its embedding has a row for each view: first those of all
             # items in one view, then in the other.
             views = embedding.reshape(-1, len(output), embedding.shape[1]) if len(output) else embedding[None, :0]

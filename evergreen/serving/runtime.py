@@ -6,15 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from evergreen.kinds.base.codec import Codec
+from evergreen.kinds.base.codec import REQUESTED, Codec
 
 # At most; what a network computes on the way takes many times its input's memory.
 BATCH_ITEMS = 256
 BATCH_BYTES = 8_000_000
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class OnnxModel:
@@ -30,8 +32,6 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(network, options, providers=_providers(onnxruntime))
-        self._needed = onnxruntime.RunOptions()
-        self._needed.only_execute_path_to_fetches = True  # nothing is computed for outputs that are not asked for
         self.codec = codec
 
     def predict(self, items: Sequence[Any]) -> list[Any]:
@@ -56,15 +56,18 @@ class OnnxModel:
         """An output of the network that predictions do not need, `(items, …)`; None if the network does not have it."""
         if output not in (one.name for one in self._session.get_outputs()):
             return None
-        return self._run([output], arrays)[output]
+        optional = {one.name for one in self._session.get_overridable_initializers()} & {REQUESTED}
+        return self._run([output], arrays, {name: np.array(True) for name in optional})[output]
 
-    def _run(self, outputs: Sequence[str], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(
+        self, outputs: Sequence[str], arrays: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray] = NOTHING
+    ) -> dict[str, np.ndarray]:
         named = {one.name: arrays[one.name] for one in self._session.get_inputs()}
         at_once = items_per_batch(named)
         parts = []
         for start in range(0, max(1, len(next(iter(named.values())))), at_once):
             batch = {name: values[start : start + at_once] for name, values in named.items()}
-            parts.append(dict(zip(outputs, self._session.run(list(outputs), batch, self._needed), strict=True)))
+            parts.append(dict(zip(outputs, self._session.run(list(outputs), {**batch, **fixed}), strict=True)))
         return _joined(parts)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from evergreen import figures
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.codec import EMBEDDING
+from evergreen.kinds.base.codec import EMBEDDING, REQUESTED
 from evergreen.kinds.base.learner import Learner
 from evergreen.kinds.base.split import Split
 from evergreen.preparation.arrays import items_at_once, one_or_named
@@ -105,7 +105,8 @@ def _export_keras(model: keras.Model, path: Path) -> None:
 def export_onnx(
     model: keras.Model, path: Path, learner: Learner[Any], further: Mapping[str, keras.KerasTensor] = NO_FURTHER
 ) -> None:
-    """Write the network with its embedding and further outputs as an ONNX file."""
+    """Write the network with its embedding and further outputs as an ONNX file. What only outputs on request
+    (`Learner.on_request`) need is computed if the optional input `REQUESTED` is true."""
     import keras
     import onnx
 
@@ -119,6 +120,8 @@ def export_onnx(
     network = onnx.load(path)
     _sort(network.graph)
     _rename_by_index(network.graph, learner.inputs, (*learner.outputs, EMBEDDING, *further))
+    for output in sorted(set(further) & set(learner.on_request)):
+        _compute_on_request(network.graph, output)
     onnx.checker.check_model(network)
     path.write_bytes(network.SerializeToString(deterministic=True))
 
@@ -136,9 +139,39 @@ def _sort(graph: Any) -> None:
         else:
             node = pending.pop()
             ordered[node.output[0]] = node
-    nodes = list(ordered.values())
+    _set_nodes(graph, list(ordered.values()))
+
+
+def _compute_on_request(graph: Any, output: str) -> None:
+    """Move the nodes that only this output needs into a branch. ONNX Runtime computes all that a graph's outputs need, also for
+    outputs that are not asked for."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    needed = {value.name for value in graph.output if value.name != output}
+    for node in reversed(graph.node):  # in order: each after those that make its inputs
+        if needed & set(node.output):
+            needed |= set(node.input)
+    moved = [node for node in graph.node if not needed & set(node.output)]
+    value = next(value for value in graph.output if value.name == output)
+    inner, nothing = f"{output}_requested", f"{output}_nothing"
+    moved[-1].output[:] = [inner if name == output else name for name in moved[-1].output]
+    rank, kind = len(value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type
+    empty = numpy_helper.from_array(np.empty((0,) * rank, helper.tensor_dtype_to_np_dtype(kind)))
+    constant = helper.make_node("Constant", [], [nothing], f"{output}_constant", value=empty)
+    then = helper.make_graph(moved, "requested", [], [helper.make_tensor_value_info(inner, kind, None)])
+    otherwise = helper.make_graph([constant], "nothing", [], [helper.make_tensor_value_info(nothing, kind, None)])
+    kept = [node for node in graph.node if needed & set(node.output)]
+    branch = helper.make_node("If", [REQUESTED], [output], f"If_{output}", then_branch=then, else_branch=otherwise)
+    _set_nodes(graph, [*kept, branch])
+    if REQUESTED not in (known.name for known in graph.input):
+        graph.input.append(helper.make_tensor_value_info(REQUESTED, TensorProto.BOOL, []))
+        graph.initializer.append(numpy_helper.from_array(np.array(False), REQUESTED))
+
+
+def _set_nodes(graph: Any, nodes: Sequence[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(copies)
 
 
 def _rename_by_index(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

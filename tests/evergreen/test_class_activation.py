@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def test_the_exported_network_gives_it_on_request_alone_and_without_warnings(
     import json
 
     import keras
+    import onnx
 
     from evergreen.kinds.classify.codec import ImageCodec
     from evergreen.kinds.classify.heat_maps import CLASS_ACTIVATION, heat_map
@@ -70,6 +72,16 @@ def test_the_exported_network_gives_it_on_request_alone_and_without_warnings(
     assert (again / "model.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()  # its parallel branches are in order
     (tmp_path / "settings.json").write_text(json.dumps({"labels": ["a", "b"], "shape": [48, 48, 3]}))
     images = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    export(model, plain, ImageLearner())
+    nodes, of_plain = (
+        Counter(node.op_type for node in onnx.load(folder / "model.onnx").graph.node) for folder in (tmp_path, plain)
+    )
+    assert nodes - of_plain == {
+        "If": 1,
+        "Concat": 6,
+    }  # predictions compute nothing for it; six statistics are put together once more
     capfd.readouterr()
     served = open_onnx(tmp_path, ImageCodec)
     assert set(served.run({"images": images})) == {"probabilities"}

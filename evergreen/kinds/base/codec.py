@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 EMBEDDING = "embedding"  # the output that an exported network has besides those of its codec (`Learner.embedding`)
+REQUESTED = "requested"  # the optional input, a bool, without which outputs on request are empty (`Learner.on_request`)
 
 
 class Codec(ABC):

@@ -54,12 +54,15 @@ class Learner(ABC, Generic[S]):
         metric: shown for each epoch, on train and val; its key is the metric's name in the compiled network.
         inputs: names of the arrays that the network takes, which are also the names of its inputs.
         outputs: names of the network's outputs.
+        on_request: names of those of `further_outputs` that predictions do not need. In the exported network they are empty
+            unless its optional input `evergreen.kinds.base.codec.REQUESTED` is true.
         largest_difference: that is allowed between an output of an exported file and that of the Keras model.
     """
 
     metric: ClassVar[Metric]
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
+    on_request: ClassVar[tuple[str, ...]] = ()
     largest_difference: ClassVar[float] = 1e-4
 
     @abstractmethod

@@ -46,6 +46,7 @@ class ImageLearner(Learner[ImageScenario]):
     metric = ACCURACY
     inputs = ("images",)
     outputs = ("probabilities",)
+    on_request = (CLASS_ACTIVATION,)
 
     def build(self, scenario: ImageScenario, train: Split, *, steps: int) -> keras.Model:
         """Build and compile a network that gives each image one label.
