@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from evergreen.kinds.base.codec import REQUESTED, Codec
 # At most; what a network computes on the way takes many times its input's memory.
 BATCH_ITEMS = 256
 BATCH_BYTES = 8_000_000
-NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class OnnxModel:
@@ -50,24 +48,25 @@ class OnnxModel:
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same for inputs in the form that `Codec.encode` returns."""
-        return dict(self.codec.decided(self._run(self.codec.outputs, arrays)))
+        return dict(self.codec.decided(self._run(self.codec.outputs, arrays, {})))
 
     def further(self, output: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """An output of the network that predictions do not need, `(items, …)`; None if the network does not have it."""
         if output not in (one.name for one in self._session.get_outputs()):
             return None
-        optional = {one.name for one in self._session.get_overridable_initializers()} & {REQUESTED}
-        return self._run([output], arrays, {name: np.array(True) for name in optional})[output]
+        optional = [one.name for one in self._session.get_overridable_initializers()]
+        return self._run([output], arrays, {name: np.array(True) for name in optional if name == REQUESTED})[output]
 
     def _run(
-        self, outputs: Sequence[str], arrays: Mapping[str, np.ndarray], fixed: Mapping[str, np.ndarray] = NOTHING
+        self, outputs: Sequence[str], arrays: Mapping[str, np.ndarray], switches: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
+        """Some outputs by name. `arrays` have a row for each item; `switches` are inputs that hold for all items."""
         named = {one.name: arrays[one.name] for one in self._session.get_inputs()}
         at_once = items_per_batch(named)
         parts = []
         for start in range(0, max(1, len(next(iter(named.values())))), at_once):
             batch = {name: values[start : start + at_once] for name, values in named.items()}
-            parts.append(dict(zip(outputs, self._session.run(list(outputs), {**batch, **fixed}), strict=True)))
+            parts.append(dict(zip(outputs, self._session.run(list(outputs), {**batch, **switches}), strict=True)))
         return _joined(parts)
 
 

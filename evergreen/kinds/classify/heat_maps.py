@@ -3,7 +3,7 @@
 Networks on a pre-trained backbone say what each position adds to the answer (`evergreen.models.class_activation`). For the
 others there is occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks"): squares of the image
 are covered with its mean colour, one after the other, and how much less probable the answer becomes is noted. On the magnetic
-tiles, class activation finds the defect more often and takes one prediction instead of a hundred (bench/README.md).
+tiles, class activation finds the defect more often and takes two predictions instead of a hundred (bench/README.md).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ GRID = 10  # cells along the longer side: as many predictions as there are cells
 SQUARE = 3  # cells along the side of what is covered: a single one often hides too little to matter
 LEAST = 1e-6  # probabilities are kept this far from 0 and 1
 CLASS_ACTIVATION = "class_activation"  # the output of networks that have one, `(n, rows, columns, labels)`
-SMOOTHING = (
-    1 / 28
-)  # standard deviation of the smoothing of class activation, of the longer side: features see more than their cell
+# The standard deviation by which class activation is smoothed, as a fraction of the longer side: a feature sees more than its cell.
+SMOOTHING = 1 / 28
 
 Predict = Callable[[np.ndarray], np.ndarray]  # images uint8 `(n, height, width, channels)` to probabilities `(n, labels)`
 
