@@ -18,7 +18,8 @@ GRID = 10  # cells along the longer side: as many predictions as there are cells
 SQUARE = 3  # cells along the side of what is covered: a single one often hides too little to matter
 LEAST = 1e-6  # probabilities are kept this far from 0 and 1
 CLASS_ACTIVATION = "class_activation"  # the output of networks that have one, `(n, rows, columns, labels)`
-# The standard deviation by which class activation is smoothed, as a fraction of the longer side: a feature sees more than its cell.
+# The standard deviation by which class activation is smoothed, as a fraction of the longer side: features see more than their
+# cell.
 SMOOTHING = 1 / 28
 
 Predict = Callable[[np.ndarray], np.ndarray]  # images uint8 `(n, height, width, channels)` to probabilities `(n, labels)`
