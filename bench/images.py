@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def tiles(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         file = checkout / "scenarios" / "inspection.yaml"
         text = file.read_text(encoding="utf-8")
         for name in ("height", "width"):
-            text = text.replace(f"{name}: 96", f"{name}: {side}")
+            text = re.sub(rf"\b{name}: \d+", f"{name}: {side}", text)
         file.write_text(text, encoding="utf-8")
         bring_in("inspection", checkout, environment(checkout) | {"EVERGREEN_SAMPLES": str(samples())})
         splits = Workspace(checkout).splits("inspection")
