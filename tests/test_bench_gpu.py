@@ -7,9 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bench import gpu_networks
 from bench.gpu import Part, main
+from evergreen.kinds.base.split import Split
 from evergreen.workspace import Workspace
 from tests.support.shipped import ROOT
 from tests.tasks.test_train import write_splits
@@ -56,3 +59,13 @@ def test_an_unknown_part_is_refused_by_name(capsys: pytest.CaptureFixture[str]) 
         main(["imagenet"], checkout, TINY, gpus=1)
     assert refused.value.code == 2
     assert "no part 'imagenet': choose from nothing or fine-tuning" in capsys.readouterr().err
+
+
+def test_the_networks_alone_are_trained_without_the_stages() -> None:
+    scenario = gpu_networks.scenario_of("cifar10", {"filters": 4, "epochs": 2, "batch_size": 16, "class_weights": "balanced"})
+    random = np.random.default_rng(0)
+    facts = {"labels": list(scenario.validation.labels)}
+    arrays = {"images": random.integers(0, 256, (64, 32, 32, 3), np.uint8), "labels": np.arange(64) % 10}
+    found = gpu_networks.measure("tiny", "cold", scenario, dict.fromkeys(("train", "test"), Split("train", arrays, facts)), {})
+    assert found["backend"] == "tensorflow" and found["train_items"] == 64
+    assert found["images_per_second"] > 0 and 0 <= found["accuracy"] <= 1

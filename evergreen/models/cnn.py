@@ -163,6 +163,9 @@ class MeanOfBoth(layers.Layer):
     def call(self, found: Any, training: bool = False) -> Any:
         return found if training else ops.mean(ops.reshape(found, (2, -1, found.shape[-1])), axis=0)
 
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *shape[1:])  # not every backend of Keras halves an unknown batch size by itself
+
 
 def residual(
     shape: tuple[int, int, int],
