@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ log = logging.getLogger("evergreen")
 
 MOST_ITEMS = 20_000  # of the data set that the champion is run on: those of val and test, and the newest others
 SIMILAR = 6
+CONTENTS_KEPT = 16  # files of the inbox, of some megabytes each
 PICTURE_SIDE, THUMBNAIL_SIDE = 1024, 128  # pixels
 OF_CHAMPION = "The champion suggests"
 OF_OTHERS = "Models that did not learn from it suggest"
@@ -118,6 +120,7 @@ class Review:
         self._orders: dict[str, list[str]] = {}
         self._suspect: dict[str, LabelError] = {}
         self._of_files: dict[tuple[str, Identity, bool], _FileSeen] = {}
+        self._contents: OrderedDict[tuple[str, Identity], bytes] = OrderedDict()  # of files that were shown last
         self._folders: list[Path] = []
         self._parts: list[tuple[Path, Identity]] = []
         self._items = DataSetItems([], self.part.column)
@@ -405,16 +408,28 @@ class Review:
         return read_file_of(inbox, moved[item])
 
     def _checked(self, item: str) -> bytes:
-        """The content of an item that can be decoded; anybody may have put a file into the inbox.
+        """The content of an item that can be decoded; anybody may have put a file into the inbox. A file is shown as the data
+        set will have it, which may take a second.
 
         Raises:
             BadItem: the scenario does not take it.
             WrongUse: there is no such item.
+            EvergreenError: as `Labelling.as_collected`.
         """
-        content = self._read(item)
-        if _is_file(item):
-            self.part.check(self.scenario, content)
-        return content
+        if not _is_file(item):
+            return self._read(item)
+        key = item, self._decisions.identity(item)
+        with self._lock:
+            kept = self._contents.get(key)
+        if kept is None:
+            kept = self.part.as_collected(self.scenario, self._read(item))
+            if not key[1]:  # it was moved, and another file of this name may be as well
+                return kept
+            with self._lock:
+                self._contents[key] = kept
+                while len(self._contents) > CONTENTS_KEPT:
+                    self._contents.popitem(last=False)
+        return kept
 
     def _file_seen(self, item: str) -> _FileSeen:
         champion = self._champion
@@ -426,7 +441,7 @@ class Review:
     def _look_at_file(self, item: str, champion: _Champion | None) -> _FileSeen:
         try:
             content = self._checked(item)
-        except (BadItem, WrongUse) as error:
+        except (BadItem, EvergreenError) as error:
             return _FileSeen(error.detail if isinstance(error, BadItem) else str(error), None)
         if champion is not None:
             with contextlib.suppress(Exception):  # the kind defines what its codec raises

@@ -54,11 +54,13 @@ class Labelling(ABC, Generic[S]):
     column: ClassVar[str]
 
     @abstractmethod
-    def check(self, scenario: S, content: bytes) -> None:
-        """Look at the beginning of an item that nothing has checked yet, without decoding it.
+    def as_collected(self, scenario: S, content: bytes) -> bytes:
+        """An item that nothing has checked yet, with what the collection takes out of it for privacy, such as faces, taken out.
+        It is decoded only for that.
 
         Raises:
             BadItem: the scenario does not take it: it is damaged, or decoding would take too much memory.
+            EvergreenError: what has to be taken out cannot be looked for here.
         """
 
     @abstractmethod

