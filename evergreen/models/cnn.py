@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 Flip = Literal["none", "horizontal", "both"]
@@ -167,12 +168,43 @@ class MeanOfBoth(layers.Layer):
         return (None, *shape[1:])  # not every backend of Keras halves an unknown batch size by itself
 
 
+@keras.saving.register_keras_serializable("evergreen")
+class Interpolate(layers.Layer):
+    """Resizes images by linear interpolation between pixels' centers: `(batch, rows, columns, channels)` to float32 `(batch,
+    height, width, channels)`.
+
+    Keras's own layer does the same, but the ONNX converter makes networks of it that do not run, or differ.
+    """
+
+    def __init__(self, height: int, width: int, **settings: Any) -> None:
+        super().__init__(**({"dtype": "float32"} | settings))
+        self.height, self.width = height, width
+
+    def call(self, images: Any) -> Any:
+        found = _interpolated(ops.cast(images, "float32"), self.height, axis=1)
+        return _interpolated(found, self.width, axis=2)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "height": self.height, "width": self.width}
+
+
+def _interpolated(images: Any, length: int, axis: int) -> Any:
+    old = images.shape[axis]
+    position = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+    before = np.minimum(np.floor(position).astype(np.int32), max(0, old - 2))
+    shape = [1] * 4
+    shape[axis] = length
+    share = (position - before).astype(np.float32).reshape(shape)
+    after = np.minimum(before + 1, old - 1)
+    return ops.take(images, before, axis=axis) * (1 - share) + ops.take(images, after, axis=axis) * share
+
+
 def residual(
     shape: tuple[int, int, int],
     labels: int,
     *,
     filters: int = 32,
-    reduction: int = 1,
+    reduction: float = 1,
     augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
 ) -> keras.Model:
@@ -187,7 +219,7 @@ def residual(
         shape: height, width and channels of the images.
         labels: the number of labels.
         filters: channels of the first stage.
-        reduction: the side of the squares of pixels that are averaged first; the augmentation takes the averages for pixels.
+        reduction: the factor by which images are made smaller first; the augmentation takes the averages for pixels.
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
     """
@@ -215,7 +247,7 @@ def plain(
     labels: int,
     *,
     filters: int = 32,
-    reduction: int = 1,
+    reduction: float = 1,
     augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
 ) -> keras.Model:
@@ -238,12 +270,25 @@ def load(path: Path) -> keras.Model:
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
-def _pixels(images: Any, augment: Augmentation, mirror: bool, reduction: int) -> Any:
-    x = images
-    if reduction > 1:  # first, so that the augmentation has less to do
-        x = layers.Rescaling(1.0, dtype="float32", name="pixels")(x)
-        x = layers.AveragePooling2D(reduction, dtype="float32", name="reduction")(x)
-    x = augment(x)
+def reduced(images: Any, reduction: float) -> Any:
+    """Add the layers that make images smaller, `(batch, height, width, channels)` to about `(batch, height / reduction, width /
+    reduction, channels)`; none for 1.
+
+    Whole squares of pixels are averaged. What remains of a reduction that is no integer, a factor below 2, is interpolated.
+    """
+    if reduction == 1:
+        return images
+    height, width = (max(1, round(side / reduction)) for side in images.shape[1:3])
+    x = layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+    if reduction >= 2:
+        x = layers.AveragePooling2D(int(reduction), dtype="float32", name="reduction")(x)
+    if reduction != int(reduction):
+        x = Interpolate(height, width, name="interpolation")(x)
+    return x
+
+
+def _pixels(images: Any, augment: Augmentation, mirror: bool, reduction: float) -> Any:
+    x = augment(reduced(images, reduction))  # in this order, so that the augmentation has less to do
     x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
     return layers.Rescaling(1 / 64, offset=-2, name="scale")(x)  # roughly zero mean, unit variance for photographs
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops
 
 from evergreen.models import efficientnet_lite
-from evergreen.models.cnn import NO_AUGMENTATION, Augmentation, BothWays, MeanOfBoth
+from evergreen.models.cnn import NO_AUGMENTATION, Augmentation, BothWays, MeanOfBoth, reduced
 
 FEATURES, STANDARDIZED, LAST = "features", "standardized_features", "last"
 # The stages of the backbone, counted from 0, from whose outputs features are taken: all but the first. On four data sets
@@ -41,7 +41,12 @@ class Statistics(layers.Layer):
 
 
 def efficientnet_lite0(
-    shape: tuple[int, int, int], labels: int, *, augment: Augmentation = NO_AUGMENTATION, mirror: bool = False
+    shape: tuple[int, int, int],
+    labels: int,
+    *,
+    reduction: float = 1,
+    augment: Augmentation = NO_AUGMENTATION,
+    mirror: bool = False,
 ) -> keras.Model:
     """EfficientNet-Lite0 with ImageNet's weights, and one dense layer on standardized features of several depths.
 
@@ -51,6 +56,7 @@ def efficientnet_lite0(
     Args:
         shape: height, width and channels (1 or 3) of the images; grey images are given three equal channels.
         labels: the number of labels.
+        reduction: the factor by which images are made smaller first; the augmentation takes the smaller image's pixels.
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
 
@@ -62,7 +68,7 @@ def efficientnet_lite0(
         EvergreenError: the package with the weights is missing, or is not the expected one.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
-    x = augment(images)
+    x = augment(reduced(images, reduction))
     x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
     x = layers.Concatenate(name="three_channels", dtype=x.dtype)([x] * 3) if shape[2] == 1 else x
     maps = efficientnet_lite.backbone(x)

@@ -24,6 +24,16 @@ def cnn() -> Any:
     return cnn
 
 
+@pytest.mark.parametrize("size", [(20, 33), (7, 40), (48, 24), (1, 1)], ids=str)
+def test_interpolation_is_that_of_opencv(size: tuple[int, int], cnn: Any) -> None:
+    import cv2
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 30, 3), np.uint8)
+    found = np.array(cnn.Interpolate(*size)(images))
+    expected = np.stack([cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) for image in images])
+    assert found.shape == (2, *size, 3) and np.abs(found - expected).max() < 0.01
+
+
 @pytest.mark.parametrize("network", ["residual", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_raw_pixels_go_in_and_probabilities_come_out(cnn: Any, network: str, shape: tuple[int, int, int]) -> None:

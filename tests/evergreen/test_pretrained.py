@@ -101,6 +101,19 @@ def test_grey_images_are_seen_as_colour_images_without_colour(pretrained: Any) -
     assert np.allclose(np.array(of_one(grey)), np.array(of_three(np.repeat(grey, 3, axis=3))), atol=1e-5)
 
 
+@pytest.mark.parametrize(("reduction", "seen"), [(2, (96, 80)), (1.5, (128, 107)), (2.5, (77, 64))])
+def test_images_are_made_smaller_inside_the_model(pretrained: Any, reduction: float, seen: tuple[int, int]) -> None:
+    import cv2
+
+    model = pretrained.efficientnet_lite0((192, 160, 3), 2, reduction=reduction)
+    assert model.get_layer("scale").output.shape[1:3] == seen
+    whole = photographs()[:, 16:208, 32:192]
+    smaller = np.stack([cv2.resize(image, seen[::-1], interpolation=cv2.INTER_AREA) for image in whole])
+    of_smaller = np.array(pretrained.feature_extractor(pretrained.efficientnet_lite0((*seen, 3), 2))(smaller))
+    found = np.array(pretrained.feature_extractor(model)(whole))
+    assert np.corrcoef(found.ravel(), of_smaller.ravel())[0, 1] > 0.99
+
+
 def test_training_changes_the_later_convolutions_and_leaves_the_normalizations(pretrained: Any) -> None:
     import keras
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +21,10 @@ from evergreen.kinds.classify.settings import (
     PRETRAINED,
     PRETRAINED_BELOW_ITEMS,
     PRETRAINED_FROM_SIDE,
+    PRETRAINED_SIDE,
     ImageScenario,
     ImageTrain,
+    larger_sides,
 )
 from evergreen.preparation.arrays import items_at_once
 
@@ -73,12 +77,12 @@ class ImageLearner(Learner[ImageScenario]):
         """For a pre-trained network, fit its last layer to the frozen features, as `evergreen.training.last_layer` does."""
         if scenario.train.model not in PRETRAINED:
             return None
-        from evergreen.models.pretrained import FEATURES, set_last_layer
+        from evergreen.models.pretrained import set_last_layer
         from evergreen.training.last_layer import fit_last_layer
 
-        splits = [split for split in (train, val) if len(split)]
-        if FEATURES in train.arrays:
-            features = [split[FEATURES] for split in splits]
+        splits, precomputed = [split for split in (train, val) if len(split)], _features_of(scenario)
+        if precomputed in train.arrays:
+            features = [split[precomputed] for split in splits]
         else:
             features = self._features(scenario, model, splits, report)
         weights = self.class_weight(scenario, train)
@@ -93,8 +97,8 @@ class ImageLearner(Learner[ImageScenario]):
         return found
 
     def candidates(self, scenario: ImageScenario, items: int) -> Sequence[Candidate]:
-        """For `auto`: the last layer on frozen features, fine-tuning, and a small network from scratch. Which of them are tried
-        depends on the size and the number of the images alone."""
+        """For `auto`: the last layer on frozen features at one or several sizes of the images, fine-tuning, and a small network
+        from scratch. Which of them are tried depends on the size and the number of the images alone."""
         settings, pixels = scenario.train, scenario.preprocess
         if settings.model != AUTO:
             return ()
@@ -105,14 +109,21 @@ class ImageLearner(Learner[ImageScenario]):
         elif items >= PRETRAINED_BELOW_ITEMS:
             no_photographs = f"from {PRETRAINED_BELOW_ITEMS:,} items on, a small network learns what it needs from them"
         reduction = 1 if no_photographs else max(1, side // SMALL_SIDE)
+        larger = () if no_photographs else larger_sides(side, items)
+        usual = _reduction(side, PRETRAINED_SIDE) if larger else 1
         seen = items * pixels.height * pixels.width / 1e6  # megapixels per epoch
         tuning = min(settings.epochs, FINE_TUNING_EPOCHS)
-        no_tuning = "train.epochs: 1 trains the last layer alone" if tuning < 2 else _too_much(seen * tuning, MOST_TO_FINE_TUNE)
+        too_long = _too_much(seen * tuning / usual**2, MOST_TO_FINE_TUNE)
+        no_tuning = "train.epochs: 1 trains the last layer alone" if tuning < 2 else too_long
         no_small = "" if no_photographs else _too_much(seen * settings.epochs / reduction**2, MOST_TO_SMALL)
-        known = {"model": "efficientnet_lite0"}
+        known = {"model": "efficientnet_lite0", "reduction": usual}
         own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs}
         return (
             Candidate("last layer on frozen features", known | {"epochs": 1}, no_photographs),
+            *(
+                Candidate(f"frozen features at {one} pixels", known | {"reduction": _reduction(side, one), "epochs": 1})
+                for one in larger
+            ),
             Candidate("small network from scratch", own, no_small),
             Candidate("fine-tuning", known | {"epochs": tuning}, no_photographs or no_tuning),
         )
@@ -130,10 +141,8 @@ class ImageLearner(Learner[ImageScenario]):
         """For a pre-trained network: the features of the images, float32 `(items, features)`."""
         if scenario.train.model not in PRETRAINED:
             return {}, {}
-        from evergreen.models.pretrained import FEATURES
-
         of_train, of_val = self._features(scenario, self.build(scenario, train, steps=1), [train, val], report)
-        return {FEATURES: of_train}, {FEATURES: of_val}
+        return {_features_of(scenario): of_train}, {_features_of(scenario): of_val}
 
     def _features(
         self, scenario: ImageScenario, model: keras.Model, splits: Sequence[Split], report: Callable[[int], object]
@@ -365,17 +374,17 @@ class ImageLearner(Learner[ImageScenario]):
 def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int) -> keras.Model:
     from evergreen.models import cnn, pretrained
 
-    reduction = 1 if settings.model in PRETRAINED else settings.reduction
+    reduction = settings.reduction
     augment = cnn.Augmentation(
         flip=settings.flip,
-        shift=-(-settings.shift // reduction),
-        erase=-(-settings.erase // reduction),
+        shift=math.ceil(settings.shift / reduction),
+        erase=math.ceil(settings.erase / reduction),
         rotate=settings.rotate,
         brightness=settings.brightness,
         blur=settings.blur / reduction,
     )
     if settings.model == "efficientnet_lite0":
-        return pretrained.efficientnet_lite0(shape, label_count, augment=augment, mirror=settings.mirror)
+        return pretrained.efficientnet_lite0(shape, label_count, reduction=reduction, augment=augment, mirror=settings.mirror)
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
     return network(
         shape,
@@ -385,6 +394,18 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
         augment=augment,
         mirror=settings.mirror,
     )
+
+
+def _reduction(side: int, target: int) -> float:
+    """The factor that makes a side about `target` pixels long."""
+    found = round(side / target, 2)
+    return int(found) if found == int(found) else found
+
+
+def _features_of(scenario: ImageScenario) -> str:
+    """The name of the array of a frozen network's features, another one for each network."""
+    network = {name: getattr(scenario.train, name) for name in OF_THE_NETWORK}
+    return f"features-{hashlib.sha256(json.dumps(network).encode()).hexdigest()[:12]}"
 
 
 def _too_much(megapixels: float, most: float) -> str:

@@ -20,15 +20,20 @@ from evergreen.data.sources.opening import open_source
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
 from evergreen.kinds.classify.folder_layout import Layout, understand
-from evergreen.kinds.classify.settings import PRETRAINED_BELOW_ITEMS, PRETRAINED_FROM_SIDE, ImageCollect
+from evergreen.kinds.classify.settings import (
+    LARGER_SIDES,
+    PRETRAINED_BELOW_ITEMS,
+    PRETRAINED_FROM_SIDE,
+    PRETRAINED_SIDE,
+    ImageCollect,
+    larger_sides,
+)
 from evergreen.media.depth import Sample, extremes
 from evergreen.media.images import BadImage, Header, PixelRange, decode, read_header
 from evergreen.names import alike, tidy
 
-SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224)  # input sizes to choose from if the images' sizes vary
+SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, *LARGER_SIDES)  # input sizes to choose from if the images' sizes vary
 LONGEST_SIDE = 128  # time and energy grow with the square of the side; users raise it if details are fine
-# For a pre-trained network, whose weights are of photographs of 224 pixels.
-PRETRAINED_LONGEST_SIDE = 224
 # Where the widths of images, as multiples of their heights, differ by more than this, stretching would change what things look
 # like. The outermost tenth at each end does not count.
 ASPECTS_DIFFER = 1.5
@@ -107,7 +112,7 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     collect = {"pattern": pattern, **({"encoding": seen.encoding} if seen.encoding else {})}
     validate = {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)}
     pretrained = _pretrained(chosen)
-    longest = PRETRAINED_LONGEST_SIDE if pretrained else LONGEST_SIDE
+    longest = _longest_compared(chosen) if pretrained else LONGEST_SIDE
     preprocess = _input(chosen, longest, reasons) | _range(chosen, seen.values, reasons)
     train = _training(counts, preprocess, pretrained, reasons)
     others = {"validate": validate, "preprocess": preprocess, "train": train, "promote": _promotion(layout, train, reasons)}
@@ -282,6 +287,12 @@ def _pretrained(chosen: list[_Looked]) -> bool:
     return len(chosen) < PRETRAINED_BELOW_ITEMS and middle >= PRETRAINED_FROM_SIDE
 
 
+def _longest_compared(chosen: list[_Looked]) -> int:
+    """The longest side in pixels that `train.model: auto` compares with that of a pre-trained network's own photographs."""
+    middle = median(min(image.header.width, image.header.height) for image in chosen)
+    return max(larger_sides(min(round(middle), LARGER_SIDES[-1]), len(chosen)), default=PRETRAINED_SIDE)
+
+
 def _input(chosen: list[_Looked], longest_side: int, reasons: list[str]) -> dict[str, Any]:
     """Height, width and channels of the model's input, of at most `longest_side` pixels, and how images get that size."""
     sizes = Counter((image.header.width, image.header.height) for image in chosen)
@@ -337,7 +348,7 @@ def _range(chosen: list[_Looked], values: Sample, reasons: list[str]) -> dict[st
 
 
 def _training(counts: dict[str, int], size: dict[str, Any], pretrained: bool, reasons: list[str]) -> dict[str, Any]:
-    items = sum(counts.values())
+    items, side = sum(counts.values()), min(size["height"], size["width"])
     ratio = max(counts.values()) / min(counts.values())
     settings: dict[str, Any] = {"model": "auto" if pretrained else "residual"}
     settings["epochs"] = 80 if items < 2_000 else 30 if items < 5_000 else 20
@@ -349,6 +360,12 @@ def _training(counts: dict[str, int], size: dict[str, Any], pretrained: bool, re
             "network (EfficientNet-Lite0, ImageNet), fine-tuning it, or a small network from scratch. Among those that are as good as the best, the one "
             "that takes the least energy is kept."
         )
+        if larger := larger_sides(side, items):
+            reasons.append(
+                f"The frozen features are compared at {', '.join(map(str, (PRETRAINED_SIDE, *larger[:-1])))} and {larger[-1]} pixels: details may need "
+                f"the larger ones, at the square of the work. The arrays take {figures.size(items * size['height'] * size['width'] * size['channels'])}; "
+                "with preprocess.height and width at half as much, a quarter, and only smaller sizes are compared."
+            )
     reasons.append(
         f"{settings['epochs']} epochs{' of the small network' if pretrained else ''} in batches of {settings['batch_size']}, at a learning rate that suits "
         f"those: usual for {items:,} images."
@@ -360,7 +377,7 @@ def _training(counts: dict[str, int], size: dict[str, Any], pretrained: bool, re
         reasons.append(f"No class weights: the largest class has only {ratio:.1f} times the images of the smallest.")
     settings["calibrate"] = True
     settings["flip"] = "horizontal" if size["channels"] == 3 else "none"
-    settings["shift"] = max(1, min(size["height"], size["width"]) // 16)
+    settings["shift"] = max(1, side // 16)
     reasons.append(
         f"Training shifts images by up to {figures.count(settings['shift'], 'pixel')}"
         + (" and mirrors them: change train.flip to none where left and right differ, as in writing." if size["channels"] == 3

@@ -15,6 +15,10 @@ AUTO = "auto"  # the model that training chooses by comparing
 PRETRAINED = ("efficientnet_lite0",)  # on ImageNet
 PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
 PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it needs
+PRETRAINED_SIDE = 224  # pixels of the photographs that it was trained on
+LARGER_SIDES = (320, 448, 512)  # which `auto` compares with that where images are larger, the largest being their own
+LARGER_BY = 1.2  # what is hardly larger is not compared
+MOST_LARGER = 300  # megapixels of all images of one size: their features take two to three minutes on two cores
 Proportion = Annotated[float, Field(gt=0, lt=1)]
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 
@@ -177,9 +181,10 @@ class ImageTrain(Train):
     filters: Annotated[int, Field(ge=4, le=1024)] = Field(
         32, description="channels of the first stage of residual and plain; later ones have more"
     )
-    reduction: Annotated[int, Field(ge=1, le=64)] = Field(
+    reduction: Annotated[int | float, Field(ge=1, le=64)] = Field(
         1,
-        description="residual and plain first average squares of so many by so many pixels: a fraction of the work, where details do not matter",
+        description="factor by which the network first makes images smaller, such as 2 or 1.4 (whole squares of pixels are averaged): a fraction of the "
+        "work, where details do not matter",
     )
     fine_tuning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(
         5e-5,
@@ -225,6 +230,11 @@ class ImageTrain(Train):
         description="when the model says that it does not know, and from which probability on it answers with a label; by default it always "
         "answers with the most probable one",
     )
+
+    @field_validator("reduction")
+    @classmethod
+    def _plain_number(cls, value: float) -> float:
+        return int(value) if value == int(value) else value
 
     @model_validator(mode="after")
     def _mirror_images_are_learned_from(self) -> ImageTrain:
@@ -291,16 +301,31 @@ class ImageScenario(Scenario):
         side, reduction = min(self.preprocess.height, self.preprocess.width), self.train.reduction
         if reduction > 1 and side // reduction < 4:
             raise ValueError(
-                f"train.reduction: {reduction} leaves {side // reduction} of {side} pixels, and networks need 4: lower it"
+                f"train.reduction: {reduction} leaves {side // reduction:g} of {side} pixels, and networks need 4: lower it"
             )
         return self
 
     @model_validator(mode="after")
     def _pretrained_networks_take_no_tiny_images(self) -> ImageScenario:
         side = min(self.preprocess.height, self.preprocess.width)
-        if self.train.model in PRETRAINED and side < PRETRAINED_FROM_SIDE:
+        seen = round(side / self.train.reduction)
+        if self.train.model in PRETRAINED and seen < PRETRAINED_FROM_SIDE:
+            fix = "raise preprocess.height and width, or choose residual" if seen == side else "lower train.reduction"
             raise ValueError(
-                f"train.model: {self.train.model} needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {side}: raise preprocess.height and width, "
-                "or choose residual"
+                f"train.model: {self.train.model} needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {seen}: {fix}"
             )
         return self
+
+
+def larger_sides(side: int, items: int) -> tuple[int, ...]:
+    """The sides at which a pre-trained network's features are worth comparing with those at `PRETRAINED_SIDE`.
+
+    Args:
+        side: of the images, in pixels; the last of the sides, if there are any.
+        items: the number of images; with many, no larger side is computed in a few minutes.
+    """
+    found: list[int] = []
+    for one in (*(each for each in LARGER_SIDES if each * LARGER_BY <= side), side):
+        if one >= LARGER_BY * PRETRAINED_SIDE and items * one**2 / 1e6 <= MOST_LARGER:
+            found.append(one)
+    return tuple(found)

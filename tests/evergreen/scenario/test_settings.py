@@ -105,10 +105,13 @@ def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"mine\.yaml.*at least 48 pixels, got 32: raise preprocess\.height and width"):
         parse(tmp_path, pretrained.replace("width: 32", "width: 48"))
     assert parse(tmp_path, pretrained.replace(": 32", ": 48")).train.epochs == 2
+    with pytest.raises(WrongUse, match=r"mine\.yaml.*at least 48 pixels, got 34: lower train\.reduction"):
+        parse(tmp_path, pretrained.replace(": 32", ": 48") + "  reduction: 1.4\n")
 
 
 def test_a_reduction_leaves_something_of_the_image(tmp_path: Path) -> None:
     assert parse(tmp_path, GOOD + "  reduction: 8\n").train.reduction == 8
+    assert [repr(parse(tmp_path, f"{GOOD}  reduction: {value}\n").train.reduction) for value in ("1.40", "2.0")] == ["1.4", "2"]
     with pytest.raises(WrongUse, match=r"mine\.yaml.*reduction: 9 leaves 3 of 32 pixels, and networks need 4: lower it"):
         parse(tmp_path, GOOD + "  reduction: 9\n")
 

@@ -27,6 +27,10 @@ FROZEN, SMALL, FINE_TUNED = "last layer on frozen features", "small network from
 SETTINGS = {"model": "auto", "filters": 4, "epochs": 2, "batch_size": 32, "learning_rate": 0.1, "shift": 1}
 
 
+def at(pixels: int) -> str:
+    return f"frozen features at {pixels} pixels"
+
+
 def scenario(side: int = 48, **settings: Any) -> Scenario:
     """The quickstart, which leaves open how to train, on images of `side` pixels."""
     quickstart = load_scenario(Path(__file__).resolve().parents[3] / "scenarios", "quickstart")
@@ -94,7 +98,7 @@ def test_the_ways_to_train_are_compared_and_the_model_is_of_the_chosen_one(train
     compared = by_name(training.selection)
     assert list(compared) == [FROZEN, SMALL, FINE_TUNED]
     # Two epochs teach a small network nothing, and the last layer fits digits well.
-    assert training.selection.settings == {"model": "efficientnet_lite0", "epochs": 1}
+    assert training.selection.settings == {"model": "efficientnet_lite0", "reduction": 1, "epochs": 1}
     assert str(training).startswith("last layer on frozen features (of 3 that were compared): 1 epoch, ")
     frozen, small = compared[FROZEN], compared[SMALL]
     assert frozen.quality is not None and frozen.quality > 0.8 and (frozen.gain, frozen.worth, frozen.energy_ratio) == (0, 0, 1)
@@ -155,6 +159,27 @@ def test_the_page_says_what_each_candidate_gives_and_takes(trained: tuple[Worksp
         assert sum(widths) <= 105
     assert "small network from scratch (model: residual, reduction: 1, epochs: 2): " in shown.texts[""]
     assert "chosen, on 96 val items." in shown.texts[""]
+
+
+@pytest.mark.slow
+def test_a_larger_size_is_chosen_where_it_tells_more(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits 96 pixels high, seen as 48 and as 96 pixels: the larger ones are read better."""
+    from evergreen.kinds.classify import learner, settings
+
+    for module, name, value in ((settings, "PRETRAINED_SIDE", 48), (learner, "PRETRAINED_SIDE", 48), (learner, "MOST_TO_SMALL", 0),
+                                (learner, "MOST_TO_FINE_TUNE", 0), (selection_file, "FOLDS", 2)):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    write_splits(workspace, enlarged=12)
+    training = train(scenario(side=96), workspace)
+    assert training.selection
+    compared = by_name(training.selection)
+    smaller, larger = compared[FROZEN], compared[at(96)]
+    assert smaller.settings["reduction"] == 2 and larger.settings["reduction"] == 1
+    assert larger.energy_ratio is not None and 2 < larger.energy_ratio < 4
+    assert larger.worth is not None and larger.worth == pytest.approx(larger.gain - 0.001 * 2 * np.log2(larger.energy_ratio))
+    named = {"model": "efficientnet_lite0", "reduction": training.selection.settings["reduction"], "epochs": 1}
+    write_splits(again := Workspace(workspace.root / "again"), enlarged=12)
+    assert train(scenario(side=96, **named), again).history == training.history
 
 
 @pytest.fixture
@@ -270,6 +295,10 @@ def candidates(items: int, side: int = 64, **settings: Any) -> dict[str, str]:
         (500, 47, 80, [SMALL]),  # too small for a pre-trained network
         (PRETRAINED_BELOW_ITEMS, 64, 20, [SMALL]),  # enough to learn from
         (490, 224, 80, [FROZEN, SMALL, FINE_TUNED]),
+        (300, 268, 80, [FROZEN, SMALL, FINE_TUNED]),  # hardly larger than the photographs that the network knows
+        (490, 300, 80, [FROZEN, at(300), SMALL, FINE_TUNED]),
+        (490, 448, 80, [FROZEN, at(320), at(448), SMALL, FINE_TUNED]),
+        (1_400, 512, 1, [FROZEN, at(320), SMALL]),  # at 512 pixels they would see more than 300 megapixels
         (500, 224, 80, [FROZEN, SMALL]),  # four epochs of fine-tuning see more than 100 megapixels
         (4_000, 128, 30, [FROZEN, SMALL]),
         (4_000, 224, 80, [FROZEN]),
@@ -280,6 +309,14 @@ def candidates(items: int, side: int = 64, **settings: Any) -> dict[str, str]:
 def test_size_and_number_of_the_images_say_which_ways_are_tried(items: int, side: int, epochs: int, tried: list[str]) -> None:
     found = candidates(items, side, epochs=epochs)
     assert [name for name, left_out in found.items() if not left_out] == tried
+
+
+def test_features_are_compared_at_several_sizes_from_the_same_arrays() -> None:
+    from evergreen.kinds.base.kind import kind_of
+
+    one = scenario(512)
+    found = {each.name: each.settings["reduction"] for each in kind_of(one).learner.candidates(one, 100)}
+    assert found == {FROZEN: 2.29, at(320): 1.6, at(512): 1, SMALL: 9, FINE_TUNED: 2.29}
 
 
 @pytest.mark.parametrize(("side", "reduction"), [(47, 1), (64, 1), (111, 1), (112, 2), (160, 2), (224, 4), (512, 9)])

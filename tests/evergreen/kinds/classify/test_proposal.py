@@ -94,7 +94,15 @@ def test_the_reasons_stand_in_the_file_as_comments(workspace: Workspace) -> None
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((32, 32), (32, 32)), ((48, 24), (24, 48)), ((640, 480), (168, 224)), ((3, 3), (4, 4)), ((2000, 8), (4, 128))],
+    [
+        ((32, 32), (32, 32)),
+        ((48, 24), (24, 48)),
+        ((640, 480), (360, 480)),
+        ((1200, 1200), (512, 512)),
+        ((250, 250), (224, 224)),
+        ((3, 3), (4, 4)),
+        ((2000, 8), (4, 128)),
+    ],
 )
 def test_images_of_one_size_give_the_input_its_size_up_to_a_limit(
     workspace: Workspace, size: tuple[int, int], expected: tuple[int, int]
@@ -139,6 +147,25 @@ def test_for_few_images_that_are_not_tiny_how_to_train_is_chosen_by_comparing(
     assert isinstance(scenario, ImageScenario) and scenario.train.model == model
     assert ("How to train is chosen by comparing" in reasons) == (model == "auto")
     assert ("80 epochs of the small network" in reasons) == (model == "auto" and items < 2_000)
+
+
+@pytest.mark.parametrize(
+    ("items", "side", "said"),
+    [
+        (40, 512, "compared at 224, 320 and 512 pixels: details may need the larger ones, at the square of the work. The arrays take 31 MB"),
+        (2_000, 320, "compared at 224 and 320 pixels"),
+        (4_000, 224, ""),
+    ],
+)  # fmt: skip
+def test_large_images_are_kept_large_where_there_is_time_to_compare_sizes(
+    workspace: Workspace, items: int, side: int, said: str
+) -> None:
+    folder = images(workspace.root / "pictures", {"oak": 20, "ash": 20}, size=(600, 600))
+    for number in range(items - 40):
+        os.link(folder / "oak" / "000.png", folder / "oak" / f"again-{number}.png")
+    scenario, reasons = proposed(workspace, folder)
+    assert (scenario.preprocess.height, scenario.preprocess.width) == (side, side)
+    assert said in reasons and ("frozen features are compared at" in reasons) == bool(said)
 
 
 def test_the_input_of_a_small_network_is_smaller(workspace: Workspace) -> None:
