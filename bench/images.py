@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     import_tensorflow()
-    from evergreen.models.pretrained import DEPTHS
+    from evergreen.models.backbones import DEPTHS
 
     for data in arguments.data:
         images, labels, groups = tiles(arguments.side) if data == TILES else read(data, arguments.side)

@@ -8,22 +8,19 @@ This module imports Keras at its top, since its layers must be registered by nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from evergreen.models import efficientnet_lite
-from evergreen.models.cnn import NO_AUGMENTATION, Augmentation, BothWays, MeanOfBoth, reduced
+from evergreen.models import backbones
+from evergreen.models.backbones import Backbone
+from evergreen.models.cnn import NO_AUGMENTATION, Augmentation, BothWays, Interpolate, MeanOfBoth, reduced
 
 FEATURES, STANDARDIZED, LAST = "features", "standardized_features", "last"
-# The stages of the backbone, counted from 0, from whose outputs features are taken: all but the first. On four data sets
-# (bench/README.md) they are as good as fewer or later ones, or better.
-DEPTHS = (1, 2, 3, 4, 5, 6)
-# The first layer that is fine-tuned, which begins the fourth of seven stages. Those before it see edges and textures, which are
-# the same everywhere, and their gradients would take over half of the time.
-TRAINED_FROM = "block_5_expand"
+WHOLE = (1.0,)  # the resolutions of a network that sees images once, as they are
 
 
 @keras.saving.register_keras_serializable("evergreen")
@@ -31,27 +28,29 @@ class Statistics(layers.Layer):
     """The mean, the maximum and the standard deviation of each channel over all positions.
 
     Input: `(batch, height, width, channels)`. Output: `(batch, 3 channels)`. The maximum finds what is small in the image, the
-    mean and the deviation describe texture.
+    mean and the deviation describe texture. Vectors, `(batch, values)`, are passed through.
     """
 
     def call(self, maps: Any) -> Any:
+        if len(maps.shape) == 2:
+            return maps
         mean = ops.mean(maps, axis=(1, 2))
         variance = ops.maximum(ops.mean(ops.square(maps), axis=(1, 2)) - ops.square(mean), 0)
         return ops.concatenate([mean, ops.max(maps, axis=(1, 2)), ops.sqrt(variance + 1e-6)], axis=-1)
 
 
-def efficientnet_lite0(
+def classifier(
+    backbone: Backbone,
     shape: tuple[int, int, int],
     labels: int,
     *,
     reduction: float = 1,
     augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
+    resolutions: Sequence[float] = WHOLE,
 ) -> keras.Model:
-    """EfficientNet-Lite0 with ImageNet's weights, and one dense layer on standardized features of several depths.
-
-    The first three stages of the backbone are frozen, and all its normalizations: the statistics of a few hundred images are
-    worse than ImageNet's.
+    """A backbone with one dense layer on its standardized features of several depths. The earlier part of the backbone is
+    frozen, and all its normalizations.
 
     Args:
         shape: height, width and channels (1 or 3) of the images; grey images are given three equal channels.
@@ -59,32 +58,54 @@ def efficientnet_lite0(
         reduction: the factor by which images are made smaller first; the augmentation takes the smaller image's pixels.
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
+        resolutions: factors of the sides at which the backbone sees each image; its features are the mean over them.
 
     Returns:
         A model that maps images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`. Its last
         layer is not trained yet: see `fit_last_layer`.
-
-    Raises:
-        EvergreenError: the package with the weights is missing, or is not the expected one.
     """
     images = keras.Input(shape, dtype="uint8", name="images")
     x = augment(reduced(images, reduction))
     x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
     x = layers.Concatenate(name="three_channels", dtype=x.dtype)([x] * 3) if shape[2] == 1 else x
-    maps = efficientnet_lite.backbone(x)
-    x = layers.Concatenate(name=FEATURES)([Statistics(name=f"statistics_{depth}")(maps[depth]) for depth in DEPTHS])
-    x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, name=STANDARDIZED)(x)
+    x = _features(backbone, x, resolutions, FEATURES)
+    x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, trainable=False, name=STANDARDIZED)(x)
     x = layers.Dense(labels, kernel_initializer="zeros", name=LAST)(x)
     found = layers.Softmax(dtype="float32", name="probabilities")(x)
     found = MeanOfBoth(name="mean_of_both", dtype="float32")(found) if mirror else found
-    model = keras.Model(images, found, name="efficientnet_lite0")
-    efficientnet_lite.load_weights(model)
-    names = [layer.name for layer in model.layers]
-    for layer in model.layers[: names.index(TRAINED_FROM)]:
-        layer.trainable = False
-    for layer in model.layers[names.index(TRAINED_FROM) :]:
-        layer.trainable = not isinstance(layer, layers.BatchNormalization)
-    return model
+    backbone.freeze()
+    return keras.Model(images, found, name=backbone.name)
+
+
+def efficientnet_lite0(shape: tuple[int, int, int], labels: int, **settings: Any) -> keras.Model:
+    """EfficientNet-Lite0 with ImageNet's weights; arguments and result as for `classifier`.
+
+    Raises:
+        EvergreenError: the package with the weights is missing, or is not the expected one.
+    """
+    return classifier(backbones.efficientnet_lite0(), shape, labels, **settings)
+
+
+def _features(backbone: Backbone, images: Any, resolutions: Sequence[float], name: str) -> Any:
+    """The statistics of a backbone's features, as the mean over several resolutions: `(batch, features)`.
+
+    Args:
+        name: of the layer that gives them.
+    """
+    height, width = images.shape[1:3]
+    several = len(resolutions) > 1
+    statistics: list[Statistics] = []
+    together = layers.Concatenate(name=f"{name}_at_each_resolution" if several else name)
+    found = []
+    for number, factor in enumerate(resolutions):
+        seen = images
+        if factor != 1:
+            sides = (round(height * factor), round(width * factor))
+            seen = Interpolate(*sides, name=f"resolution_{number}")(images)
+        maps = backbone.features(seen)
+        statistics = statistics or [Statistics(name=f"statistics_{depth}") for depth in range(1, len(maps) + 1)]
+        found.append(together([layer(one) for layer, one in zip(statistics, maps, strict=True)]))
+    return layers.Average(name=name)(found) if several else found[0]
 
 
 def feature_extractor(model: keras.Model) -> keras.Model:

@@ -106,12 +106,29 @@ def test_images_are_made_smaller_inside_the_model(pretrained: Any, reduction: fl
     import cv2
 
     model = pretrained.efficientnet_lite0((192, 160, 3), 2, reduction=reduction)
-    assert model.get_layer("scale").output.shape[1:3] == seen
+    assert model.get_layer("interpolation" if reduction % 1 else "reduction").output.shape[1:3] == seen
     whole = photographs()[:, 16:208, 32:192]
     smaller = np.stack([cv2.resize(image, seen[::-1], interpolation=cv2.INTER_AREA) for image in whole])
     of_smaller = np.array(pretrained.feature_extractor(pretrained.efficientnet_lite0((*seen, 3), 2))(smaller))
     found = np.array(pretrained.feature_extractor(model)(whole))
     assert np.corrcoef(found.ravel(), of_smaller.ravel())[0, 1] > 0.99
+
+
+def test_features_are_the_mean_over_several_resolutions_by_one_backbone(pretrained: Any, tmp_path: Path) -> None:
+    from evergreen.models.cnn import load
+
+    image = photographs()[:1]
+    model = pretrained.efficientnet_lite0((224, 224, 3), 2, resolutions=(1.0, 0.5))
+    single = pretrained.efficientnet_lite0((224, 224, 3), 2)
+    assert model.count_params() == single.count_params()
+    halved = pretrained.efficientnet_lite0((112, 112, 3), 2)
+    smaller = image.reshape(1, 112, 2, 112, 2, 3).mean(axis=(2, 4)).round()  # nearly as interpolation gives it at half the side
+    of_smaller = np.array(pretrained.feature_extractor(halved)(smaller))
+    expected = (np.array(pretrained.feature_extractor(single)(image)) + of_smaller) / 2
+    found = np.array(pretrained.feature_extractor(model)(image))
+    assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
+    model.save(tmp_path / "model.keras")
+    assert np.array_equal(np.array(load(tmp_path / "model.keras")(image)), np.array(model(image)))
 
 
 def test_training_changes_the_later_convolutions_and_leaves_the_normalizations(pretrained: Any) -> None:

@@ -235,6 +235,23 @@ def test_the_first_epoch_of_a_pretrained_network_fits_its_last_layer_the_same_in
     assert model_files(photographs) == files
 
 
+def test_several_resolutions_are_part_of_the_served_network(photographs: Workspace) -> None:
+    from evergreen.evaluation.energy_ratio import work_of
+    from evergreen.kinds.classify.learner import ImageLearner
+    from evergreen.training.export import compare
+
+    wide = {**PRETRAINED, "epochs": 2, "resolutions": (2.0, 1.0), "flip": "horizontal", "mirror": True}
+    training = train(scenario(**wide), photographs)
+    assert training.history[0]["val_accuracy"] > 0.8 and len({epoch["val_loss"] for epoch in training.history}) == 2
+    split = open_split(photographs.splits("quickstart"), "val")
+    assert compare(photographs.model("quickstart"), split, ImageLearner()) < 1e-4
+    assert json.loads((photographs.model("quickstart") / "settings.json").read_text())["train"]["resolutions"] == [2.0, 1.0]
+    work = work_of(photographs.model("quickstart") / "model.onnx")
+    train(scenario(**{**wide, "epochs": 1, "resolutions": (1.0,)}), photographs)
+    single = work_of(photographs.model("quickstart") / "model.onnx")
+    assert work and single and 4 < work[0] / single[0] < 5
+
+
 def test_later_epochs_adjust_the_whole_network_and_an_interruption_changes_nothing(
     photographs: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evergreen")
 
+# Settings of `train` that only pre-trained networks have, and their values without an effect.
+VIEWS: dict[str, Any] = {"resolutions": [1.0]}
 # The settings of `train` that determine the number and meaning of the weights.
-OF_THE_NETWORK = ("model", "filters", "reduction", "mirror")
+OF_THE_NETWORK = ("model", "filters", "reduction", "mirror", *VIEWS)
 FEATURES_AT_ONCE, LOGITS_AT_ONCE, OUTPUTS_AT_ONCE = 32, 256, 256  # items
 LATER_AUGMENTATION = ("rotate", "brightness", "blur", "mixup")  # named in `training_work` only if they are in use
 LAST, PROBABILITIES = "last", "probabilities"  # layers of every network
@@ -117,7 +119,7 @@ class ImageLearner(Learner[ImageScenario]):
         no_tuning = "train.epochs: 1 trains the last layer alone" if tuning < 2 else too_long
         no_small = "" if no_photographs else _too_much(seen * settings.epochs / reduction**2, MOST_TO_SMALL)
         known = {"model": "efficientnet_lite0", "reduction": usual}
-        own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs}
+        own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs, **_without_views(settings)}
         return (
             Candidate("last layer on frozen features", known | {"epochs": 1}, no_photographs),
             *(
@@ -133,7 +135,8 @@ class ImageLearner(Learner[ImageScenario]):
         if scenario.train.model != AUTO:
             return {}
         theirs = {"reduction": 1} | settings["train"]
-        return {key: theirs[key] for key in ("model", "reduction", "epochs")}
+        views = {} if theirs["model"] in PRETRAINED else _without_views(scenario.train)
+        return {key: theirs[key] for key in ("model", "reduction", "epochs")} | views
 
     def precompute(
         self, scenario: ImageScenario, train: Split, val: Split, report: Callable[[int], object]
@@ -265,10 +268,11 @@ class ImageLearner(Learner[ImageScenario]):
     def different_networks(self, scenario: ImageScenario, settings: Mapping[str, Any]) -> list[str]:
         """Differences in architecture, image size or labels."""
         pixels = scenario.preprocess
-        theirs = {"reduction": 1} | settings["train"]  # which models from before there was one have
-        ours = scenario.with_train(self.open_settings(scenario, settings)).train
+        usual = {"reduction": 1} | VIEWS  # which models from before there were others have
+        theirs = usual | settings["train"]
+        ours = usual | scenario.with_train(self.open_settings(scenario, settings)).train.model_dump(mode="json")
         compared = {
-            **{key: (theirs.get(key), getattr(ours, key)) for key in OF_THE_NETWORK},
+            **{key: (theirs.get(key), ours[key]) for key in OF_THE_NETWORK},
             "image size": (list(settings["shape"]), [pixels.height, pixels.width, pixels.channels]),
             "labels": (list(settings["labels"]), list(scenario.validation.labels)),
         }
@@ -313,7 +317,7 @@ class ImageLearner(Learner[ImageScenario]):
         ways = ", both ways" if train.mirror else ""
         width = "" if train.model in PRETRAINED else f" of {train.filters} filters"  # auto may choose such a network
         reduced = "" if train.reduction == 1 else f", reduced by {train.reduction},"
-        return f"{train.model}{width}{reduced} on {self.preparation_work(scenario)}, {labels} labels{ways}"
+        return f"{train.model}{width}{reduced} on {self.preparation_work(scenario)}, {labels} labels{ways}{_views_text(train)}"
 
     def training_work(self, scenario: ImageScenario) -> str:
         """The work of a prediction, with precision, batch size and augmentation."""
@@ -372,7 +376,7 @@ class ImageLearner(Learner[ImageScenario]):
 
 
 def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int) -> keras.Model:
-    from evergreen.models import cnn, pretrained
+    from evergreen.models import backbones, cnn, pretrained
 
     reduction = settings.reduction
     augment = cnn.Augmentation(
@@ -384,7 +388,15 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
         blur=settings.blur / reduction,
     )
     if settings.model == "efficientnet_lite0":
-        return pretrained.efficientnet_lite0(shape, label_count, reduction=reduction, augment=augment, mirror=settings.mirror)
+        return pretrained.classifier(
+            backbones.efficientnet_lite0(),
+            shape,
+            label_count,
+            reduction=reduction,
+            augment=augment,
+            mirror=settings.mirror,
+            resolutions=settings.resolutions,
+        )
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
     return network(
         shape,
@@ -396,6 +408,18 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
     )
 
 
+def _without_views(settings: ImageTrain) -> dict[str, Any]:
+    """What takes away the settings of `train` that only pre-trained networks have, where a scenario has them."""
+    fields = ImageTrain.model_fields
+    return {name: fields[name].default for name in VIEWS if getattr(settings, name) != fields[name].default}
+
+
+def _views_text(settings: ImageTrain) -> str:
+    """What a pre-trained network sees of an image besides the whole at its own size, as a clause; empty if nothing."""
+    several = ", ".join(f"{one:g}" for one in settings.resolutions)
+    return "" if several == "1" else f", at {several} of its size"
+
+
 def _reduction(side: int, target: int) -> float:
     """The factor that makes a side about `target` pixels long."""
     found = round(side / target, 2)
@@ -404,7 +428,8 @@ def _reduction(side: int, target: int) -> float:
 
 def _features_of(scenario: ImageScenario) -> str:
     """The name of the array of a frozen network's features, another one for each network."""
-    network = {name: getattr(scenario.train, name) for name in OF_THE_NETWORK}
+    settings = VIEWS | scenario.train.model_dump(mode="json")
+    network = {name: settings.get(name) for name in OF_THE_NETWORK}
     return f"features-{hashlib.sha256(json.dumps(network).encode()).hexdigest()[:12]}"
 
 

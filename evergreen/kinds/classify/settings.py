@@ -20,6 +20,7 @@ LARGER_SIDES = (320, 448, 512)  # which `auto` compares with that where images a
 LARGER_BY = 1.2  # what is hardly larger is not compared
 MOST_LARGER = 300  # megapixels of all images of one size: their features take two to three minutes on two cores
 Proportion = Annotated[float, Field(gt=0, lt=1)]
+Resolution = Annotated[float, Field(ge=0.5, le=2)]
 Column = Literal["group", "split", "source", "format", "width", "height", "channels", "collected_at"]  # of an item
 
 
@@ -166,10 +167,10 @@ class ImageTrain(Train):
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
-        "mirror", "calibrate", "answers", "patience", "max_seconds", "max_wh",
+        "mirror", "resolutions", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
     newer: ClassVar[tuple[str, ...]] = (
-        "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers",
+        "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers", "resolutions",
     )  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
@@ -219,7 +220,11 @@ class ImageTrain(Train):
         "more epochs",
     )
     mirror: bool = Field(False, description="predict from each image and its mirror image: more often right, at twice the work")
-
+    resolutions: Annotated[tuple[Resolution, ...], Field(min_length=1, max_length=5)] = Field(
+        (1.0,),
+        description="of a pre-trained network: it sees each image at several sizes, which are these fractions of its sides, and takes the mean of their "
+        "features. [1, 0.7] costs half as much again, in training and for a prediction; each takes the square of its fraction",
+    )
     calibrate: bool = Field(
         False,
         description="correct on val how sure of itself the network is (temperature scaling), so that its probabilities can be believed",
@@ -235,6 +240,21 @@ class ImageTrain(Train):
     @classmethod
     def _plain_number(cls, value: float) -> float:
         return int(value) if value == int(value) else value
+
+    @field_validator("resolutions")
+    @classmethod
+    def _different(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a resolution twice")
+        return value
+
+    @model_validator(mode="after")
+    def _small_networks_see_images_as_they_are(self) -> ImageTrain:
+        if self.model not in (AUTO, *PRETRAINED) and self.resolutions != (1.0,):
+            raise ValueError(
+                f"resolutions needs a pre-trained network, and model is {self.model}: choose auto or efficientnet_lite0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mirror_images_are_learned_from(self) -> ImageTrain:
@@ -308,9 +328,13 @@ class ImageScenario(Scenario):
     @model_validator(mode="after")
     def _pretrained_networks_take_no_tiny_images(self) -> ImageScenario:
         side = min(self.preprocess.height, self.preprocess.width)
-        seen = round(side / self.train.reduction)
+        seen = int(side / self.train.reduction * min(self.train.resolutions))
         if self.train.model in PRETRAINED and seen < PRETRAINED_FROM_SIDE:
-            fix = "raise preprocess.height and width, or choose residual" if seen == side else "lower train.reduction"
+            fix = (
+                "raise preprocess.height and width, or choose residual"
+                if seen == side
+                else "lower train.reduction, or raise the lowest of train.resolutions"
+            )
             raise ValueError(
                 f"train.model: {self.train.model} needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {seen}: {fix}"
             )

@@ -107,6 +107,22 @@ def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
     assert parse(tmp_path, pretrained.replace(": 32", ": 48")).train.epochs == 2
     with pytest.raises(WrongUse, match=r"mine\.yaml.*at least 48 pixels, got 34: lower train\.reduction"):
         parse(tmp_path, pretrained.replace(": 32", ": 48") + "  reduction: 1.4\n")
+    with pytest.raises(WrongUse, match=r"mine\.yaml.*at least 48 pixels, got 24: .*raise the lowest of train\.resolutions"):
+        parse(tmp_path, pretrained.replace(": 32", ": 48") + "  resolutions: [1, 0.5]\n")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("[1, 1]", "names a resolution twice"),
+        ("[]", "at least 1"),
+        ("[0.4]", "greater than or equal to 0.5"),
+        ("[1, 0.7]", "resolutions needs a pre-trained network, and model is residual"),
+    ],
+)
+def test_resolutions_are_different_and_of_a_pretrained_network(tmp_path: Path, wrong: str, why: str) -> None:
+    with pytest.raises(WrongUse, match=why):
+        parse(tmp_path, GOOD + f"  resolutions: {wrong}\n")
 
 
 def test_a_reduction_leaves_something_of_the_image(tmp_path: Path) -> None:

@@ -346,6 +346,28 @@ def test_a_warm_start_takes_what_is_left_open_from_the_champion() -> None:
     assert learner.different_networks(scenario(side=224, model="residual", reduction=2), of_before) == ["reduction"]
 
 
+def test_only_a_pretrained_network_sees_several_resolutions() -> None:
+    from evergreen.kinds.base.kind import kind_of
+
+    one, learner = scenario(side=224, resolutions=(1, 0.7)), kind_of(scenario()).learner
+    seen = {each.name: one.with_train(each.settings).train.resolutions for each in learner.candidates(one, 100)}
+    assert seen == {FROZEN: (1, 0.7), SMALL: (1,), FINE_TUNED: (1, 0.7)}
+    assert "at 1, 0.7 of its size" in learner.prediction_work(one)
+    shape, labels = [224, 224, 1], list(one.validation.labels)
+    for candidate in learner.candidates(one, 100):
+        trained = one.with_train(candidate.settings).train.model_dump(mode="json")
+        settings = {"shape": shape, "labels": labels, "train": trained}
+        assert learner.different_networks(one, settings) == []
+        begun = WarmStart(1, "0", 0.5, 0.1, learner.open_settings(one, settings)).of(one)
+        assert begun.train.resolutions == seen[candidate.name]
+    of_before = {
+        "shape": shape,
+        "labels": labels,
+        "train": {"model": "efficientnet_lite0", "filters": 4, "mirror": False, "epochs": 1},
+    }
+    assert learner.different_networks(one, of_before) == ["resolutions"]
+
+
 def test_a_scenario_that_names_its_network_leaves_nothing_open() -> None:
     assert candidates(500, model="residual") == {} == candidates(500, model="efficientnet_lite0")
 
