@@ -8,8 +8,10 @@ This module imports Keras at its top, since its layers must be registered by nam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -39,6 +41,68 @@ class Statistics(layers.Layer):
         return ops.concatenate([mean, ops.max(maps, axis=(1, 2)), ops.sqrt(variance + 1e-6)], axis=-1)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How images are cut into tiles that overlap.
+
+    Attributes:
+        side: of a tile, in pixels.
+        overlap: of neighbours, in pixels, at least.
+        join: `max` takes each feature from the tile that has most of it, which finds what is small; `mean` the mean.
+    """
+
+    side: int
+    overlap: int
+    join: Literal["max", "mean"]
+
+    def positions(self, length: int) -> list[int]:
+        """Where the tiles begin along a side of `length` pixels, which they cover at equal distances."""
+        count = max(1, math.ceil((length - self.overlap) / (self.side - self.overlap)))
+        return [round(one) for one in np.linspace(0, length - self.side, count)]
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class Tiles(layers.Layer):
+    """Cuts images into tiles: `(batch, height, width, channels)` to `(tiles batch, side, side, channels)`, first the first tile
+    of all images.
+
+    Args:
+        rows, columns: where tiles begin.
+    """
+
+    def __init__(self, rows: Sequence[int], columns: Sequence[int], side: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.rows, self.columns, self.side = list(rows), list(columns), side
+
+    def call(self, images: Any) -> Any:
+        tiles = [images[:, y : y + self.side, x : x + self.side] for y in self.rows for x in self.columns]
+        return ops.concatenate(tiles, axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rows": self.rows, "columns": self.columns, "side": self.side}
+
+
+@keras.saving.register_keras_serializable("evergreen")
+class JoinTiles(layers.Layer):
+    """Undoes `Tiles` for what was computed of each: `(tiles batch, values)` to `(batch, values)`.
+
+    Args:
+        tiles: of each image.
+        join: as in `Tiling`.
+    """
+
+    def __init__(self, tiles: int, join: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.tiles, self.join = tiles, join
+
+    def call(self, values: Any) -> Any:
+        of_images = ops.reshape(values, (self.tiles, -1, values.shape[-1]))
+        return (ops.max if self.join == "max" else ops.mean)(of_images, axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "tiles": self.tiles, "join": self.join}
+
+
 def classifier(
     backbone: Backbone,
     shape: tuple[int, int, int],
@@ -48,6 +112,7 @@ def classifier(
     augment: Augmentation = NO_AUGMENTATION,
     mirror: bool = False,
     resolutions: Sequence[float] = WHOLE,
+    tiling: Tiling | None = None,
 ) -> keras.Model:
     """A backbone with one dense layer on its standardized features of several depths. The earlier part of the backbone is
     frozen, and all its normalizations.
@@ -59,6 +124,7 @@ def classifier(
         augment: the augmentation in training.
         mirror: predict from each image and its mirror image, at twice the work.
         resolutions: factors of the sides at which the backbone sees each image; its features are the mean over them.
+        tiling: the backbone sees the image in these tiles, whose features are joined, in place of the whole.
 
     Returns:
         A model that maps images uint8 `(batch, height, width, channels)` to probabilities float32 `(batch, labels)`. Its last
@@ -68,7 +134,13 @@ def classifier(
     x = augment(reduced(images, reduction))
     x = BothWays(name="both_ways", dtype=x.dtype)(x) if mirror else x
     x = layers.Concatenate(name="three_channels", dtype=x.dtype)([x] * 3) if shape[2] == 1 else x
-    x = _features(backbone, x, resolutions, FEATURES)
+    if tiling is None:
+        x = _features(backbone, x, resolutions, FEATURES)
+    else:
+        rows, columns = (tiling.positions(length) for length in x.shape[1:3])
+        x = Tiles(rows, columns, tiling.side, name="tiles", dtype=x.dtype)(x)
+        x = _features(backbone, x, resolutions, f"{FEATURES}_of_tiles")
+        x = JoinTiles(len(rows) * len(columns), tiling.join, name=FEATURES)(x)
     x = layers.BatchNormalization(center=False, scale=False, epsilon=1e-6, trainable=False, name=STANDARDIZED)(x)
     x = layers.Dense(labels, kernel_initializer="zeros", name=LAST)(x)
     found = layers.Softmax(dtype="float32", name="probabilities")(x)

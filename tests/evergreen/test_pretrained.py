@@ -131,6 +131,28 @@ def test_features_are_the_mean_over_several_resolutions_by_one_backbone(pretrain
     assert np.array_equal(np.array(load(tmp_path / "model.keras")(image)), np.array(model(image)))
 
 
+def test_tiles_cover_an_image_at_equal_distances_and_overlap(pretrained: Any) -> None:
+    assert pretrained.Tiling(224, 112, "max").positions(448) == [0, 112, 224]
+    assert pretrained.Tiling(48, 0, "max").positions(100) == [0, 26, 52]  # two would leave four pixels out
+    assert pretrained.Tiling(48, 16, "max").positions(48) == [0]
+
+
+@pytest.mark.parametrize("join", ["max", "mean"])
+def test_the_features_of_tiles_are_joined(pretrained: Any, join: str, tmp_path: Path) -> None:
+    from evergreen.models.cnn import load
+
+    images = photographs()[:, :96, :64]
+    model = pretrained.efficientnet_lite0((96, 64, 3), 2, tiling=pretrained.Tiling(64, 32, join), mirror=True)
+    both = (images, images[:, :, ::-1])
+    alone = pretrained.feature_extractor(pretrained.efficientnet_lite0((64, 64, 3), 2))
+    expected = np.mean(
+        [getattr(np, join)([np.array(alone(one[:, :64])), np.array(alone(one[:, 32:]))], axis=0) for one in both], axis=0
+    )
+    assert np.allclose(np.array(pretrained.feature_extractor(model)(images)), expected, atol=1e-3)
+    model.save(tmp_path / "model.keras")
+    assert np.array_equal(np.array(load(tmp_path / "model.keras")(images)), np.array(model(images)))
+
+
 def test_training_changes_the_later_convolutions_and_leaves_the_normalizations(pretrained: Any) -> None:
     import keras
 

@@ -252,6 +252,26 @@ def test_several_resolutions_are_part_of_the_served_network(photographs: Workspa
     assert work and single and 4 < work[0] / single[0] < 5
 
 
+def test_tiles_are_part_of_the_served_network(workspace: Workspace) -> None:
+    from evergreen.evaluation.energy_ratio import work_of
+    from evergreen.kinds.classify.learner import ImageLearner
+    from evergreen.training.export import compare
+
+    write_splits(workspace, 96, 32, enlarged=9)
+    tiled = {
+        **PRETRAINED,
+        "epochs": 2,
+        "tiles": {"side": 48, "overlap": 24, "join": "max"},
+        "flip": "horizontal",
+        "mirror": True,
+    }
+    training = train(scenario(**tiled, answers={"unlike": 0.1}), workspace)
+    assert training.history[0]["val_accuracy"] > 0.7
+    split = open_split(workspace.splits("quickstart"), "val")
+    assert compare(workspace.model("quickstart"), split, ImageLearner()) < 1e-4
+    assert work_of(workspace.model("quickstart") / "model.onnx") is not None
+
+
 def test_later_epochs_adjust_the_whole_network_and_an_interruption_changes_nothing(
     photographs: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("evergreen")
 
 # Settings of `train` that only pre-trained networks have, and their values without an effect.
-VIEWS: dict[str, Any] = {"resolutions": [1.0]}
+VIEWS: dict[str, Any] = {"resolutions": [1.0], "tiles": None}
 # The settings of `train` that determine the number and meaning of the weights.
 OF_THE_NETWORK = ("model", "filters", "reduction", "mirror", *VIEWS)
 FEATURES_AT_ONCE, LOGITS_AT_ONCE, OUTPUTS_AT_ONCE = 32, 256, 256  # items
@@ -43,6 +43,7 @@ LAST, PROBABILITIES = "last", "probabilities"  # layers of every network
 # What `auto` tries: trainings of at most so many megapixels in all their epochs, which take a few minutes on two cores.
 FINE_TUNING_EPOCHS = 4
 MOST_TO_FINE_TUNE, MOST_TO_SMALL = 100, 600
+MOST_IN_TILES = 600  # megapixels of all tiles of one set, whose features take five minutes
 SMALL_SIDE = 56  # pixels to which a small network's images are averaged down, or a little more
 
 
@@ -117,15 +118,19 @@ class ImageLearner(Learner[ImageScenario]):
         tuning = min(settings.epochs, FINE_TUNING_EPOCHS)
         too_long = _too_much(seen * tuning / usual**2, MOST_TO_FINE_TUNE)
         no_tuning = "train.epochs: 1 trains the last layer alone" if tuning < 2 else too_long
+        cut = 0 if settings.tiles is None else settings.tiles.count(pixels.height, pixels.width) * settings.tiles.side**2
+        no_tiles = no_photographs or _too_much(items * cut / 1e6, MOST_IN_TILES)
         no_small = "" if no_photographs else _too_much(seen * settings.epochs / reduction**2, MOST_TO_SMALL)
-        known = {"model": "efficientnet_lite0", "reduction": usual}
-        own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs, **_without_views(settings)}
+        known = {"model": "efficientnet_lite0", "reduction": usual, **_without(("tiles",), settings)}
+        in_tiles = {"model": "efficientnet_lite0", "reduction": 1, "epochs": 1}
+        own = {"model": "residual", "reduction": reduction, "epochs": settings.epochs, **_without(VIEWS, settings)}
         return (
             Candidate("last layer on frozen features", known | {"epochs": 1}, no_photographs),
             *(
                 Candidate(f"frozen features at {one} pixels", known | {"reduction": _reduction(side, one), "epochs": 1})
                 for one in larger
             ),
+            *([] if settings.tiles is None else [Candidate("frozen features in tiles", in_tiles, no_tiles)]),
             Candidate("small network from scratch", own, no_small),
             Candidate("fine-tuning", known | {"epochs": tuning}, no_photographs or no_tuning),
         )
@@ -135,7 +140,8 @@ class ImageLearner(Learner[ImageScenario]):
         if scenario.train.model != AUTO:
             return {}
         theirs = {"reduction": 1} | settings["train"]
-        views = {} if theirs["model"] in PRETRAINED else _without_views(scenario.train)
+        others = tuple(VIEWS) if theirs["model"] not in PRETRAINED else () if theirs.get("tiles") else ("tiles",)
+        views = _without(others, scenario.train)
         return {key: theirs[key] for key in ("model", "reduction", "epochs")} | views
 
     def precompute(
@@ -159,8 +165,9 @@ class ImageLearner(Learner[ImageScenario]):
             network = _network(scenario.train, model.input_shape[1:], model.output_shape[1])
         network.set_weights(model.get_weights())
         extract, found, done = feature_extractor(network), [], 0
+        tiles = 1 if scenario.train.tiles is None else scenario.train.tiles.count(*model.input_shape[1:3])
         for split in splits:
-            parts, at_once = [], items_at_once(split, self, FEATURES_AT_ONCE)
+            parts, at_once = [], items_at_once(split, self, max(1, FEATURES_AT_ONCE // tiles))
             for start in range(0, len(split), at_once):
                 images = np.asarray(split["images"][start : start + at_once])
                 parts.append(np.asarray(extract.predict_on_batch(images)))
@@ -387,6 +394,8 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
         brightness=settings.brightness,
         blur=settings.blur / reduction,
     )
+    tiles = settings.tiles
+    tiling = None if tiles is None else pretrained.Tiling(tiles.side, tiles.overlap, tiles.join)
     if settings.model == "efficientnet_lite0":
         return pretrained.classifier(
             backbones.efficientnet_lite0(),
@@ -396,6 +405,7 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
             augment=augment,
             mirror=settings.mirror,
             resolutions=settings.resolutions,
+            tiling=tiling,
         )
     network = {"residual": cnn.residual, "plain": cnn.plain}[settings.model]
     return network(
@@ -408,16 +418,18 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
     )
 
 
-def _without_views(settings: ImageTrain) -> dict[str, Any]:
-    """What takes away the settings of `train` that only pre-trained networks have, where a scenario has them."""
+def _without(names: Iterable[str], settings: ImageTrain) -> dict[str, Any]:
+    """What takes away these settings of `train`, where a scenario has them."""
     fields = ImageTrain.model_fields
-    return {name: fields[name].default for name in VIEWS if getattr(settings, name) != fields[name].default}
+    return {name: fields[name].default for name in names if getattr(settings, name) != fields[name].default}
 
 
 def _views_text(settings: ImageTrain) -> str:
     """What a pre-trained network sees of an image besides the whole at its own size, as a clause; empty if nothing."""
     several = ", ".join(f"{one:g}" for one in settings.resolutions)
-    return "" if several == "1" else f", at {several} of its size"
+    tiles = settings.tiles
+    in_tiles = "" if tiles is None else f", in tiles of {tiles.side} that overlap by {tiles.overlap}, joined by {tiles.join}"
+    return ("" if several == "1" else f", at {several} of its size") + in_tiles
 
 
 def _reduction(side: int, target: int) -> float:

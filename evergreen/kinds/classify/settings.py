@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -18,6 +19,7 @@ PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it 
 PRETRAINED_SIDE = 224  # pixels of the photographs that it was trained on
 LARGER_SIDES = (320, 448, 512)  # which `auto` compares with that where images are larger, the largest being their own
 LARGER_BY = 1.2  # what is hardly larger is not compared
+MOST_TILES = 100  # of an image
 MOST_LARGER = 300  # megapixels of all images of one size: their features take two to three minutes on two cores
 Proportion = Annotated[float, Field(gt=0, lt=1)]
 Resolution = Annotated[float, Field(ge=0.5, le=2)]
@@ -161,16 +163,39 @@ class Answers(Section):
         return self == Answers.model_validate({})
 
 
+class Tiles(Section):
+    """How a pre-trained network sees large images: in tiles that overlap, at the images' own resolution."""
+
+    side: Annotated[int, Field(ge=PRETRAINED_FROM_SIDE, le=1024)] = Field(description="of a tile, in pixels")
+    overlap: Annotated[int, Field(ge=0)] = Field(
+        description="of neighbours, in pixels, at least: as much as a mark is large, so that each is whole in some tile"
+    )
+    join: Literal["max", "mean"] = Field(
+        "max",
+        description="of the tiles' features: max takes each from the tile that has most of it, which suits small marks; mean their mean",
+    )
+
+    @model_validator(mode="after")
+    def _tiles_advance(self) -> Tiles:
+        if self.overlap > self.side * 3 // 4:
+            raise ValueError(f"overlap must be at most three quarters of side ({self.side * 3 // 4}), got {self.overlap}")
+        return self
+
+    def count(self, height: int, width: int) -> int:
+        """The number of tiles of an image."""
+        return math.prod(max(1, math.ceil((length - self.overlap) / (self.side - self.overlap))) for length in (height, width))
+
+
 class ImageTrain(Train):
     """The network and its training."""
 
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
-        "mirror", "resolutions", "calibrate", "answers", "patience", "max_seconds", "max_wh",
+        "mirror", "resolutions", "tiles", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
     newer: ClassVar[tuple[str, ...]] = (
-        "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers", "resolutions",
+        "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers", "resolutions", "tiles",
     )  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
@@ -225,6 +250,12 @@ class ImageTrain(Train):
         description="of a pre-trained network: it sees each image at several sizes, which are these fractions of its sides, and takes the mean of their "
         "features. [1, 0.7] costs half as much again, in training and for a prediction; each takes the square of its fraction",
     )
+    tiles: Tiles | None = Field(
+        None,
+        description="a pre-trained network sees images in tiles, for marks that are small on a large picture, and joins their features: so many times the "
+        "work, in training and for a prediction, as there are tiles; null: it sees the whole image. auto compares tiles with the whole image",
+    )
+
     calibrate: bool = Field(
         False,
         description="correct on val how sure of itself the network is (temperature scaling), so that its probabilities can be believed",
@@ -250,9 +281,10 @@ class ImageTrain(Train):
 
     @model_validator(mode="after")
     def _small_networks_see_images_as_they_are(self) -> ImageTrain:
-        if self.model not in (AUTO, *PRETRAINED) and self.resolutions != (1.0,):
+        if self.model not in (AUTO, *PRETRAINED) and (self.resolutions != (1.0,) or self.tiles is not None):
+            name = "resolutions" if self.tiles is None else "tiles"
             raise ValueError(
-                f"resolutions needs a pre-trained network, and model is {self.model}: choose auto or efficientnet_lite0"
+                f"{name} needs a pre-trained network, and model is {self.model}: choose auto or efficientnet_lite0"
             )
         return self
 
@@ -326,9 +358,25 @@ class ImageScenario(Scenario):
         return self
 
     @model_validator(mode="after")
+    def _images_are_as_large_as_tiles(self) -> ImageScenario:
+        tiles, reduction = self.train.tiles, 1 if self.train.model == AUTO else self.train.reduction
+        height, width = (round(side / reduction) for side in (self.preprocess.height, self.preprocess.width))
+        if tiles is not None and min(height, width) < tiles.side:
+            raise ValueError(
+                f"train.tiles: a side of {tiles.side} pixels needs images at least as large, got {height}×{width}: raise preprocess.height and width, "
+                "or lower side"
+            )
+        if tiles is not None and (count := tiles.count(height, width)) > MOST_TILES:
+            raise ValueError(
+                f"train.tiles: an image would be cut into {count} tiles, more than {MOST_TILES}: raise side, or lower overlap"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pretrained_networks_take_no_tiny_images(self) -> ImageScenario:
         side = min(self.preprocess.height, self.preprocess.width)
-        seen = int(side / self.train.reduction * min(self.train.resolutions))
+        tile = self.train.tiles.side if self.train.tiles else side
+        seen = int(min(side / self.train.reduction, tile) * min(self.train.resolutions))
         if self.train.model in PRETRAINED and seen < PRETRAINED_FROM_SIDE:
             fix = (
                 "raise preprocess.height and width, or choose residual"

@@ -112,6 +112,24 @@ def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("side", "tiles", "why"),
+    [
+        (96, "{side: 64, overlap: 49}", r"overlap must be at most three quarters of side \(48\), got 49"),
+        (96, "{side: 32, overlap: 0}", "tiles.side: .*greater than or equal to 48"),
+        (96, "{side: 128, overlap: 0}", "a side of 128 pixels needs images at least as large, got 96×96"),
+        (96, "{side: 64, overlap: 0, join: sum}", "tiles.join"),
+        (1024, "{side: 64, overlap: 16}", "cut into 441 tiles, more than 100: raise side, or lower overlap"),
+        (96, "{side: 64}", "tiles.overlap"),
+    ],
+)
+def test_tiles_are_large_enough_and_not_too_many(tmp_path: Path, side: int, tiles: str, why: str) -> None:
+    pretrained = (GOOD + "  model: efficientnet_lite0\n").replace(": 32", f": {side}")
+    with pytest.raises(WrongUse, match=why):
+        parse(tmp_path, f"{pretrained}  tiles: {tiles}\n")
+    assert parse(tmp_path, f"{pretrained}  tiles: {{side: {side // 2}, overlap: 0}}\n").train.tiles.join == "max"
+
+
+@pytest.mark.parametrize(
     ("wrong", "why"),
     [
         ("[1, 1]", "names a resolution twice"),

@@ -346,6 +346,25 @@ def test_a_warm_start_takes_what_is_left_open_from_the_champion() -> None:
     assert learner.different_networks(scenario(side=224, model="residual", reduction=2), of_before) == ["reduction"]
 
 
+def test_tiles_are_compared_with_the_whole_image_unless_that_takes_too_long() -> None:
+    from evergreen.kinds.base.kind import kind_of
+
+    tiles = {"side": 224, "overlap": 112, "join": "max"}
+    one, learner = scenario(side=448, tiles=tiles), kind_of(scenario()).learner
+    candidates = {each.name: each for each in learner.candidates(one, 100)}
+    seen = {name: one.with_train(each.settings) for name, each in candidates.items()}
+    assert [name for name, of in seen.items() if of.train.tiles] == ["frozen features in tiles"]
+    assert "in tiles of 224 that overlap by 112, joined by max" in learner.prediction_work(seen["frozen features in tiles"])
+    many = {each.name: each.left_out for each in learner.candidates(one, 2_000)}
+    assert "more than the 600 that take minutes" in many["frozen features in tiles"]
+    shape, labels = [448, 448, 1], list(one.validation.labels)
+    for name in seen:
+        settings = {"shape": shape, "labels": labels, "train": seen[name].train.model_dump(mode="json")}
+        assert learner.different_networks(one, settings) == []
+        begun = WarmStart(1, "0", 0.5, 0.1, learner.open_settings(one, settings)).of(one)
+        assert begun.train.tiles == seen[name].train.tiles
+
+
 def test_only_a_pretrained_network_sees_several_resolutions() -> None:
     from evergreen.kinds.base.kind import kind_of
 
