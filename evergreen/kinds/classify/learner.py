@@ -177,12 +177,15 @@ class ImageLearner(Learner[ImageScenario]):
         return found
 
     def calibrate(self, scenario: ImageScenario, model: keras.Model, val: Split) -> None:
-        """Divide the weights of the last layer by the best temperature, if `train.calibrate` says so."""
+        """Divide the weights of the last layer by the best temperature, if `train.calibrate` says so and one helps."""
         if not scenario.train.calibrate:
             return
-        from evergreen.training.calibration import temperature
+        from evergreen.training.calibration import helpful_temperature
 
-        found = temperature(self._logits(model, val), val["labels"].astype(int))
+        found = helpful_temperature(self._logits(model, val), val["labels"].astype(int))
+        if found == 1:
+            log.info("train.calibrate: the probabilities stay as they are; on val no temperature makes them surely better.")
+            return
         last = model.get_layer(LAST)
         last.set_weights([weights / found for weights in last.get_weights()])
 

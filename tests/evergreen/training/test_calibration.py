@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from evergreen.kinds.classify.metrics import calibration, calibration_error
-from evergreen.training.calibration import HIGHEST, LOWEST, temperature
+from evergreen.training.calibration import HIGHEST, LOWEST, helpful_temperature, temperature
 
 
 def answers(items: int, sure: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -56,3 +56,34 @@ def test_the_ends_are_kept_where_no_temperature_fits() -> None:
     labels = np.array([0, 1] * 50)
     for logits in (np.eye(2)[1 - labels], 1e-9 * np.eye(2)[labels]):  # all wrong; far too small
         assert LOWEST <= temperature(logits[None], labels) <= HIGHEST
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(softmax(logits, axis=1)[np.arange(len(labels)), labels]).mean())
+
+
+@pytest.mark.parametrize(("sure", "items"), [(4.0, 40), (4.0, 500), (0.25, 100)])
+def test_the_temperature_is_taken_where_it_surely_helps(sure: float, items: int) -> None:
+    logits, labels = answers(items, sure)
+    assert helpful_temperature(logits[None], labels) == temperature(logits[None], labels)
+
+
+def test_on_few_items_a_calibrated_network_is_mostly_left_as_it_is_and_is_better_for_it() -> None:
+    others, of_others = answers(20_000, 1.0, seed=99)
+    losses = {"always": 0.0, "where it helps": 0.0, "never": 0.0}
+    scaled = 0
+    for seed in range(20):
+        logits, labels = answers(60, 1.0, seed)
+        found = helpful_temperature(logits[None], labels)
+        scaled += found != 1
+        losses["always"] += log_loss(others / temperature(logits[None], labels), of_others)
+        losses["where it helps"] += log_loss(others / found, of_others)
+        losses["never"] += log_loss(others, of_others)
+    assert scaled <= 5
+    assert losses["never"] <= losses["where it helps"] < losses["always"]
+
+
+@pytest.mark.parametrize("items", [1, 2, 20])
+def test_a_network_that_is_right_about_a_few_items_stays_as_sure_as_it_is(items: int) -> None:
+    labels = np.arange(items) % 3
+    assert helpful_temperature(5 * np.eye(3)[labels][None], labels) == 1
