@@ -152,9 +152,9 @@ def work_of(path: Path) -> tuple[int, int] | None:
 
     network = _open(path)
     for value in (*network.graph.input, *network.graph.output):
-        first = value.type.tensor_type.shape.dim[0]
-        if first.dim_param or not first.dim_value:
-            first.dim_value = 1
+        for first in value.type.tensor_type.shape.dim[:1]:  # none in the input that asks for outputs on request
+            if first.dim_param or not first.dim_value:
+                first.dim_value = 1
     network = shape_inference.infer_shapes(network, data_prop=True)
     graph = network.graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -166,7 +166,7 @@ def work_of(path: Path) -> tuple[int, int] | None:
     operations = 0
     moved = sum(math.prod(tensor.dims) * item_bytes[tensor.name] for tensor in graph.initializer)
     for node in graph.node:
-        if node.op_type == "Constant":
+        if node.op_type in ("Constant", "If"):  # outputs on request are in branches, which predictions do not need
             continue
         for name in node.output:
             shape = shapes.get(name)

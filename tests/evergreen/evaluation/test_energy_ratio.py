@@ -47,6 +47,21 @@ def test_the_work_of_a_network_is_what_is_worked_out_by_hand(tmp_path: Path) -> 
     assert work_of(network(tmp_path / "one.onnx")) == (operations, 4 * numbers)
 
 
+def test_what_is_computed_on_request_only_is_no_work_of_a_prediction(tmp_path: Path) -> None:
+    import onnx
+
+    from evergreen.training.export import _compute_on_request
+
+    path = network(tmp_path / "one.onnx")
+    alone = work_of(path)
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Sqrt", ["active"], ["map"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, ["n", 8, 10, 10]))
+    _compute_on_request(model.graph, "map")
+    onnx.save(model, path)
+    assert alone and work_of(path) == (alone[0], alone[1] + 1)  # the byte that asks for the map
+
+
 def test_one_architecture_is_a_ratio_of_one_whatever_the_weights(tmp_path: Path) -> None:
     one, other = network(tmp_path / "one.onnx", seed=1), network(tmp_path / "other.onnx", seed=2)
     assert one.read_bytes() != other.read_bytes() and architecture(one) == architecture(other)
