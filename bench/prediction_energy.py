@@ -1,5 +1,6 @@
 """The energy of a prediction beside a ResNet-18 at 224 pixels: the network of `agriculture` at the scenario's size and at 224
-pixels, and the small network that `train.model: auto` compares with it. Weights do not matter for it, so they are random.
+pixels, the first stages of it that `train.distil` teaches, and the small network that `train.model: auto` compares with it.
+Weights do not matter for it, so they are random.
 
 ONNX Runtime, one thread, batches of one, each network in turn for five rounds: medians of all predictions, and the energy of a
 thousand of them by the median round.
@@ -77,11 +78,18 @@ def rows() -> list[Row]:
     scenario = image_scenario(ROOT / "scenarios", "agriculture")
     names, own, full = list(scenario.validation.labels), scenario.preprocess.height, 224
     small = scenario.with_train({"model": "residual", "filters": 32, "reduction": full // SMALL_SIDE})
+    first = {
+        reduction: scenario.with_train({"model": "efficientnet_lite0_small", "reduction": reduction}) for reduction in (2, 3)
+    }
     ours, rival = f"agriculture, {own} pixels", f"ResNet-18, {full} pixels"
     with tempfile.TemporaryDirectory() as folder:
         built = {
             ours: (own, _network(scenario, own)),
             f"the same, {full} pixels": (full, _network(scenario, full)),
+            **{
+                f"efficientnet_lite0_small, {full} pixels reduced by {reduction}": (full, _network(one, full))
+                for reduction, one in first.items()
+            },
             f"small network, {full} pixels": (full, _network(small, full)),
             rival: (full, resnet18((full, full, 3), len(names))),
         }

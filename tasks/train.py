@@ -27,6 +27,7 @@ from evergreen.kinds.base.kind import kind_of
 from evergreen.progress import task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
+from evergreen.training.distillation import taught
 from evergreen.training.export import export
 from evergreen.training.fine_tuning import Start, WarmStart
 from evergreen.training.fitting import Fitting, TrainingData
@@ -104,6 +105,7 @@ def train(scenario: Scenario, workspace: Workspace, start: Start = "any") -> Tra
         scenario = scenario.with_train(selection.settings)
     with Meter() as meter, _tracker(scenario, workspace, warm, selection) as tracker:
         initial_weights = warm.weights(workspace, scenario.name) if warm else None
+        data = taught(scenario, splits, data, checkpoint.path.parent)
         fitting = Fitting(scenario, data, checkpoint, tracker, meter, initial_weights)
         state = fitting.state
         fitting.run("train", [LogEpochs(state, fitting.learner.metric)])

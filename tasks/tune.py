@@ -29,6 +29,7 @@ from evergreen.planning.budget import left_of_month_wh
 from evergreen.preparation.arrays import items_at_once, network_inputs, write_array
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, fingerprint
+from evergreen.training.distillation import taught
 from evergreen.training.fitting import PREDICTED_AT_ONCE, Fitting, TrainingData
 from evergreen.training.tracking import Tracker
 from evergreen.training.tuning import TrialResult, as_csv, ended_trials, front, open_study, picture, score, suggest
@@ -262,7 +263,8 @@ class StudySession:
         checkpoint = Checkpoint(self.folder / "checkpoints", fingerprint(scenario, splits, self.data.train, None))
         outcome: Measured | EndedEarly
         with Tracker(scenario, self.workspace, experiment=f"evergreen-{scenario.name}-tuning", description="tuning") as tracker:
-            fitting = Fitting(scenario, self.data, checkpoint, tracker, meter, initial_weights=None)
+            data = taught(self.scenario, splits, self.data, self.folder)
+            fitting = Fitting(scenario, data, checkpoint, tracker, meter, initial_weights=None)
             state = fitting.state
             callbacks = [
                 PruneTrial(state, trial, self.learner.metric),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # The stages of EfficientNet-Lite0, counted from 0, from whose outputs features are taken: all but the first. On four data sets
 # (bench/README.md) they are as good as fewer or later ones, or better.
 DEPTHS = (1, 2, 3, 4, 5, 6)
+EARLY_DEPTHS = (1, 2, 3, 4)  # of its first five stages alone
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,19 @@ def efficientnet_lite0() -> Backbone:
     network = keras.Model(images, [maps[depth] for depth in DEPTHS])
     efficientnet_lite.load_weights(network)
     return Backbone("efficientnet_lite0", network, "block_5_expand")
+
+
+def efficientnet_lite0_small() -> Backbone:
+    """The first five stages of EfficientNet-Lite0 with ImageNet's weights, which hold a quarter of its parameters. All of them
+    are fine-tuned: they are to learn to say what the whole network says of a larger image.
+
+    Raises:
+        EvergreenError: as for `efficientnet_lite0`.
+    """
+    import keras
+
+    images = keras.Input((None, None, 3))
+    maps = efficientnet_lite.backbone(images)
+    network = keras.Model(images, [maps[depth] for depth in EARLY_DEPTHS])
+    efficientnet_lite.load_weights(network)
+    return Backbone("efficientnet_lite0_small", network, "stem")

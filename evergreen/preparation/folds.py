@@ -4,10 +4,26 @@ all items by models that were not fitted to them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from evergreen.kinds.base.split import Split
+
+
+def labels_and_clusters(splits: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The label and the cluster of each item of train, in the order of its arrays: str and int `(items,)`.
+
+    Args:
+        splits: the folder `outputs/NAME/splits`.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(splits / "items.parquet", columns=["label", "cluster", "split", "row"])
+    rows = rows.filter(pc.equal(rows["split"], "train")).sort_by("row")
+    labels = pc.fill_null(rows["label"].cast("string"), "")
+    return labels.to_numpy(zero_copy_only=False), rows["cluster"].to_numpy()
 
 
 def further_folds(

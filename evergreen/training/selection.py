@@ -38,7 +38,7 @@ from evergreen.kinds.base.metric import Metric
 from evergreen.kinds.base.split import Split
 from evergreen.planning.budget import training_limit_wh
 from evergreen.preparation.arrays import write_array
-from evergreen.preparation.folds import further_folds
+from evergreen.preparation.folds import further_folds, labels_and_clusters
 from evergreen.progress import task
 from evergreen.scenario.settings import Scenario
 from evergreen.training.checkpoint import Checkpoint, TrainingState, fingerprint
@@ -243,7 +243,7 @@ class Race:
         """The splits, and if val is small further folds, as long as there is something to compare."""
         yield data
         if folds_of(len(data.val)) > 1:
-            labels, clusters = _labels_and_clusters(self.workspace.splits(self.scenario.name))
+            labels, clusters = labels_and_clusters(self.workspace.splits(self.scenario.name))
             further = further_folds(data.train, data.val, labels, clusters, count=FOLDS - 1, seed=self.scenario.seed)
             while len(self._in_race()) > 1 and (fold := next(further, None)):
                 yield TrainingData(*fold)
@@ -400,17 +400,6 @@ def _folder(scenario: Scenario, workspace: Workspace, data: TrainingData) -> Pat
     """Where the comparison is stored: the scenario's checkpoints, by its splits and settings."""
     key = fingerprint(scenario, workspace.splits(scenario.name), data.train, None)
     return workspace.checkpoints(scenario.name) / key
-
-
-def _labels_and_clusters(splits: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The label and the cluster of each item of train, in the order of its arrays."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(splits / "items.parquet", columns=["label", "cluster", "split", "row"])
-    rows = rows.filter(pc.equal(rows["split"], "train")).sort_by("row")
-    labels = pc.fill_null(rows["label"].cast("string"), "")
-    return labels.to_numpy(zero_copy_only=False), rows["cluster"].to_numpy()
 
 
 def _spent_in(folder: Path) -> Energy:

@@ -173,6 +173,21 @@ def test_training_changes_the_later_convolutions_and_leaves_the_normalizations(p
     assert not any(name.endswith("_normalization") for name in changed)
 
 
+def test_the_small_network_is_the_beginning_of_the_large_one_and_all_of_it_is_trained(pretrained: Any) -> None:
+    from evergreen.models.backbones import efficientnet_lite0_small
+
+    images = photographs()[:, :96, :96]
+    small = pretrained.classifier(efficientnet_lite0_small(), (96, 96, 3), 2)
+    large = pretrained.efficientnet_lite0((96, 96, 3), 2)
+    ours, theirs = (np.array(pretrained.feature_extractor(model)(images)) for model in (small, large))
+    assert ours.shape == (2, 3 * (24 + 40 + 80 + 112))
+    assert np.allclose(ours, theirs[:, : ours.shape[1]], atol=1e-4)
+    assert small.count_params() < large.count_params() / 4
+    trained = {layer.name for layer in small.layers if layer.trainable_weights}
+    assert {"stem", "block_0_depthwise", "block_10_project", "last"} <= trained
+    assert not any(name.endswith("_normalization") for name in trained)
+
+
 def test_the_statistics_are_mean_maximum_and_deviation(pretrained: Any) -> None:
     maps = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
     expected = np.concatenate([maps.mean(axis=(1, 2)), maps.max(axis=(1, 2)), maps.std(axis=(1, 2))], axis=1)

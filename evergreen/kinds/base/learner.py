@@ -125,6 +125,23 @@ class Learner(ABC, Generic[S]):
         """
         return None
 
+    def has_teacher(self, scenario: S) -> bool:
+        """True if the network is to learn what another model says of the items (distillation). By default False."""
+        return False
+
+    def teacher_answers(self, scenario: S, train: Split, clusters: np.ndarray, report: Callable[[int], object]) -> np.ndarray:
+        """What another model says of the items of *train*, for scenarios with a teacher. `targets` finds it in the split, under
+        the name `evergreen.training.distillation.TEACHER_ANSWERS`.
+
+        Args:
+            clusters: int `(items,)`; items of one cluster belong together: who has seen one of them is no judge of the others.
+            report: to be called with the number of items that are done.
+
+        Returns:
+            float32 `(items, …)`.
+        """
+        raise NotImplementedError
+
     def calibrate(self, scenario: S, model: keras.Model, val: Split) -> None:
         """Correct how sure of itself a trained model is, before it is exported. By default nothing is done.
 

@@ -22,6 +22,7 @@ from evergreen.kinds.classify.settings import (
     PRETRAINED_BELOW_ITEMS,
     PRETRAINED_FROM_SIDE,
     PRETRAINED_SIDE,
+    TEACHER,
     ImageScenario,
     ImageTrain,
     larger_sides,
@@ -176,6 +177,23 @@ class ImageLearner(Learner[ImageScenario]):
             found.append(np.concatenate(parts))
         return found
 
+    def has_teacher(self, scenario: ImageScenario) -> bool:
+        """True with `train.distil`."""
+        return scenario.train.distil
+
+    def teacher_answers(
+        self, scenario: ImageScenario, train: Split, clusters: np.ndarray, report: Callable[[int], object]
+    ) -> np.ndarray:
+        """The probability of each label by the last layer on frozen features of the larger network, by one that was not fitted
+        to the item, float32 `(items, labels)`."""
+        from evergreen.training.distillation import cross_fitted
+
+        whole = {"model": TEACHER, "reduction": 1, "distil": False, **_without(VIEWS, scenario.train)}
+        teacher = scenario.with_train(whole)
+        (features,) = self._features(teacher, self.build(teacher, train, steps=1), [train], report)
+        count = len(train.facts["labels"])
+        return cross_fitted(features, train["labels"], clusters, count, self.class_weight(scenario, train), seed=scenario.seed)
+
     def calibrate(self, scenario: ImageScenario, model: keras.Model, val: Split) -> None:
         """Divide the weights of the last layer by the best temperature, if `train.calibrate` says so and one helps."""
         if not scenario.train.calibrate:
@@ -259,9 +277,11 @@ class ImageLearner(Learner[ImageScenario]):
         return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
 
     def targets(self, split: Split, rows: np.ndarray) -> np.ndarray:
-        """One-hot labels, float32 `(rows, labels)`."""
+        """One-hot labels, float32 `(rows, labels)`; mixed with the teacher's answers if there are any."""
+        from evergreen.training.distillation import TEACHER_ANSWERS, mixed
+
         one_hot: np.ndarray = np.eye(len(split.facts["labels"]), dtype=np.float32)[split["labels"][rows]]
-        return one_hot
+        return mixed(one_hot, split[TEACHER_ANSWERS][rows]) if TEACHER_ANSWERS in split.arrays else one_hot
 
     def loss_of_guessing(self, train: Split) -> float:
         """The loss of predicting all labels with equal probability: log(labels)."""
@@ -330,12 +350,13 @@ class ImageLearner(Learner[ImageScenario]):
         return f"{train.model}{width}{reduced} on {self.preparation_work(scenario)}, {labels} labels{ways}{_views_text(train)}"
 
     def training_work(self, scenario: ImageScenario) -> str:
-        """The work of a prediction, with precision, batch size and augmentation."""
+        """The work of a prediction, with precision, batch size, augmentation and whether there is a teacher."""
         train = scenario.train
         return (
             f"{self.prediction_work(scenario)}, {train.precision} precision, batches of {train.batch_size}, flip {train.flip}, "
             f"shift {train.shift}, erase {train.erase}"
             + "".join(f", {name} {value}" for name in LATER_AUGMENTATION if (value := getattr(train, name)))
+            + (", distil" if train.distil else "")
         )
 
     def equivalent_epochs(self, scenario: ImageScenario) -> float:
@@ -399,9 +420,13 @@ def _network(settings: ImageTrain, shape: tuple[int, int, int], label_count: int
     )
     tiles = settings.tiles
     tiling = None if tiles is None else pretrained.Tiling(tiles.side, tiles.overlap, tiles.join)
-    if settings.model == "efficientnet_lite0":
+    if settings.model in PRETRAINED:
+        backbone = {
+            "efficientnet_lite0": backbones.efficientnet_lite0,
+            "efficientnet_lite0_small": backbones.efficientnet_lite0_small,
+        }[settings.model]
         return pretrained.classifier(
-            backbones.efficientnet_lite0(),
+            backbone(),
             shape,
             label_count,
             reduction=reduction,

@@ -13,7 +13,8 @@ from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
 
 AUTO = "auto"  # the model that training chooses by comparing
-PRETRAINED = ("efficientnet_lite0",)  # on ImageNet
+PRETRAINED = ("efficientnet_lite0", "efficientnet_lite0_small")  # on ImageNet
+TEACHER = "efficientnet_lite0"  # whose answers `distil` teaches
 PRETRAINED_FROM_SIDE = 48  # pixels: five halvings leave at least two positions, so that there is something to pool
 PRETRAINED_BELOW_ITEMS = 5_000  # with more, a network learns from them what it needs
 PRETRAINED_SIDE = 224  # pixels of the photographs that it was trained on
@@ -192,17 +193,19 @@ class ImageTrain(Train):
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
-        "mirror", "resolutions", "tiles", "calibrate", "answers", "patience", "max_seconds", "max_wh",
+        "mirror", "resolutions", "tiles", "distil", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
     newer: ClassVar[tuple[str, ...]] = (
         "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers", "resolutions", "tiles",
+        "distil",
     )  # fmt: skip
 
-    model: Literal["auto", "residual", "plain", "efficientnet_lite0"] = Field(
+    model: Literal["auto", "residual", "plain", "efficientnet_lite0", "efficientnet_lite0_small"] = Field(
         "residual",
         description="auto compares the others on val, and keeps what takes the least energy among those that are as good as the best; residual and plain are small "
         "networks, trained from scratch; efficientnet_lite0 is pre-trained on ImageNet, which helps with few images: its first epoch fits the last layer "
-        "to frozen features, later ones fine-tune its later stages",
+        "to frozen features, later ones fine-tune its later stages; efficientnet_lite0_small is the first five of its seven stages, all of which are "
+        "fine-tuned: with reduction: 3 it takes a tenth of the energy for a prediction",
     )
     filters: Annotated[int, Field(ge=4, le=1024)] = Field(
         32, description="channels of the first stage of residual and plain; later ones have more"
@@ -214,7 +217,7 @@ class ImageTrain(Train):
     )
     fine_tuning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(
         5e-5,
-        description="the learning rate of efficientnet_lite0 after its first epoch; learning_rate is that of residual and plain",
+        description="the learning rate of pre-trained networks after their first epoch; learning_rate is that of residual and plain",
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -256,6 +259,13 @@ class ImageTrain(Train):
         "work, in training and for a prediction, as there are tiles; null: it sees the whole image. auto compares tiles with the whole image",
     )
 
+    distil: bool = Field(
+        False,
+        description="teach the network what a larger one says (distillation): the last layer on frozen features of efficientnet_lite0, of whose "
+        "answers and the labels the targets are a mixture. Before the first epoch it costs the larger network's predictions for all of train; a "
+        "prediction costs what it did",
+    )
+
     calibrate: bool = Field(
         False,
         description="correct on val how sure of itself the network is (temperature scaling), so that its probabilities can be believed",
@@ -286,6 +296,21 @@ class ImageTrain(Train):
             raise ValueError(
                 f"{name} needs a pre-trained network, and model is {self.model}: choose auto or efficientnet_lite0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _someone_can_be_taught(self) -> ImageTrain:
+        if not self.distil:
+            return self
+        students = "choose efficientnet_lite0_small, residual or plain"
+        if self.model == AUTO:
+            raise ValueError(f"distil needs to know which network is taught, and model is auto: {students}")
+        if self.model == TEACHER:
+            raise ValueError(f"distil teaches a smaller network, and model is {TEACHER}, the one that teaches: {students}")
+        if self.model in PRETRAINED and self.epochs < 2:
+            raise ValueError("distil needs epochs: 2 or more, as the first one fits the last layer to the labels alone, got 1")
+        if self.loss == "focal":
+            raise ValueError("distil needs loss: cross_entropy; focal loss is for targets that are certain, got focal")
         return self
 
     @model_validator(mode="after")
@@ -385,6 +410,11 @@ class ImageScenario(Scenario):
             )
             raise ValueError(
                 f"train.model: {self.train.model} needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {seen}: {fix}"
+            )
+        if self.train.distil and side < PRETRAINED_FROM_SIDE:
+            raise ValueError(
+                f"train.distil: the network that teaches needs images of at least {PRETRAINED_FROM_SIDE} pixels, got {side}: raise preprocess.height and "
+                "width, or leave distil out"
             )
         return self
 

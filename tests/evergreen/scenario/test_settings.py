@@ -112,6 +112,32 @@ def test_a_pretrained_network_takes_no_tiny_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("side", "settings", "why"),
+    [
+        (48, "model: auto", "distil needs to know which network is taught, and model is auto: choose efficientnet_lite0_small"),
+        (
+            48,
+            "model: efficientnet_lite0",
+            "distil teaches a smaller network, and model is efficientnet_lite0, the one that teaches",
+        ),
+        (48, "model: efficientnet_lite0_small, epochs: 1", "distil needs epochs: 2 or more, .*got 1"),
+        (48, "model: residual, loss: focal", "distil needs loss: cross_entropy; .*got focal"),
+        (32, "model: residual", "train.distil: the network that teaches needs images of at least 48 pixels, got 32: raise"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(tmp_path: Path, side: int, settings: str, why: str) -> None:
+    text = GOOD.replace(": 32", f": {side}")
+    given = dict(one.split(": ") for one in settings.split(", "))
+    text = text.replace("  epochs: 2\n", "") + "".join(
+        f"  {name}: {value}\n" for name, value in {"epochs": "2", **given}.items()
+    )
+    with pytest.raises(WrongUse, match=why):
+        parse(tmp_path, text + "  distil: true\n")
+    good = GOOD.replace(": 32", ": 48") + "  model: efficientnet_lite0_small\n  distil: true\n"
+    assert parse(tmp_path, good).train.distil
+
+
+@pytest.mark.parametrize(
     ("side", "tiles", "why"),
     [
         (96, "{side: 64, overlap: 49}", r"overlap must be at most three quarters of side \(48\), got 49"),
