@@ -40,6 +40,14 @@ def values(variables: list[Any]) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_tensor(variable)).copy() for variable in variables]
 
 
+def averages_of(model: keras.Model) -> list[tuple[Any, Any]]:
+    """Each trained variable with its moving average over the steps; empty if the optimizer keeps none, or has taken no step."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of one that scales losses
+    if not optimizer.use_ema or not int(optimizer.iterations):
+        return []
+    return list(zip(model.trainable_variables, optimizer._model_variables_moving_average, strict=True))
+
+
 class TrainingCallback(keras.callbacks.Callback):
     """A callback that reads and changes the state of the training."""
 
@@ -67,6 +75,27 @@ class RestartLayers(keras.callbacks.Callback):
                 layer.restart(self.seed, epoch)
             elif isinstance(generator := getattr(layer, "generator", None), keras.random.SeedGenerator):  # Keras's own
                 generator.state.assign(restarted(self.seed + number, epoch))
+
+
+class ValidateAverages(keras.callbacks.Callback):
+    """Has the moving averages of the weights validated, where the optimizer keeps them, as they are what is kept.
+
+    Keras's own callback exchanges both by additions, which does not give the same weights back to the last bit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained: list[np.ndarray] = []
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        averages = averages_of(self.model)
+        self.trained = values([variable for variable, _ in averages])
+        for variable, average in averages:
+            variable.assign(average)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        for (variable, _), trained in zip(averages_of(self.model), self.trained, strict=True):
+            variable.assign(trained)
 
 
 class RecordHistory(TrainingCallback):
@@ -131,7 +160,8 @@ class StopAfterEnergy(TrainingCallback):
 
 
 class KeepBestWeights(TrainingCallback):
-    """Keeps the weights of the epoch with the lowest validation loss; without a validation split, of the last epoch.
+    """Keeps the weights of the epoch with the lowest validation loss; without a validation split, of the last epoch. If the
+    optimizer keeps moving averages of the weights, they are what is kept.
 
     Attributes:
         weights: of the state's `best_epoch`, in the network's order; empty before the first epoch has ended.
@@ -147,7 +177,8 @@ class KeepBestWeights(TrainingCallback):
         best = best if math.isfinite(best) else math.inf
         if state.best_epoch == 0 or state.history[-1].get("val_loss", -math.inf) < best:
             state.best_epoch = epoch + 1
-            self.weights = values(self.model.weights)
+            averages = {id(variable): average for variable, average in averages_of(self.model)}
+            self.weights = values([averages.get(id(weight), weight) for weight in self.model.weights])
 
 
 class StopWithoutProgress(TrainingCallback):

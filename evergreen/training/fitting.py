@@ -219,6 +219,7 @@ class Fitting:
         settings, state, spending = self.scenario.train, self.state, self.spending
         chosen = [
             callbacks.RestartLayers(self.scenario.seed),
+            callbacks.ValidateAverages(),
             callbacks.ReportProgress(state, report, self.learner.metric, len(self.data.val)),
             callbacks.RecordHistory(state, self.learner.metric),
             callbacks.StopOnDivergence(state, self._largest_loss()),

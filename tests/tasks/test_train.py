@@ -88,7 +88,7 @@ train(scenario(epochs=6, **VARIED), Workspace(Path(sys.argv[1])))
 # Every random variation of images and batches: an interruption must not change their course.
 VARIED: dict[str, Any] = {
     "flip": "horizontal", "shift": 1, "erase": 2, "rotate": 10.0, "brightness": 0.1, "blur": 0.5, "mixup": 0.2,
-    "sampling": "balanced", "class_weights": "square_root", "loss": "focal",
+    "sampling": "balanced", "class_weights": "square_root", "loss": "focal", "average_weights": 0.9,
 }  # fmt: skip
 
 

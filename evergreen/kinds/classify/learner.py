@@ -497,7 +497,8 @@ def _optimizer(settings: ImageTrain, steps: int) -> keras.Optimizer:
     steps -= steps // settings.epochs if pretrained else 0  # the first epoch takes no steps: see `ImageLearner.first_epoch`
     rate, climb = settings.fine_tuning_rate if pretrained else settings.learning_rate, max(1, steps // 20)
     schedule = keras.optimizers.schedules.CosineDecay(rate / 10, max(1, steps - climb), warmup_target=rate, warmup_steps=climb)
-    return (keras.optimizers.AdamW if pretrained else Muon)(schedule, weight_decay=settings.weight_decay or None)
+    averages: dict[str, Any] = {"use_ema": True, "ema_momentum": settings.average_weights} if settings.average_weights else {}
+    return (keras.optimizers.AdamW if pretrained else Muon)(schedule, weight_decay=settings.weight_decay or None, **averages)
 
 
 def class_weights(labels: np.ndarray, label_count: int, power: float = 1.0) -> dict[int, float]:

@@ -193,11 +193,11 @@ class ImageTrain(Train):
     _order: ClassVar[tuple[str, ...]] = (
         "model", "filters", "reduction", "precision", "epochs", "batch_size", "learning_rate", "fine_tuning_rate", "weight_decay",
         "label_smoothing", "loss", "class_weights", "sampling", "flip", "shift", "erase", "rotate", "brightness", "blur", "mixup",
-        "mirror", "resolutions", "tiles", "distil", "calibrate", "answers", "patience", "max_seconds", "max_wh",
+        "mirror", "resolutions", "tiles", "distil", "average_weights", "calibrate", "answers", "patience", "max_seconds", "max_wh",
     )  # fmt: skip
     newer: ClassVar[tuple[str, ...]] = (
         "reduction", "calibrate", "loss", "sampling", "rotate", "brightness", "blur", "mixup", "answers", "resolutions", "tiles",
-        "distil",
+        "distil", "average_weights",
     )  # fmt: skip
 
     model: Literal["auto", "residual", "plain", "efficientnet_lite0", "efficientnet_lite0_small"] = Field(
@@ -264,6 +264,12 @@ class ImageTrain(Train):
         description="teach the network what a larger one says (distillation): the last layer on frozen features of efficientnet_lite0, of whose "
         "answers and the labels the targets are a mixture. Before the first epoch it costs the larger network's predictions for all of train; a "
         "prediction costs what it did",
+    )
+
+    average_weights: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="validate and keep the moving average of the weights over the steps: the part of it that each step leaves, such as 0.99 for about the "
+        "last 100 steps; 0: the weights as they are. It costs their memory once more and hardly any time; a prediction costs what it did",
     )
 
     calibrate: bool = Field(

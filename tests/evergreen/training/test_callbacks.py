@@ -17,7 +17,9 @@ from evergreen.training.spending import Spending
 def model() -> Any:
     import keras
 
-    return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    network.compile("sgd", "mse")
+    return network
 
 
 def end_epoch(state: TrainingState, callbacks: list[Any], model: Any, **metrics: float) -> None:
@@ -76,3 +78,40 @@ def test_spending_counts_earlier_attempts_and_unknown_energy_stays_unknown() -> 
         assert Spending(meter, 100.0, 5.0).seconds() >= 100
         assert (Spending(meter, 100.0, 5.0).energy_wh() or 0) >= 5
         assert Spending(meter, 100.0, None).energy_wh() is None
+
+
+@pytest.fixture
+def averaging() -> Any:
+    """A network of one weight, to which its optimizer adds 1 in each step; it keeps the average with a momentum of 0.5."""
+    import keras
+
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    network.compile(keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5), lambda _, found: -found)
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(averaging: Any) -> None:
+    from evergreen.training.callbacks import KeepBestWeights, ValidateAverages
+
+    one, state = np.ones((1, 1), np.float32), TrainingState()
+    for _ in range(3):
+        averaging.train_on_batch(one, one)  # 1, 2, 3; the average: 1, 1.5, 2.25
+    swap, best = ValidateAverages(), KeepBestWeights(state, [])
+    swap.set_model(averaging)
+    assert averaging.evaluate(one, one, verbose=0) == pytest.approx(-3)
+    assert averaging.evaluate(one, one, verbose=0, callbacks=[swap]) == pytest.approx(-2.25)
+    assert averaging.get_weights()[0].item() == 3  # training goes on from the weights as they are
+    end_epoch(state, [best], averaging, loss=1.0, val_loss=1.0)
+    assert best.weights[0].item() == pytest.approx(2.25)
+
+
+def test_before_the_first_step_there_is_no_average(averaging: Any) -> None:
+    from evergreen.training.callbacks import KeepBestWeights, averages_of
+
+    averaging.set_weights([np.full((1, 1), 7)])
+    assert averages_of(averaging) == []
+    state = TrainingState()
+    best = KeepBestWeights(state, [])
+    end_epoch(state, [best], averaging, loss=1.0, val_loss=1.0)
+    assert best.weights[0].item() == 7
