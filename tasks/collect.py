@@ -24,9 +24,8 @@ from evergreen.data.collecting.known_items import KnownItems
 from evergreen.data.dataset import Quarantine, batches, staged
 from evergreen.data.inbox import Inbox, inbox_of
 from evergreen.data.sources.base import Source
-from evergreen.data.sources.opening import locate
 from evergreen.data.versions import fetch_data
-from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.kind import kind_of, source_of
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace, room_for
 from tasks.page import Page, Rows, bullets, plain
@@ -139,7 +138,7 @@ def collect(scenario: Scenario, workspace: Workspace) -> Collection:
         inbox_of(scenario, workspace).mkdir(parents=True, exist_ok=True)
 
     def find() -> tuple[Source, Recogniser]:
-        source = locate(scenario, workspace)
+        source = source_of(scenario, workspace)
         return source, kind_of(scenario).contract.recogniser(scenario, source)
 
     return _collect(scenario, workspace, find, Policy.of_source(scenario.collect))
@@ -214,7 +213,7 @@ def unchanged(scenario: Scenario, workspace: Workspace, last: Collection) -> boo
     return (
         last.settings == scenario.collect.model_dump(mode="json")
         and set(last.batches) <= set(_batches(scenario, workspace))  # the inbox may have added more
-        and last.fingerprint == locate(scenario, workspace).fingerprint()
+        and last.fingerprint == source_of(scenario, workspace).fingerprint()
     )
 
 

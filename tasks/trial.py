@@ -13,10 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from evergreen import figures, progress
-from evergreen.data.sources.opening import locate
 from evergreen.energy.meter import Energy, Meter
 from evergreen.errors import EvergreenError
-from evergreen.kinds.base.kind import kind_of
+from evergreen.kinds.base.kind import kind_of, source_of
 from evergreen.planning.estimate import SPREAD_OF_TRIAL, Expected, NothingKnown
 from evergreen.preparation.arrays import network_inputs
 from evergreen.scenario.settings import Scenario
@@ -86,7 +85,7 @@ def count_items(scenario: Scenario, workspace: Workspace) -> tuple[int, str]:
     """
     with progress.task("Counting the items", unit="items") as report:
         try:
-            source = locate(scenario, workspace, download=False)
+            source = source_of(scenario, workspace, download=False)
         except EvergreenError as error:
             raise NothingKnown(f"nobody knows how many items {scenario.name} has: {error.happened}", fix=error.fix) from None
         contract, items, seen, fraction = kind_of(scenario).contract, 0, 0, 1.0

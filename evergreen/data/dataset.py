@@ -239,7 +239,7 @@ def iter_parts(
     """Stream the rows of these batch folders, a few MB of encoded images at a time, in order of arrival.
 
     Args:
-        columns: the columns to read; all by default.
+        columns: the columns to read; all by default. A part need not have each of them.
         known: the records to apply: labels are replaced, and withdrawn items left out. By default those of these folders;
             `Records()` gives the rows as collected.
     """
@@ -264,7 +264,9 @@ def iter_parts(
                         rows = _tidied(rows)
                     if labels:
                         rows = _relabelled(rows, labels)
-                    yield rows.select(columns) if applies and columns is not None else rows
+                    if applies and columns is not None:
+                        rows = rows.select([name for name in columns if name in rows.schema.names])
+                    yield rows
 
 
 def _tidied(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -301,11 +303,21 @@ def table(folders: Iterable[Path], columns: list[str] | None = None, known: Reco
     import pyarrow.parquet as pq
 
     folders = list(folders)
-    first = next(iter(parts(folders)), None)
-    stored = pa.schema([]) if first is None else pq.read_schema(first)
-    columns = columns or [field.name for field in stored if not pa.types.is_binary(field.type)]
-    schema = pa.schema([stored.field(name) if name in stored.names else pa.field(name, pa.string()) for name in columns])
-    return pa.Table.from_batches(list(iter_parts(folders, columns, known)), schema=schema)
+    stored: dict[str, pa.Field] = {}
+    for part in parts(folders):  # usually the first has all: only what was collected with other annotations has other columns
+        fields = {field.name: field for field in pq.read_schema(part)}
+        columns = columns or [name for name, field in fields.items() if not pa.types.is_binary(field.type)]
+        stored = fields | stored
+        if stored.keys() >= set(columns):
+            break
+    schema = pa.schema([stored.get(name, pa.field(name, pa.string())) for name in columns or ()])
+
+    def whole(rows: pa.RecordBatch) -> pa.RecordBatch:
+        """With null for the columns that the part does not have: it was collected with other annotations."""
+        values = [rows[one.name] if one.name in rows.schema.names else pa.nulls(len(rows), one.type) for one in schema]
+        return pa.RecordBatch.from_arrays(values, schema=schema)
+
+    return pa.Table.from_batches([whole(rows) for rows in iter_parts(folders, columns, known)], schema=schema)
 
 
 def known_ids(workspace: Workspace, name: str) -> dict[bytes, str]:

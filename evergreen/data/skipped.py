@@ -24,6 +24,7 @@ CONVERT = {  # how to make images of files in formats that are not read
 HIDDEN = "hidden files (a name that begins with a dot)"
 LEFTOVER = "files that systems leave behind (thumbnails and the like)"
 OUTSIDE = "files that collect.pattern does not take"
+UNNAMED = "images that the annotations do not name"
 
 
 @dataclass
@@ -105,6 +106,14 @@ def reason_to_skip(entry: SourceEntry) -> str:
     if ending in CONVERT:
         return f"{ending} files"
     return f"{ending or 'nameless'} files that are no images" if ending not in READ else f"{ending} {OUTSIDE}"
+
+
+def reason_to_skip_unlabelled(entry: SourceEntry) -> str:
+    """Why an entry without a label is not an item, in a source with annotations."""
+    if entry.stated is not None:
+        return entry.stated.unlabelled
+    is_image = os.path.splitext(entry.name)[1].lower() in READ and not is_leftover(entry.name) and not is_hidden(entry.name)
+    return UNNAMED if is_image and not entry.problem else reason_to_skip(entry)
 
 
 def _could_be_images(reason: str, folder: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,10 @@ class FolderSource(Source):
     follow_links: bool = False
 
     def stream(self) -> Iterator[SourceEntry]:
+        return self.select(lambda name: True)
+
+    def select(self, wanted: Callable[[str], bool]) -> Iterator[SourceEntry]:
+        """As `Source.select`; other files are not read."""
         root = os.path.realpath(os.fsencode(self.path))
         decode = Decoder(lambda: (name for _, name in self._walk()), self.encoding, UNIX)
         for entry, raw_name in self._walk():
@@ -40,7 +44,12 @@ class FolderSource(Source):
                 if problem := _link_problem(path, root, self.follow_links):
                     yield SourceEntry(name, None, 0, "link", problem, encoding=decode.assumed)
                     continue
-            yield replace(read_file(name, path), encoding=decode.assumed)
+            found = read_file(name, path) if wanted(name) else SourceEntry(name, None, 0)
+            yield replace(found, encoding=decode.assumed)
+
+    @property
+    def root(self) -> Path | None:
+        return self.path
 
     def names(self) -> Iterator[tuple[str, float | None]]:
         for _, name in self._walk():

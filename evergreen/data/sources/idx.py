@@ -16,7 +16,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +142,14 @@ class IdxSource(Source):
                     (split.name(number, label), split.fraction_read(number, len(numbers)))
                     for number, label in enumerate(numbers)
                 )
+
+    def select(self, wanted: Callable[[str], bool]) -> Iterator[SourceEntry]:
+        """As `Source.select`, of the files as they lie there: images are not unpacked."""
+        return self.files.select(wanted)
+
+    @property
+    def root(self) -> Path | None:
+        return self.files.root
 
     def fingerprint(self) -> str:
         return self.files.fingerprint()

@@ -107,6 +107,14 @@ class Contract(ABC, Generic[S]):
             WrongUse: it holds some, but no scenario can be made for them.
         """
 
+    def source(self, scenario: S, files: Source) -> Source:
+        """The scenario's source, with the entries in which `recogniser` looks for items; by default its files.
+
+        Args:
+            files: the folder, archive or built-in data set that the section `collect` names.
+        """
+        return files
+
     @abstractmethod
     def recogniser(self, scenario: S, source: Source) -> Recogniser:
         """The recogniser of items in the scenario's source."""

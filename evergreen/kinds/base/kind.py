@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from evergreen.data.sources.base import Source
+from evergreen.data.sources.opening import locate
 from evergreen.kinds.base.codec import Codec
 from evergreen.kinds.base.contract import Contract
 from evergreen.kinds.base.explorer import Explorer
@@ -18,6 +20,7 @@ from evergreen.kinds.base.labelling import Labelling
 from evergreen.kinds.base.learner import Learner
 from evergreen.scenario.kinds import load_kind
 from evergreen.scenario.settings import Scenario
+from evergreen.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,14 @@ def kind_of(scenario: Scenario) -> Kind:
     """The kind of a scenario."""
     kind: Kind = load_kind(scenario.kind)
     return kind
+
+
+def source_of(scenario: Scenario, workspace: Workspace, *, download: bool = True) -> Source:
+    """The source of a scenario's items on this machine; a public file that is not here yet is downloaded.
+
+    Args:
+        download: whether a public file may be downloaded.
+
+    Raises: as `evergreen.data.sources.opening.locate`.
+    """
+    return kind_of(scenario).contract.source(scenario, locate(scenario, workspace, download=download))

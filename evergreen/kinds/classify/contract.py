@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from evergreen.data.annotations.source import AnnotatedSource
 from evergreen.data.dataset import Records, iter_images, table
 from evergreen.errors import BadItem, EvergreenError
 from evergreen.kinds.base.codec import Codec
@@ -19,7 +20,7 @@ from evergreen.kinds.base.split import NONE, SPLITS, ArrayFile, Assignment
 from evergreen.kinds.classify.codec import ImageCodec
 from evergreen.kinds.classify.inspection import ImageInspection
 from evergreen.kinds.classify.items import iter_deep, recorded_range
-from evergreen.kinds.classify.recognition import InboxFiles, SourceFiles
+from evergreen.kinds.classify.recognition import AnnotatedFiles, InboxFiles, SourceFiles
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, SAMPLED_IMAGES, no_contrast, reached_levels, sampled_range
 from evergreen.media.images import PixelRange, inspect
@@ -60,9 +61,14 @@ class ImageContract(Contract[ImageScenario]):
 
         return propose(source, labels_at=labels_at, follow_links=follow_links, ask=ask)
 
+    def source(self, scenario: ImageScenario, files: Source) -> Source:
+        """The files, with what `collect.annotations` state of them."""
+        settings = scenario.collect
+        return AnnotatedSource(files, settings.annotations, settings.max_pixels) if settings.annotations else files
+
     def recogniser(self, scenario: ImageScenario, source: Source) -> SourceFiles:
-        """Recognises items by `collect.pattern`."""
-        return SourceFiles(scenario, source)
+        """Recognises items by `collect.annotations`, or else by `collect.pattern`."""
+        return (AnnotatedFiles if scenario.collect.annotations else SourceFiles)(scenario, source)
 
     def inbox_recogniser(self, scenario: ImageScenario, inbox: Inbox) -> InboxFiles:
         """Recognises items by their folders, one per label."""
@@ -73,7 +79,9 @@ class ImageContract(Contract[ImageScenario]):
         return ImageInspection(scenario, folders, source, recogniser.may_hold_items)
 
     def count(self, scenario: ImageScenario, source: Source, name: str) -> int:
-        """1 if the name matches `collect.pattern` and has a label, else 0."""
+        """1 if the name matches `collect.pattern` and has a label, else 0; with annotations, the source names items alone."""
+        if scenario.collect.annotations is not None:
+            return 1
         match = re.compile(scenario.collect.pattern, re.DOTALL).fullmatch(name)
         return int(bool(match and match.groupdict().get("label")))
 

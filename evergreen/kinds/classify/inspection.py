@@ -14,7 +14,7 @@ from typing import Any
 from evergreen.data.collecting.base import Candidate
 from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.figures import count
-from evergreen.kinds.classify.items import Item, iter_deep, record_range, recorded_range, schema
+from evergreen.kinds.classify.items import Item, annotated_schema, iter_deep, record_range, recorded_range, schema
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.media.depth import MIN_LEVELS, Sample, levels, may_be_deep, no_contrast
 from evergreen.media.faces import detector_file
@@ -54,7 +54,8 @@ class ImageInspection:
         self.scenario, self.folders, self.source = scenario, folders, source
         self.pixel_range = recorded_range(folders)
         self.deep = self.added = self.cleaned = self.blurred = 0
-        self.schema = schema()
+        self._is_annotated = scenario.collect.annotations is not None
+        self.schema = annotated_schema() if self._is_annotated else schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None
         privacy = Privacy(scenario.collect.keep_metadata, scenario.collect.blur_faces)
@@ -102,10 +103,11 @@ class ImageInspection:
         assert candidate.id is not None and candidate.content is not None
         self.deep += inspection.header.deep
         self.added += 1
-        return Item(
+        item = Item(
             candidate.id.hex(), candidate.content, candidate.label, candidate.group, candidate.split, candidate.entry.name,
             collected_at, inspection,
-        ).row()  # fmt: skip
+        )  # fmt: skip
+        return item.annotated_row(candidate.entry.stated) if self._is_annotated else item.row()
 
     def summary(self) -> str:
         """Sentences about the range with which deep images are read, about removed metadata and hidden faces; empty if there is

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evergreen.data.dataset import Records, iter_parts
+from evergreen.data.sources.base import Stated
 from evergreen.media.images import Inspection, PixelRange, read_header
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Item:
             found.brightness, found.contrast, found.sharpness, found.perceptual_hash,
         )  # fmt: skip
 
+    def annotated_row(self, stated: Stated | None) -> tuple[Any, ...]:
+        """The values in the order of the columns of `annotated_schema()`."""
+        boxes = [asdict(box) for box in stated.boxes] if stated and stated.boxes else None
+        columns = sorted(stated.columns.items()) if stated and stated.columns else None
+        return (*self.row(), boxes, columns)
+
 
 @cache
 def schema() -> pa.Schema:
@@ -66,6 +73,16 @@ def schema() -> pa.Schema:
             pa.field("perceptual_hash", pa.uint64(), nullable=False),
         ]
     )
+
+
+@cache
+def annotated_schema() -> pa.Schema:
+    """The columns of each part of a data set with annotations: those of `schema()`, the boxes and the further columns."""
+    import pyarrow as pa
+
+    sides = [pa.field(name, pa.float64(), nullable=False) for name in ("x", "y", "width", "height")]
+    box = pa.struct([pa.field("label", pa.string(), nullable=False), *sides])
+    return schema().append(pa.field("boxes", pa.list_(box))).append(pa.field("columns", pa.map_(pa.string(), pa.string())))
 
 
 def recorded_range(folders: Iterable[Path]) -> PixelRange | None:

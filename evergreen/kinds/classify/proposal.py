@@ -13,9 +13,12 @@ from statistics import median
 from typing import Any
 
 from evergreen import figures
+from evergreen.data.annotations.base import Format
+from evergreen.data.annotations.formats import find_annotations
+from evergreen.data.annotations.source import AnnotatedSource
 from evergreen.data.folder_names import is_hidden, is_leftover
-from evergreen.data.skipped import READ, Skipped
-from evergreen.data.sources.base import SourceEntry
+from evergreen.data.skipped import READ, Skipped, reason_to_skip_unlabelled
+from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.data.sources.opening import open_source
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
@@ -46,7 +49,8 @@ GREY_TOLERANCE = 8  # difference between the colours, of 255: JPEG files of grey
 @dataclass
 class _Seen:
     """The contents of a source: the usable images, the number of unusable files with the same extensions, the skipped entries,
-    a sample of deep images' values, the encoding that was assumed for names, and the files of many images."""
+    a sample of deep images' values, the encoding that was assumed for names, the files of many images, and the number of
+    annotations that collecting will refuse, by reason."""
 
     images: list[_Looked] = field(default_factory=list)
     unusable: int = 0
@@ -54,6 +58,7 @@ class _Seen:
     values: Sample = field(default_factory=Sample)
     encoding: str | None = None
     packed_in: set[str] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class _Looked:
     name: str
     header: Header
     grey: bool | None  # None if the pixels were not inspected
+    label: str = ""  # as annotations state it
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -89,7 +95,11 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
         WrongUse: the images are missing, or not in at least two class folders.
         DataRefused: the archive is damaged or malicious.
     """
-    seen = _look(images, follow_links)
+    files = open_source(images, follow_links=follow_links)
+    annotations = find_annotations(files) if labels_at is None else None
+    if annotations is not None:
+        return _of_annotations(images, AnnotatedSource(files, annotations, MAX_PIXELS), annotations)
+    seen = _look(files)
     if not seen.images:
         skipped = " ".join(seen.skipped.sentences()[:3])
         raise SourceDoesNotFit(
@@ -110,21 +120,58 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     chosen = [image for _, image in labelled]
     _say_what_is_there(seen, chosen, layout, counts, reasons)
     collect = {"pattern": pattern, **({"encoding": seen.encoding} if seen.encoding else {})}
+    of_slices = {"slice_pattern": layout.slice_pattern} if layout.slice_pattern else {}
+    endings_of = Counter("" if seen.packed_in else image.extension for image in chosen).most_common()
+    kinds = ", ".join(f"{count:,} {ending}".rstrip() for ending, count in endings_of)
+    return _sections(seen, chosen, counts, collect, of_slices, reasons, layout.tree(f"{kinds or 'no'} images"))
+
+
+def _of_annotations(images: Path, source: AnnotatedSource, annotations: Format) -> Sections:
+    """A proposal for images whose labels are in annotations."""
+    seen = _look(source)
+    counts = dict(sorted(Counter(image.label for image in seen.images).items()))
+    if len(counts) < 2:
+        raise WrongUse(
+            f"the annotations of {images} give the images fewer than two labels", expected="two labels or more", received=list(counts),
+            fix="Label more of them; for labels by class folders, give the level of the folders with --labels-at.",
+        )  # fmt: skip
+    listing = ", ".join(f"{label} {count:,}" for label, count in counts.items())
+    what = "images" if annotations.image_rule is None or annotations.image_rule.boxes != "crop" else "crops of boxes"
+    reasons = [
+        f"{len(counts)} classes and {len(seen.images):,} {what}, from {annotations.describe()}: {listing}.",
+        *_about_labels(counts),
+    ]
+    reasons += annotations.reasons()
+    for reason, count in seen.refused.items():
+        reasons.append(f"{count:,} annotations cannot be used ({reason}); collecting puts them into quarantine and says which.")
+    if seen.unusable:
+        reasons.append(
+            f"{seen.unusable:,} annotated files are no images that can be used; collecting puts them into quarantine."
+        )
+    reasons += seen.skipped.sentences()
+    collect: dict[str, Any] = {"annotations": annotations.model_dump(exclude_defaults=True, mode="json")}
+    if seen.encoding:
+        collect["encoding"] = seen.encoding
+    return _sections(seen, seen.images, counts, collect, {}, reasons, [])
+
+
+def _sections(
+    seen: _Seen, chosen: list[_Looked], counts: dict[str, int], collect: dict[str, Any], of_slices: dict[str, Any], reasons: list[str],
+    tree: list[str],
+) -> Sections:  # fmt: skip
+    """The sections for these images, with the reasons for each."""
     validate = {"labels": list(counts), "min_items_per_label": _fewest(counts, reasons)}
     pretrained = _pretrained(chosen)
     longest = _longest_compared(chosen) if pretrained else LONGEST_SIDE
     preprocess = _input(chosen, longest, reasons) | _range(chosen, seen.values, reasons)
     train = _training(counts, preprocess, pretrained, reasons)
-    others = {"validate": validate, "preprocess": preprocess, "train": train, "promote": _promotion(layout, train, reasons)}
-    endings_of = Counter("" if seen.packed_in else image.extension for image in chosen).most_common()
-    kinds = ", ".join(f"{count:,} {ending}".rstrip() for ending, count in endings_of)
-    return Sections(
-        collect,
-        {name: section for name, section in others.items() if section},
-        reasons,
-        counts,
-        layout.tree(f"{kinds or 'no'} images"),
-    )
+    others = {
+        "validate": validate,
+        "preprocess": preprocess,
+        "train": train,
+        "promote": of_slices | _promotion(train, reasons),
+    }
+    return Sections(collect, {name: section for name, section in others.items() if section}, reasons, counts, tree)
 
 
 def _say_what_is_there(seen: _Seen, chosen: list[_Looked], layout: Layout, counts: dict[str, int], reasons: list[str]) -> None:
@@ -157,8 +204,8 @@ def _say_what_is_there(seen: _Seen, chosen: list[_Looked], layout: Layout, count
         )
 
 
-def _promotion(layout: Layout, train: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
-    promote = {"slice_pattern": layout.slice_pattern} if layout.slice_pattern else {}
+def _promotion(train: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
+    promote = {}
     if train.get("class_weights") == "balanced":
         promote["metric"] = "f1_macro"
         reasons.append(
@@ -167,14 +214,22 @@ def _promotion(layout: Layout, train: dict[str, Any], reasons: list[str]) -> dic
     return promote
 
 
-def _look(images: Path, follow_links: bool) -> _Seen:
-    """Read every entry of a source once, and sort it into images and other files."""
+def _look(source: Source) -> _Seen:
+    """Read every entry of a source once, and sort it into images and other files. Of a source with annotations only those are
+    images of which they state a label."""
+    is_annotated = isinstance(source, AnnotatedSource)
     seen = _Seen()
     others: list[SourceEntry] = []
     of_folder: Counter[str] = Counter()
-    for entry in open_source(images, follow_links=follow_links).stream():
+    for entry in source.stream():
         seen.encoding = seen.encoding or entry.encoding
         folder = entry.name.rpartition("/")[0]
+        if entry.stated is not None and entry.problem:
+            seen.refused[entry.problem] += 1
+            continue
+        if is_annotated and (entry.stated is None or not entry.stated.label):
+            seen.skipped.skip(entry, reason_to_skip_unlabelled(entry))
+            continue
         if entry.data is None or entry.problem or is_hidden(entry.name) or is_leftover(entry.name):
             seen.skipped.skip(entry)
             continue
@@ -196,7 +251,8 @@ def _look(images: Path, follow_links: bool) -> _Seen:
         seen.skipped.take(entry.name)
         if entry.packed_in:
             seen.packed_in.add(entry.packed_in)
-        seen.images.append(_Looked(entry.name, header, grey))
+        label = tidy(entry.stated.label or "") if entry.stated else ""
+        seen.images.append(_Looked(entry.name, header, grey, label))
     extensions = {image.extension for image in seen.images}
     for entry in others:
         ending = os.path.splitext(entry.name)[1].lower()

@@ -1,4 +1,5 @@
-"""Recognises labelled files by their paths; a regular expression captures label, group and split."""
+"""Recognises labelled files by what the source states of them, or by their paths, of which a regular expression captures label,
+group and split."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from collections.abc import Iterable
 from evergreen.data.collecting.base import Candidate
 from evergreen.data.folder_names import SPLITS, is_leftover, split_of
 from evergreen.data.inbox import PATTERN, Inbox
-from evergreen.data.skipped import Skipped
-from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.data.skipped import Skipped, reason_to_skip_unlabelled
+from evergreen.data.sources.base import Source, SourceEntry, Stated
 from evergreen.errors import WrongUse
 from evergreen.kinds.classify.settings import ImageScenario
 from evergreen.names import tidy
@@ -52,15 +53,20 @@ class LabelledFiles(ABC):
         Raises:
             WrongUse: the pattern gives a split that does not exist.
         """
-        match = self._match(entry)
-        groups = match.groupdict() if match else {}
         self._report_encoding(entry)
-        label = tidy(groups.get("label") or "")
+        stated = self.stated(entry)
+        label = tidy(stated.label or "")
         if not self.accepts(entry, label):
             return ()
-        split = self._split(groups.get("split"))
+        split = self._split(stated.split)
         id = hashlib.sha256(entry.data).digest() if entry.data is not None else None
-        return (Candidate(entry, id, self.renamed(label), groups.get("group"), split, entry.data),)
+        return (Candidate(entry, id, self.renamed(label), stated.group, split, entry.data),)
+
+    def stated(self, entry: SourceEntry) -> Stated:
+        """What is stated of an entry, by default by its name."""
+        match = self._match(entry)
+        groups = match.groupdict() if match else {}
+        return Stated(groups.get("label"), groups.get("group"), groups.get("split"))
 
     def finish(self, items: int) -> None:
         """Log which entries were skipped, one line per reason."""
@@ -80,9 +86,11 @@ class LabelledFiles(ABC):
         split = split_of(name)
         if split not in ("train", "val", "test"):
             words = ", ".join(word for word, split in SPLITS.items() if split != "unlabelled")
+            by_pattern = self.scenario.collect.annotations is None
             raise WrongUse(
-                f"collect.pattern of scenario {self.scenario.name} gives a split that there is not",
-                expected=f"one of {words}", received=name, fix="Let the group `split` match these only.",
+                f"collect.{'pattern' if by_pattern else 'annotations'} of scenario {self.scenario.name} gives a split that there is not",
+                expected=f"one of {words}", received=name,
+                fix="Let the group `split` match these only." if by_pattern else "Correct it in the annotations, or take no split from them.",
             )  # fmt: skip
         return split
 
@@ -124,6 +132,42 @@ class SourceFiles(LabelledFiles):
                 f"there is no item in the source of scenario {self.scenario.name}: {self.skipped.counts.total():,} entries, none of "
                 f"which matches collect.pattern", expected=self.scenario.collect.pattern, received=self._example or "nothing at all",
                 fix=f"Correct collect.pattern in scenarios/{self.scenario.name}.yaml, or the source.",
+            )  # fmt: skip
+        super().finish(items)
+
+
+class AnnotatedFiles(SourceFiles):
+    """Recognises the images of which the source's annotations state a label (`collect.annotations`). An image that cannot be
+    read is one even if its label is not known."""
+
+    def stated(self, entry: SourceEntry) -> Stated:
+        """What the annotations state; nothing of a file that they do not name."""
+        return entry.stated or Stated(None)
+
+    def accepts(self, entry: SourceEntry, label: str) -> bool:
+        """True if the entry has a label, or should have one and cannot be read."""
+        if label or (entry.stated is not None and entry.problem):
+            self.skipped.take(entry.name)
+            return True
+        self.skipped.skip(entry, reason_to_skip_unlabelled(entry))
+        self._example = self._example or entry.name
+        return False
+
+    def may_hold_items(self, entry: SourceEntry) -> bool:
+        """True if the annotations state a label."""
+        return entry.stated is not None and entry.stated.label is not None
+
+    def finish(self, items: int) -> None:
+        """Log which entries were skipped.
+
+        Raises:
+            WrongUse: the source holds no items.
+        """
+        if not items:
+            raise WrongUse(
+                f"there is no item in the source of scenario {self.scenario.name}: of its {self.skipped.counts.total():,} entries none has a label "
+                f"in the annotations ({', '.join(self.skipped.counts)})", received=self._example or "nothing at all",
+                fix=f"Correct collect.annotations in scenarios/{self.scenario.name}.yaml, or the source.",
             )  # fmt: skip
         super().finish(items)
 

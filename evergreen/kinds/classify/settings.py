@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from evergreen.data.annotations.formats import Annotations
 from evergreen.media.resizing import Resize
 from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
@@ -30,13 +31,18 @@ Column = Literal["group", "split", "source", "format", "width", "height", "chann
 class ImageCollect(Collect):
     """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
 
-    newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces")
+    newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces", "annotations")
 
     builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
     pattern: str = Field(
         r"(?:.*/)?(?P<label>[^/]+)/[^/]+",
         description="regular expression that an item's whole path inside the source must match; the group `label` is its "
         "label, `split` (train, val or test) its given split, `group` its group. What doesn't match isn't an item.",
+    )
+    annotations: Annotations | None = Field(
+        None,
+        description="where labels, groups, splits and boxes are, if not in the names of folders: a manifest or annotations in one of the formats of "
+        "docs/guide.md; pattern is not used then",
     )
     rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
     max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")

@@ -1,0 +1,65 @@
+"""propose: images with annotations become a scenario that collects what was counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evergreen.errors import WrongUse
+from evergreen.proposal.propose import Proposal
+from evergreen.workspace import Workspace
+from tasks.collect import collect
+from tests.evergreen.kinds.classify.test_proposal import images, propose, scenario_of
+from tests.support.annotated import picture, pictures
+from tests.support.sources import folder_of, zip_of
+
+NAMES = [f"photos/{number}.png" for number in range(24)]
+TABLE = "file,species,plot,when\n" + "".join(
+    f"{Path(name).name},{'oak' if number % 3 else 'ash'},p{number // 4},2026-05-{number + 1:02d}\n"
+    for number, name in enumerate(NAMES)
+)
+
+
+def collects(proposal: Proposal, workspace: Workspace) -> int:
+    """The number of items that the proposed scenario collects, all of them counted in the proposal."""
+    (workspace.root / "data.dvc").unlink(missing_ok=True)
+    found = collect(scenario_of(proposal, workspace), workspace)
+    assert found.added == sum(proposal.counts.values()) and not found.quarantined
+    return found.added
+
+
+@pytest.mark.parametrize("container", [folder_of, zip_of])
+def test_a_manifest_is_found_and_says_which_column_is_what(workspace: Workspace, container: object) -> None:
+    source = container(workspace.root / "pictures", {"index.csv": TABLE.encode()} | pictures(NAMES))  # type: ignore[operator]
+    proposal = propose("leaves", source, workspace)
+    assert proposal.counts == {"ash": 8, "oak": 16} and collects(proposal, workspace) == 24
+    assert "annotations:\n    format: manifest\n    file: index.csv\n    path: file\n    label: species\n" in proposal.yaml
+    reasons = " ".join(proposal.reasons)
+    assert reasons.startswith("2 classes and 24 images, from the manifest index.csv: ash 8, oak 16.")
+    assert "path from file, label from species; kept with each image: plot, when" in reasons
+
+
+def test_what_cannot_be_used_is_counted(workspace: Workspace) -> None:
+    more = "99.png,oak,,\n../x.png,oak,,\n0.png,,,\nbroken.png,oak,,\n"
+    files = {"index.csv": (TABLE + more).encode(), "photos/broken.png": b"no picture", "photos/new.png": picture(77)}
+    reasons = " ".join(propose("leaves", folder_of(workspace.root / "pictures", files | pictures(NAMES)), workspace).reasons)
+    assert "1 annotations cannot be used (missing)" in reasons and "1 annotations cannot be used (outside)" in reasons
+    assert "1 annotated files are no images that can be used" in reasons and "1 images without a label are skipped" in reasons
+    assert "1 images that the annotations do not name are skipped" in reasons
+
+
+def test_the_level_of_the_labels_takes_the_folders_instead(workspace: Workspace) -> None:
+    folder = images(workspace.root / "pictures", {"red": 12, "blue": 12})
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    table = "path,label\n" + "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names))
+    (folder / "labels.csv").write_text(table)
+    assert propose("leaves", folder, workspace).counts == {"a": 12, "b": 12}
+    assert propose("leaves", folder, workspace, labels_at=1).counts == {"blue": 12, "red": 12}
+
+
+def test_annotations_with_one_label_are_refused(workspace: Workspace) -> None:
+    rows = "".join(f"{name},oak,{number % 2}\n" for number, name in enumerate(NAMES))
+    folder = folder_of(workspace.root / "pictures", {"l.csv": f"path,label,site\n{rows}".encode()} | pictures(NAMES))
+    with pytest.raises(WrongUse, match="fewer than two labels.*--labels-at"):
+        propose("leaves", folder, workspace)
