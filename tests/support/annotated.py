@@ -34,13 +34,13 @@ def pictures(names: Sequence[str]) -> dict[str, bytes]:
     return {name: picture(number) for number, name in enumerate(names)}
 
 
-def settings(format: str, **more: Any) -> Format:
+def settings(format: str, /, **more: Any) -> Format:
     """The section `collect.annotations`, as a scenario has it."""
     found: Format = TypeAdapter(Annotations).validate_python({"format": format} | more)
     return found
 
 
-def entries(folder: Path, files: dict[str, bytes], format: str, **more: Any) -> list[SourceEntry]:
+def entries(folder: Path, files: dict[str, bytes], format: str, /, **more: Any) -> list[SourceEntry]:
     """What a source with these files gives."""
     return list(AnnotatedSource(open_source(folder_of(folder, files)), settings(format, **more), 10**6).stream())
 

@@ -14,6 +14,7 @@ from evergreen.workspace import Workspace
 from tasks.collect import Collection, collect
 from tasks.trial import count_items
 from tasks.validate import validate
+from tests.evergreen.data.annotations.test_boxes import coco
 from tests.support.annotated import picture, pictures
 from tests.support.sources import folder_of
 
@@ -151,3 +152,15 @@ def test_a_data_set_that_was_collected_without_annotations_goes_on_with_them(wor
     known = Records({table(folders)["id"][0].as_py(): "dog"})
     assert sum(len(rows) for rows in iter_parts(folders, ["label", "columns"], known)) == 14
     assert validate(scenario(), workspace, found).items == 14
+
+
+def test_crops_are_items_with_their_box_and_impossible_boxes_are_in_quarantine(workspace: Workspace) -> None:
+    boxes = {str(number): [("cat", 1, 2, 9, 9), ("dog", 12, 3, 8, 9)] for number in range(4)}
+    boxes["0"] += [("dog", 40, 3, 8, 9), ("dog", 4, 3, 0, 9)]
+    fill(workspace, coco(boxes) | pictures([f"{name}.png" for name in boxes]))
+    found = collect(scenario({"format": "coco", "files": ["annotations.json"]}), workspace)
+    assert (found.seen, found.added) == (10, 8)
+    assert refused(workspace) == {"0.png/00002.png": "box-outside", "0.png/00003.png": "box-without-area"}
+    first = table(staged(workspace, "pets")).to_pylist()[0]
+    assert (first["source"], first["label"], first["group"], first["width"]) == ("0.png/00000.png", "cat", "0.png", 9)
+    assert first["boxes"] == [{"label": "cat", "x": 1.0, "y": 2.0, "width": 9.0, "height": 9.0}]

@@ -6,18 +6,23 @@ A format is a module with one class: its settings, which also say which files of
 
 from __future__ import annotations
 
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, Literal
+from xml.etree import ElementTree
 
 from pydantic import Field
 
+from evergreen.data.folder_names import split_of
 from evergreen.data.sources.base import SourceEntry, Stated
-from evergreen.errors import DataRefused
+from evergreen.errors import DataRefused, WrongUse
+from evergreen.names import near
 from evergreen.scenario.settings import Section
 
-BoxRule = Literal["crop", "largest", "only"]
+BoxRule = Literal["crop", "largest", "only", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ class ImageRule(Section):
     boxes: BoxRule = Field(
         "crop",
         description="crop: each box is cut out and is an item with its label; largest: the image is an item with the label of its largest box; "
-        "only: with the label that all its boxes have, and images with boxes of several labels are left out",
+        "only: with the label that all its boxes have, and images with boxes of several labels are left out; keep: with the label of the image "
+        "itself (tags, choices). Boxes of whole images are kept with them",
     )
     margin: Annotated[float, Field(ge=0, le=5)] = Field(
         0.0, description="crops: how much of its width and height is added to each side of a box, as a fraction"
@@ -101,12 +107,37 @@ class ImageRule(Section):
 class BoxFormat(Format, ImageRule):
     """A format of annotations that has boxes."""
 
-    newer: ClassVar[tuple[str, ...]] = ()
+    splits: bool = Field(
+        False, description="take splits from the names of folders and of files of annotations, such as train and valid"
+    )
 
     @property
     def image_rule(self) -> ImageRule:
         """As the settings say."""
         return self
+
+    def reasons(self) -> list[str]:
+        """What becomes of the boxes."""
+        return [
+            "Each box is cut out and is an item, and the crops of one image share a split: collect.annotations.boxes says so (crop). largest and only "
+            "label whole images instead."
+        ] if self.boxes == "crop" else []  # fmt: skip
+
+    def split(self, *paths: str) -> str | None:
+        """The split that a part of one of these paths is a word for, if `splits` is set."""
+        if not self.splits:
+            return None
+        return next((split for path in paths for split in _splits_in(path)), None)
+
+
+def has_splits(names: Iterable[str]) -> bool:
+    """True if these files are in folders, or have names, for train and for test."""
+    return {"train", "test"} <= {next(iter(_splits_in(name)), "") for name in names}
+
+
+def _splits_in(path: str) -> list[str]:
+    found = [split_of(os.path.splitext(part)[0]) for part in path.split("/")]
+    return [split for split in found if split in ("train", "val", "test")]
 
 
 def content(file: SourceEntry, source: str) -> bytes:
@@ -139,6 +170,61 @@ def text(file: SourceEntry, source: str, encoding: str | None = None) -> str:
             fix="Save the file as UTF-8"
             + (", or set collect.annotations.encoding, such as cp1252." if encoding is None else "."),
         ) from None
+
+
+def parsed_json(file: SourceEntry, source: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataRefused: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(text(file, source))
+    except (ValueError, RecursionError) as error:
+        raise refused(file.name, f"it is no JSON: {error}", "a whole JSON file") from None
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it has a document type, which could define entities that expand beyond measure")
+
+
+def parsed_xml(file: SourceEntry, source: str) -> ElementTree.Element:
+    """The root of an XML file. Document types, and so entities, are refused.
+
+    Raises:
+        DataRefused: it cannot be read, or is no XML.
+    """
+    parser = ElementTree.XMLParser(target=_WithoutDoctype())  # noqa: S314 (without a document type no entity can be defined)
+    try:
+        parser.feed(content(file, source))
+        root: ElementTree.Element = parser.close()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise refused(file.name, f"it is no XML that is read: {error}", "a whole XML file without a document type") from None
+    return root
+
+
+def number(value: Any, what: str, where: str) -> float:
+    """A number of a file of annotations.
+
+    Raises:
+        DataRefused: it is none.
+    """
+    try:
+        if isinstance(value, bool | None):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError):
+        raise refused(where, f"{what} is {value!r}", "a number of pixels") from None
+
+
+def missing_file(name: str, source: str, names: Collection[str], endings: tuple[str, ...]) -> WrongUse:
+    """The error for a file of annotations that is named in the scenario and is not there."""
+    meant = near(name, [one for one in names if one.lower().endswith(endings)])
+    return WrongUse(
+        f"the annotations {name} are not in {source}", expected=f"the path of a file inside the source ({', '.join(endings)})",
+        fix=f"Correct collect.annotations{f'; did you mean {meant}?' if meant else '.'}",
+    )  # fmt: skip
 
 
 def refused(where: str, happened: str, expected: str, fix: str = "Correct the file, or export it again.") -> DataRefused:

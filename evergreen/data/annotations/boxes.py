@@ -124,8 +124,10 @@ def _named(where: str, number: int, box: Box, size: Size) -> str:
 
 def _labelled(stated: Stated, rule: ImageRule) -> Stated:
     """What is stated of a whole image, with the label that its boxes give by the rule."""
+    if rule.boxes == "keep":
+        return stated
     if not stated.boxes:
-        return replace(stated, label=rule.without_boxes, unlabelled=NO_BOX)
+        return replace(stated, label=stated.label or rule.without_boxes, unlabelled=NO_BOX)
     if rule.boxes == "largest":
         return replace(stated, label=max(stated.boxes, key=lambda box: box.width * box.height).label)
     labels = {box.label for box in stated.boxes}

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from evergreen.data.annotations import manifest
+from evergreen.data.annotations import coco, cvat, label_studio, manifest, voc, yolo
 from evergreen.data.annotations.base import Format
+from evergreen.data.annotations.coco import Coco
+from evergreen.data.annotations.cvat import Cvat
+from evergreen.data.annotations.label_studio import LabelStudio
 from evergreen.data.annotations.manifest import Manifest
 from evergreen.data.annotations.paths import Resolver
+from evergreen.data.annotations.voc import Voc
+from evergreen.data.annotations.yolo import Yolo
 from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.sources.base import Source, SourceEntry
 
-Annotations = Annotated[Manifest, Field(discriminator="format")]
+Annotations = Annotated[Manifest | Coco | Yolo | Voc | LabelStudio | Cvat, Field(discriminator="format")]
 
 # The least likely to be taken for another comes first.
-DETECTORS = (manifest.detect,)
+DETECTORS: tuple[Callable[[Mapping[str, SourceEntry], Resolver], Format | None], ...] = (
+    coco.detect,
+    label_studio.detect,
+    cvat.detect,
+    voc.detect,
+    yolo.detect,
+    manifest.detect,
+)
 LOOKED_AT = {".xml": 50, ".txt": 50}  # files of formats with one file for each image
 MOST_FILES = 20  # of other endings
-ENDINGS = (*manifest.ENDINGS, ".json", ".xml", ".yaml", ".yml")
+ENDINGS = (*manifest.ENDINGS, ".json", ".xml", ".yaml", ".yml", ".names")
 
 
 def find_annotations(source: Source) -> Format | None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from evergreen.data.annotations.base import Annotation, Format, content, refused, text
+from evergreen.data.annotations.base import Annotation, Format, content, missing_file, refused, text
 from evergreen.data.annotations.paths import Resolver
 from evergreen.data.folder_names import split_of
 from evergreen.data.sources.base import SourceEntry, Stated
@@ -98,11 +98,7 @@ class Manifest(Format):
     def read(self, files: Sequence[SourceEntry], names: Collection[str], source: str) -> Iterator[Annotation]:
         """As `Format.read`: an annotation for each row with a label."""
         if not files:
-            meant = near(self.file, [name for name in names if name.lower().endswith(ENDINGS)])
-            raise WrongUse(
-                f"the manifest {self.file} is not in {source}", expected="a CSV, JSON Lines or Parquet file inside the source",
-                fix=f"Correct collect.annotations.file{f'; did you mean {meant}?' if meant else '.'}",
-            )  # fmt: skip
+            raise missing_file(self.file, source, names, ENDINGS)
         below, rows = os.path.dirname(self.file), 0
         for where, row in rows_of(files[0], source, self.encoding):
             if not rows:

@@ -29,9 +29,13 @@ class Resolver:
 
     A path is relative to the folder of the annotations or to the source. If nothing is there, the one entry counts whose path
     ends with it: annotations often have file names alone. An absolute path counts if it lies in the source's folder.
+
+    Attributes:
+        names: of all entries of the source.
     """
 
     def __init__(self, names: Collection[str], folder: Path | None) -> None:
+        self.names = frozenset(names)
         self._names = {_normal(name): name for name in names}
         self._root = None if folder is None else _normal(os.path.abspath(folder)).rstrip("/") + "/"
         self._ends: defaultdict[str, list[str]] = defaultdict(list)  # normal names by their last part, with and without ending

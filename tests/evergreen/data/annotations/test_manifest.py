@@ -155,7 +155,7 @@ def test_a_missing_column_is_named_with_those_that_there_are(tmp_path: Path) -> 
 
 
 def test_a_table_that_is_not_there_is_named_with_the_likeliest_other(tmp_path: Path) -> None:
-    with pytest.raises(WrongUse, match=r"the manifest label.csv is not in .*did you mean labels.csv"):
+    with pytest.raises(WrongUse, match=r"the annotations label.csv are not in .*did you mean labels.csv"):
         entries(tmp_path / "s", {"labels.csv": as_csv(ROWS)} | IMAGES, "manifest", file="label.csv")
     with pytest.raises(ValueError, match="must end in one of"):
         settings("manifest", file="labels.xlsx")

@@ -10,6 +10,7 @@ from evergreen.errors import WrongUse
 from evergreen.proposal.propose import Proposal
 from evergreen.workspace import Workspace
 from tasks.collect import collect
+from tests.evergreen.data.annotations.test_boxes import FORMATS
 from tests.evergreen.kinds.classify.test_proposal import images, propose, scenario_of
 from tests.support.annotated import picture, pictures
 from tests.support.sources import folder_of, zip_of
@@ -63,3 +64,12 @@ def test_annotations_with_one_label_are_refused(workspace: Workspace) -> None:
     folder = folder_of(workspace.root / "pictures", {"l.csv": f"path,label,site\n{rows}".encode()} | pictures(NAMES))
     with pytest.raises(WrongUse, match="fewer than two labels.*--labels-at"):
         propose("leaves", folder, workspace)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_with_boxes_is_found_and_its_crops_are_counted(workspace: Workspace, format: str) -> None:
+    boxes = {f"{number:02d}": [("cat", 1, 2, 9, 9), ("dog", 12, 3, 8 + number % 3, 9)] for number in range(8)}
+    files = FORMATS[format][0](boxes) | pictures([f"images/{name}.png" for name in boxes])
+    proposal = propose("leaves", folder_of(workspace.root / "pictures", files), workspace)
+    assert proposal.counts == {"cat": 8, "dog": 8} and collects(proposal, workspace) == 16
+    assert f"format: {format}" in proposal.yaml and "16 crops of boxes, from the" in proposal.reasons[0]
