@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from pydantic import Field
 
 from evergreen.data.folder_names import split_of
-from evergreen.data.sources.base import SourceEntry, Stated
+from evergreen.data.sources.base import Source, SourceEntry, Stated
 from evergreen.errors import DataRefused, WrongUse
 from evergreen.names import near
 from evergreen.scenario.settings import Section
@@ -73,6 +73,16 @@ class Format(Section, ABC):
             WrongUse: the settings do not suit the file, such as a column that it does not have.
         """
 
+    def source(self, files: Source, max_pixels: int) -> Source:
+        """A source with what is stated of the files.
+
+        Args:
+            max_pixels: larger images are not decoded for crops.
+        """
+        from evergreen.data.annotations.source import AnnotatedSource
+
+        return AnnotatedSource(files, self, max_pixels)
+
     @abstractmethod
     def describe(self) -> str:
         """The files that it reads, for people, such as `the manifest labels.csv`."""
@@ -127,15 +137,16 @@ class BoxFormat(Format, ImageRule):
         """The split that a part of one of these paths is a word for, if `splits` is set."""
         if not self.splits:
             return None
-        return next((split for path in paths for split in _splits_in(path)), None)
+        return next((split for path in paths for split in splits_in(path)), None)
 
 
 def has_splits(names: Iterable[str]) -> bool:
     """True if these files are in folders, or have names, for train and for test."""
-    return {"train", "test"} <= {next(iter(_splits_in(name)), "") for name in names}
+    return {"train", "test"} <= {next(iter(splits_in(name)), "") for name in names}
 
 
-def _splits_in(path: str) -> list[str]:
+def splits_in(path: str) -> list[str]:
+    """The splits that the parts of a path are words for."""
     found = [split_of(os.path.splitext(part)[0]) for part in path.split("/")]
     return [split for split in found if split in ("train", "val", "test")]
 

@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from evergreen.data.annotations import coco, cvat, label_studio, manifest, voc, yolo
+from evergreen.data.annotations import coco, cvat, hugging_face, label_studio, manifest, voc, yolo
 from evergreen.data.annotations.base import Format
 from evergreen.data.annotations.coco import Coco
 from evergreen.data.annotations.cvat import Cvat
+from evergreen.data.annotations.hugging_face import HuggingFace
 from evergreen.data.annotations.label_studio import LabelStudio
 from evergreen.data.annotations.manifest import Manifest
 from evergreen.data.annotations.paths import Resolver
@@ -21,7 +22,7 @@ from evergreen.data.annotations.yolo import Yolo
 from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.sources.base import Source, SourceEntry
 
-Annotations = Annotated[Manifest | Coco | Yolo | Voc | LabelStudio | Cvat, Field(discriminator="format")]
+Annotations = Annotated[Manifest | Coco | Yolo | Voc | LabelStudio | Cvat | HuggingFace, Field(discriminator="format")]
 
 # The least likely to be taken for another comes first.
 DETECTORS: tuple[Callable[[Mapping[str, SourceEntry], Resolver], Format | None], ...] = (
@@ -54,6 +55,8 @@ def find_annotations(source: Source) -> Format | None:
         names.append(entry.name)
         if entry.data is not None and not entry.problem and os.path.splitext(entry.name)[1].lower() in ENDINGS:
             files[entry.name] = entry
+    if any(name.lower().endswith(hugging_face.TABLES) for name in names) and (found := hugging_face.detect(source, names)):
+        return found
     return detected(files, Resolver(names, source.root))
 
 

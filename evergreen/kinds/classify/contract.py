@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from evergreen.data.annotations.source import AnnotatedSource
 from evergreen.data.dataset import Records, iter_images, table
 from evergreen.errors import BadItem, EvergreenError
 from evergreen.kinds.base.codec import Codec
@@ -64,7 +63,7 @@ class ImageContract(Contract[ImageScenario]):
     def source(self, scenario: ImageScenario, files: Source) -> Source:
         """The files, with what `collect.annotations` state of them."""
         settings = scenario.collect
-        return AnnotatedSource(files, settings.annotations, settings.max_pixels) if settings.annotations else files
+        return settings.annotations.source(files, settings.max_pixels) if settings.annotations else files
 
     def recogniser(self, scenario: ImageScenario, source: Source) -> SourceFiles:
         """Recognises items by `collect.annotations`, or else by `collect.pattern`."""

@@ -15,7 +15,6 @@ from typing import Any
 from evergreen import figures
 from evergreen.data.annotations.base import Format
 from evergreen.data.annotations.formats import find_annotations
-from evergreen.data.annotations.source import AnnotatedSource
 from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.skipped import READ, Skipped, reason_to_skip_unlabelled
 from evergreen.data.sources.base import Source, SourceEntry
@@ -98,7 +97,7 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     files = open_source(images, follow_links=follow_links)
     annotations = find_annotations(files) if labels_at is None else None
     if annotations is not None:
-        return _of_annotations(images, AnnotatedSource(files, annotations, MAX_PIXELS), annotations)
+        return _of_annotations(images, annotations.source(files, MAX_PIXELS), annotations)
     seen = _look(files)
     if not seen.images:
         skipped = " ".join(seen.skipped.sentences()[:3])
@@ -126,9 +125,9 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     return _sections(seen, chosen, counts, collect, of_slices, reasons, layout.tree(f"{kinds or 'no'} images"))
 
 
-def _of_annotations(images: Path, source: AnnotatedSource, annotations: Format) -> Sections:
+def _of_annotations(images: Path, source: Source, annotations: Format) -> Sections:
     """A proposal for images whose labels are in annotations."""
-    seen = _look(source)
+    seen = _look(source, is_annotated=True)
     counts = dict(sorted(Counter(image.label for image in seen.images).items()))
     if len(counts) < 2:
         raise WrongUse(
@@ -214,10 +213,9 @@ def _promotion(train: dict[str, Any], reasons: list[str]) -> dict[str, Any]:
     return promote
 
 
-def _look(source: Source) -> _Seen:
+def _look(source: Source, *, is_annotated: bool = False) -> _Seen:
     """Read every entry of a source once, and sort it into images and other files. Of a source with annotations only those are
     images of which they state a label."""
-    is_annotated = isinstance(source, AnnotatedSource)
     seen = _Seen()
     others: list[SourceEntry] = []
     of_folder: Counter[str] = Counter()

@@ -11,6 +11,7 @@ from evergreen.proposal.propose import Proposal
 from evergreen.workspace import Workspace
 from tasks.collect import collect
 from tests.evergreen.data.annotations.test_boxes import FORMATS
+from tests.evergreen.data.annotations.test_hugging_face import arrow, table
 from tests.evergreen.kinds.classify.test_proposal import images, propose, scenario_of
 from tests.support.annotated import picture, pictures
 from tests.support.sources import folder_of, zip_of
@@ -73,3 +74,11 @@ def test_each_format_with_boxes_is_found_and_its_crops_are_counted(workspace: Wo
     proposal = propose("leaves", folder_of(workspace.root / "pictures", files), workspace)
     assert proposal.counts == {"cat": 8, "dog": 8} and collects(proposal, workspace) == 16
     assert f"format: {format}" in proposal.yaml and "16 crops of boxes, from the" in proposal.reasons[0]
+
+
+def test_a_data_set_of_hugging_face_is_found(workspace: Workspace) -> None:
+    rows = [{"image": {"bytes": picture(number), "path": None}, "label": number % 2} for number in range(24)]
+    files = {"dataset/state.json": b"{}", "dataset/data-00000-of-00001.arrow": arrow(table(rows))}
+    proposal = propose("leaves", folder_of(workspace.root / "pictures", files), workspace)
+    assert proposal.counts == {"cat": 12, "dog": 12} and collects(proposal, workspace) == 24
+    assert "annotations:\n    format: hugging_face\n" in proposal.yaml
