@@ -275,7 +275,8 @@ def _mean_and_variance(pixels: np.ndarray) -> tuple[float, float]:
     import cv2
 
     total, squares = int(cv2.sumElems(pixels)[0]), int(cv2.norm(pixels, cv2.NORM_L2SQR))
-    return total / pixels.size, (squares * pixels.size - total * total) / pixels.size**2
+    # OpenCV's sum of squares may be one too small: the variance of a single colour would be negative.
+    return total / pixels.size, max(0, squares * pixels.size - total * total) / pixels.size**2
 
 
 def checked_header(data: bytes, max_pixels: int) -> Header:

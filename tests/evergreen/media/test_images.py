@@ -324,6 +324,12 @@ def test_brightness_and_contrast_are_those_of_the_grey_image() -> None:
     assert looks.brightness == pytest.approx(0.5) and looks.contrast == pytest.approx(0.5)
 
 
+def test_an_image_of_a_single_colour_has_no_contrast() -> None:
+    for grey in range(0, 256, 5):
+        looks = inspect(encoded(Image.new("L", (64, 48), grey)))
+        assert looks.contrast == 0 and looks.sharpness == 0
+
+
 def test_a_blurred_image_is_less_sharp() -> None:
     from PIL import ImageFilter
 
