@@ -16,7 +16,7 @@ CONVERT = {  # how to make images of files in formats that are not read
     **dict.fromkeys((".heic", ".heif"), "convert them, for example with: magick mogrify -format jpg *.heic; or install their reader: pip install pillow-heif"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "develop them to JPEG or 16-bit TIFF, for example with darktable-cli"),
     **dict.fromkeys((".dcm", ".dicom"), "convert them to 16-bit PNG, for example with: dcmj2pnm +on2"),
-    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "take frames out of them, for example with: ffmpeg -i FILE -r 1 frame-%05d.png"),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "to take frames out of them, set collect.frames, such as {every_seconds: 1}"),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".ppm", ".pgm", ".psd", ".exr", ".svg", ".pdf", ".eps", ".ico"), "convert them to PNG, for example with: magick mogrify -format png"),
     **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".tfrecord", ".parquet", ".nii"), "write their images to PNG files first"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "an archive inside a source is not opened: unpack it"),

@@ -16,6 +16,7 @@ from tasks.trial import count_items
 from tasks.validate import validate
 from tests.evergreen.data.annotations.test_boxes import coco
 from tests.support.annotated import picture, pictures
+from tests.support.clips import clip
 from tests.support.sources import folder_of
 
 MANIFEST = {"format": "manifest", "file": "labels.csv", "group": "plant", "split": "subset", "keep": ["site", "time"]}
@@ -164,3 +165,14 @@ def test_crops_are_items_with_their_box_and_impossible_boxes_are_in_quarantine(w
     first = table(staged(workspace, "pets")).to_pylist()[0]
     assert (first["source"], first["label"], first["group"], first["width"]) == ("0.png/00000.png", "cat", "0.png", 9)
     assert first["boxes"] == [{"label": "cat", "x": 1.0, "y": 2.0, "width": 9.0, "height": 9.0}]
+
+
+def test_frames_of_videos_are_items_of_their_folder_with_clip_and_time(workspace: Workspace) -> None:
+    for label, start in (("cat", 10), ("dog", 120)):
+        clip(workspace.root / f"pets/{label}/walk.avi", list(range(start, start + 30, 2)))
+    fill(workspace, {"dog/broken.avi": b"no video"})
+    found = collect(scenario(None, frames={"every_seconds": 0.5}), workspace)
+    assert (found.seen, found.added) == (7, 6) and refused(workspace) == {"dog/broken.avi": "undecodable"}
+    rows = table(staged(workspace, "pets")).to_pylist()
+    assert [(row["label"], row["group"]) for row in rows[::3]] == [("cat", "cat/walk.avi"), ("dog", "dog/walk.avi")]
+    assert [dict(row["columns"])["time"] for row in rows] == ["0.000", "0.500", "1.000"] * 2

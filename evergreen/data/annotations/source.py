@@ -10,7 +10,7 @@ from pathlib import Path
 from evergreen.data.annotations.base import Annotation, Format
 from evergreen.data.annotations.boxes import items_of_boxes
 from evergreen.data.annotations.paths import Resolver, Unresolved
-from evergreen.data.sources.base import Source, SourceEntry
+from evergreen.data.sources.base import Source, SourceEntry, Stated
 from evergreen.errors import DataRefused
 
 
@@ -58,7 +58,9 @@ class AnnotatedSource(Source):
             return
         for entry in self.files.stream():
             found = plan.of.get(entry.name) or plan.of.get(entry.packed_in or "", [])
-            yield from [replace(entry, stated=one.stated) for one in found] or [entry]
+            yield from [replace(entry, stated=_beside(one.stated, entry.stated)) for one in found] or [
+                replace(entry, stated=None)
+            ]
 
     def names(self) -> Iterator[tuple[str, float | None]]:
         """The names of annotated images; once for each annotation, or for each box if boxes are cut out."""
@@ -101,3 +103,10 @@ class AnnotatedSource(Source):
                 fix="Put the images there, or correct collect.annotations.",
             )
         return plan
+
+
+def _beside(stated: Stated, known: Stated | None) -> Stated:
+    """What annotations state of an entry, with what was known of it before: the clip and the time of a frame."""
+    if known is None:
+        return stated
+    return replace(stated, group=stated.group or known.group, columns={**known.columns, **stated.columns})

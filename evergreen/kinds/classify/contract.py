@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from evergreen.data.dataset import Records, iter_images, table
+from evergreen.data.sources.video import VideoSource
 from evergreen.errors import BadItem, EvergreenError
 from evergreen.kinds.base.codec import Codec
 from evergreen.kinds.base.contract import Contract, DataSet, Prepared
@@ -61,8 +62,10 @@ class ImageContract(Contract[ImageScenario]):
         return propose(source, labels_at=labels_at, follow_links=follow_links, ask=ask)
 
     def source(self, scenario: ImageScenario, files: Source) -> Source:
-        """The files, with what `collect.annotations` state of them."""
+        """The files, with frames in place of videos (`collect.frames`), and with what `collect.annotations` state of them."""
         settings = scenario.collect
+        if settings.frames is not None:
+            files = VideoSource(files, settings.frames, settings.max_pixels)
         return settings.annotations.source(files, settings.max_pixels) if settings.annotations else files
 
     def recogniser(self, scenario: ImageScenario, source: Source) -> SourceFiles:

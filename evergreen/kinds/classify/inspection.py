@@ -54,7 +54,7 @@ class ImageInspection:
         self.scenario, self.folders, self.source = scenario, folders, source
         self.pixel_range = recorded_range(folders)
         self.deep = self.added = self.cleaned = self.blurred = 0
-        self._is_annotated = scenario.collect.annotations is not None
+        self._is_annotated = scenario.collect.annotations is not None or scenario.collect.frames is not None
         self.schema = annotated_schema() if self._is_annotated else schema()
         self._may_hold_items = may_hold_items
         self._is_recorded = self._is_chosen = self.pixel_range is not None

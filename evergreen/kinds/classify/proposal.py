@@ -19,6 +19,7 @@ from evergreen.data.folder_names import is_hidden, is_leftover
 from evergreen.data.skipped import READ, Skipped, reason_to_skip_unlabelled
 from evergreen.data.sources.base import Source, SourceEntry
 from evergreen.data.sources.opening import open_source
+from evergreen.data.sources.video import Frames, VideoSource
 from evergreen.errors import WrongUse
 from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
 from evergreen.kinds.classify.folder_layout import Layout, understand
@@ -32,6 +33,7 @@ from evergreen.kinds.classify.settings import (
 )
 from evergreen.media.depth import Sample, extremes
 from evergreen.media.images import BadImage, Header, PixelRange, decode, read_header
+from evergreen.media.video import is_video
 from evergreen.names import alike, tidy
 
 SIDES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, *LARGER_SIDES)  # input sizes to choose from if the images' sizes vary
@@ -48,8 +50,8 @@ GREY_TOLERANCE = 8  # difference between the colours, of 255: JPEG files of grey
 @dataclass
 class _Seen:
     """The contents of a source: the usable images, the number of unusable files with the same extensions, the skipped entries,
-    a sample of deep images' values, the encoding that was assumed for names, the files of many images, and the number of
-    annotations that collecting will refuse, by reason."""
+    a sample of deep images' values, the encoding that was assumed for names, the files of many images, the videos, and the
+    number of annotations that collecting will refuse, by reason."""
 
     images: list[_Looked] = field(default_factory=list)
     unusable: int = 0
@@ -57,6 +59,7 @@ class _Seen:
     values: Sample = field(default_factory=Sample)
     encoding: str | None = None
     packed_in: set[str] = field(default_factory=set)
+    clips: set[str] = field(default_factory=set)
     refused: Counter[str] = field(default_factory=Counter)
 
 
@@ -99,6 +102,9 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
     if annotations is not None:
         return _of_annotations(images, annotations.source(files, MAX_PIXELS), annotations)
     seen = _look(files)
+    frames = Frames.model_validate({}) if not seen.images and any(is_video(name) for name, _ in files.names()) else None
+    if frames is not None:
+        seen = _look(VideoSource(files, frames, MAX_PIXELS))
     if not seen.images:
         skipped = " ".join(seen.skipped.sentences()[:3])
         raise SourceDoesNotFit(
@@ -118,7 +124,9 @@ def propose(images: Path, *, labels_at: int | None, follow_links: bool, ask: Ask
         )  # fmt: skip
     chosen = [image for _, image in labelled]
     _say_what_is_there(seen, chosen, layout, counts, reasons)
-    collect = {"pattern": pattern, **({"encoding": seen.encoding} if seen.encoding else {})}
+    collect: dict[str, Any] = {"pattern": pattern, **({"encoding": seen.encoding} if seen.encoding else {})}
+    if frames is not None:
+        collect["frames"] = {"at": frames.at, "every_seconds": frames.every_seconds}
     of_slices = {"slice_pattern": layout.slice_pattern} if layout.slice_pattern else {}
     endings_of = Counter("" if seen.packed_in else image.extension for image in chosen).most_common()
     kinds = ", ".join(f"{count:,} {ending}".rstrip() for ending, count in endings_of)
@@ -189,6 +197,11 @@ def _say_what_is_there(seen: _Seen, chosen: list[_Looked], layout: Layout, count
             f"The images are in {', '.join(sorted(seen.packed_in))}, with labels that are numbers: to give them names, write collect: "
             'rename: {"0": NAME, …}, and the names into validate.labels.'
         )
+    if seen.clips:
+        reasons.append(
+            f"The images are frames of {len(seen.clips):,} videos, one for each second: change collect.frames for others, or for one at each change "
+            "of scene (at: scene_changes). All frames of a video are in one split."
+        )
     if left := len(seen.images) - len(chosen) - sum(layout.left_out.values()):
         reasons.append(f"{left:,} images lie outside the class folders and are skipped.")
     if seen.unusable:
@@ -248,7 +261,7 @@ def _look(source: Source, *, is_annotated: bool = False) -> _Seen:
         of_folder[folder] += 1
         seen.skipped.take(entry.name)
         if entry.packed_in:
-            seen.packed_in.add(entry.packed_in)
+            (seen.clips if is_video(entry.packed_in) else seen.packed_in).add(entry.packed_in)
         label = tidy(entry.stated.label or "") if entry.stated else ""
         seen.images.append(_Looked(entry.name, header, grey, label))
     extensions = {image.extension for image in seen.images}

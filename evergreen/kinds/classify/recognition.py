@@ -66,7 +66,8 @@ class LabelledFiles(ABC):
         """What is stated of an entry, by default by its name."""
         match = self._match(entry)
         groups = match.groupdict() if match else {}
-        return Stated(groups.get("label"), groups.get("group"), groups.get("split"))
+        beside = entry.stated or Stated(None)  # of a frame: its clip
+        return Stated(groups.get("label"), groups.get("group") or beside.group, groups.get("split"))
 
     def finish(self, items: int) -> None:
         """Log which entries were skipped, one line per reason."""

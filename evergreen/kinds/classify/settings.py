@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from evergreen.data.annotations.formats import Annotations
+from evergreen.data.sources.video import Frames
 from evergreen.media.resizing import Resize
 from evergreen.names import tidy
 from evergreen.scenario.settings import Collect, Group, Preprocess, Promote, Scenario, Section, Share, Train, Validate
@@ -31,7 +32,7 @@ Column = Literal["group", "split", "source", "format", "width", "height", "chann
 class ImageCollect(Collect):
     """Where the labelled images come from. Exactly one of `builtin`, `path` and `file` is given."""
 
-    newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces", "annotations")
+    newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces", "annotations", "frames")
 
     builtin: Literal["digits"] | None = Field(None, description="a data set that an installed library carries")
     pattern: str = Field(
@@ -43,6 +44,11 @@ class ImageCollect(Collect):
         None,
         description="where labels, groups, splits and boxes are, if not in the names of folders: a manifest or annotations in one of the formats of "
         "docs/guide.md; pattern is not used then",
+    )
+    frames: Frames | None = Field(
+        None,
+        description="take frames out of video files, which are named like their file in its folder; the file is the group, and the time in seconds a "
+        "column. null: videos are not read",
     )
     rename: dict[str, str] = Field(default_factory=dict, description="label in the source: label in the data set")
     max_pixels: Annotated[int, Field(gt=0)] = Field(50_000_000, description="larger images are refused before decoding")

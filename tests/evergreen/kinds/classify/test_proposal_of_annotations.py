@@ -14,6 +14,7 @@ from tests.evergreen.data.annotations.test_boxes import FORMATS
 from tests.evergreen.data.annotations.test_hugging_face import arrow, table
 from tests.evergreen.kinds.classify.test_proposal import images, propose, scenario_of
 from tests.support.annotated import picture, pictures
+from tests.support.clips import clip
 from tests.support.sources import folder_of, zip_of
 
 NAMES = [f"photos/{number}.png" for number in range(24)]
@@ -82,3 +83,12 @@ def test_a_data_set_of_hugging_face_is_found(workspace: Workspace) -> None:
     proposal = propose("leaves", folder_of(workspace.root / "pictures", files), workspace)
     assert proposal.counts == {"cat": 12, "dog": 12} and collects(proposal, workspace) == 24
     assert "annotations:\n    format: hugging_face\n" in proposal.yaml
+
+
+def test_videos_in_class_folders_become_frames(workspace: Workspace) -> None:
+    for number in range(4):
+        clip(workspace.root / f"pictures/{'ab'[number % 2]}/{number}.avi", list(range(40 * number, 40 * number + 39)))
+    proposal = propose("leaves", workspace.root / "pictures", workspace)
+    assert proposal.counts == {"a": 8, "b": 8} and collects(proposal, workspace) == 16
+    assert "frames:\n    at: interval\n    every_seconds: 1.0\n" in proposal.yaml
+    assert "frames of 4 videos, one for each second" in " ".join(proposal.reasons)
