@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from evergreen.secrets import has_credentials
+
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -58,16 +60,36 @@ class Section(BaseModel):
         return {name: value for name, value in values.items() if name not in usual}
 
 
+class Download(Section):
+    """How a public file is downloaded. Credentials are never in a scenario: `token_variable` names an environment variable."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        60.0, description="for the connection, and for each piece of the file"
+    )
+    max_gigabytes: Annotated[float, Field(gt=0)] = Field(100.0, description="a larger file is refused (1 GB is 10^9 bytes)")
+    private_addresses: bool = Field(
+        False, description="url may lead to a machine of a private network, or to this one (loopback), also by a redirect"
+    )
+    other_schemes: bool = Field(False, description="a redirect may lead from http to https, or from https to http")
+    token_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        None,
+        description="the name of the environment variable that holds a bearer token, which is sent to the server of url alone",
+    )
+
+
 class Collect(Section):
     """Where the items come from. Exactly one of `builtin`, `path` and `file` is given."""
 
-    newer: ClassVar[tuple[str, ...]] = ("retention_days",)
+    newer: ClassVar[tuple[str, ...]] = ("retention_days", "download")
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
     file: str | None = Field(None, description="an archive that is public: looked for in EVERGREEN_SAMPLES, then fetched")
     url: str | None = Field(None, description="the public address of `file`")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="checksum of `file`")
+    download: Download = Field(
+        default_factory=lambda: Download.model_validate({}), description="limits for downloading from url, and access to it"
+    )
     encoding: str | None = Field(
         None, description="of file names that the source doesn't say to be UTF-8, such as gbk or cp437; null: what they suggest"
     )
@@ -94,6 +116,17 @@ class Collect(Section):
         description="items that were collected longer ago are removed for good at the beginning of a run or retraining, as by evergreen forget; "
         "evergreen status says which. null: never",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address_without_credentials(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith(("https://", "http://")):
+            raise ValueError("is no address of the web; expected one that begins with https:// or http://")
+        if has_credentials(value):
+            raise ValueError("holds credentials; take them out, and name an environment variable in download.token_variable")
+        return value
 
     @field_validator("encoding")
     @classmethod

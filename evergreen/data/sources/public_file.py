@@ -6,10 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from evergreen import progress
 from evergreen.data.folder_names import is_hidden
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, Unreachable
 from evergreen.scenario.settings import Collect
+from evergreen.secrets import shown
 from evergreen.workspace import Workspace
 
 
@@ -57,53 +57,31 @@ def _checksum(path: Path) -> str:
 
 def _download(settings: Collect, workspace: Workspace, wrong: list[str], *, allowed: bool) -> Path:
     """Fetch the file into `.evergreen/downloads`; it takes its name there once its checksum is right."""
+    from evergreen.data.sources.web import download
+
     assert settings.file is not None
     folder = _sample_folders(workspace)[0]
-    remedy = (
-        f"Fetch {settings.url or settings.file} yourself, and put it at {folder / settings.file} (or set EVERGREEN_SAMPLES)."
-    )
+    address = shown(settings.url) if settings.url else settings.file
+    remedy = f"Fetch {address} yourself, and put it at {folder / settings.file} (or set EVERGREEN_SAMPLES)."
     if wrong:
         remedy = f"{' and '.join(wrong)} had the wrong checksum. {remedy}"
     if settings.url is None or not allowed:
         raise EvergreenError(f"{settings.file} is not on this machine", fix=remedy)
     target = workspace.private / "downloads" / settings.file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    whole = target.with_name(f".{target.name}.whole")
     try:
-        digest = _fetch(settings.url, part)
-        if settings.sha256 is not None and digest != settings.sha256:
-            raise EvergreenError(
-                f"{settings.url} gave something else", expected=f"sha256 {settings.sha256}", received=digest, fix=remedy
-            )
-        os.replace(part, target)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise EvergreenError(f"{settings.file} could not be fetched from {settings.url}: {reason}", fix=remedy) from None
+        with workspace.lock(f"download-{hashlib.sha256(settings.file.encode()).hexdigest()[:16]}"):
+            try:
+                digest = download(settings.url, whole, settings.download)
+            except Unreachable as error:
+                raise Unreachable(error.happened, fix=f"{error.fix} Or: {remedy}") from None
+            if settings.sha256 is not None and digest != settings.sha256:
+                raise EvergreenError(
+                    f"{address} gave something else", expected=f"sha256 {settings.sha256}", received=digest, fix=remedy
+                )
+            os.replace(whole, target)
+    except OSError as error:
+        raise EvergreenError(f"{settings.file} could not be fetched from {address}: {error}", fix=remedy) from None
     finally:
-        part.unlink(missing_ok=True)
+        whole.unlink(missing_ok=True)
     return target
-
-
-def _fetch(url: str, path: Path) -> str:
-    """Download, waiting at most a minute for each piece; returns the sha256 (hex)."""
-    import urllib.request
-    from http.client import HTTPException
-
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("not an address of the web")
-    digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as file:
-            total = int(answer.headers.get("Content-Length") or 0)
-            with progress.task(f"Downloading {url.rpartition('/')[2]}", total=total / 1e6 or None, unit="MB") as report:
-                while piece := answer.read(2**20):
-                    digest.update(piece)
-                    file.write(piece)
-                    report(file.tell() / 1e6)
-            if total and file.tell() != total:
-                raise ValueError(f"the connection ended after {file.tell():,} of {total:,} bytes")
-            file.flush()
-            os.fsync(file.fileno())
-    except HTTPException as error:
-        raise ValueError(str(error)) from None
-    return digest.hexdigest()

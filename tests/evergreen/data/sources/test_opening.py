@@ -26,7 +26,7 @@ def public(url: str | None = "https://example.invalid/images.tar", sha256: str |
             "name": "pets",
             "kind": "classify",
             "seed": 1,
-            "collect": {"file": "images.tar", "url": url, "sha256": sha256},
+            "collect": {"file": "images.tar", "url": url, "sha256": sha256, "download": {"private_addresses": True}},
             "validate": {"labels": ["cat", "dog"]},
             "preprocess": {"height": 8, "width": 8, "channels": 1},
             "train": {},
