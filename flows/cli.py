@@ -268,7 +268,9 @@ def new(
     name: Annotated[str, typer.Argument(help="The scenario's name: lower-case letters, digits and hyphens.")],
     images: Annotated[
         Path,
-        typer.Option("--images", "--source", help="A folder or archive with one folder of images a label, or other items."),
+        typer.Option(
+            "--images", "--source", help="A folder, archive or address with one folder of images a label, or other items."
+        ),
     ],
     kind: Annotated[
         str | None, typer.Option(help="The kind of scenario; without it, the first by name that the source fits.")
@@ -277,6 +279,9 @@ def new(
         int | None, typer.Option(min=1, help="The level of the label folders, from 1 below the source.")
     ] = None,
     follow_links: Annotated[bool, typer.Option(help="Follow links that lead out of the folder.")] = False,
+    private_addresses: Annotated[
+        bool, typer.Option(help="An address may lead to a private network or to this machine.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -286,6 +291,8 @@ def new(
     Examples:
       evergreen new parts --images /path/to/images
       evergreen new parts --images images.tar.gz
+      evergreen new parts --images https://example.org/images.zip
+      evergreen new parts --images s3://bucket/images
     """
     with results() as out:
         workspace, _ = _begin(debug)
@@ -296,7 +303,9 @@ def new(
 
         kinds = [kind] if kind else installed_kinds()
         ask = ask_at_terminal if sys.stdin.isatty() and sys.stderr.isatty() and not as_json else None
-        proposal = propose(name, images, workspace, kinds, labels_at=labels_at, follow_links=follow_links, ask=ask)
+        proposal = propose(
+            name, images, workspace, kinds, labels_at=labels_at, follow_links=follow_links, ask=ask, private_addresses=private_addresses
+        )  # fmt: skip
         path = add_scenario(workspace, name, proposal.yaml)
         if as_json:
             print(

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from evergreen.data.sources.remote import remote_address
+from evergreen.data.sources.web import download
 from evergreen.errors import EvergreenError, WrongUse
 from evergreen.kinds.base.kind import Kind
 from evergreen.kinds.base.proposal import Ask, Sections, SourceDoesNotFit
 from evergreen.names import readable_name
 from evergreen.scenario.kinds import installed_kinds, load_kind
-from evergreen.scenario.settings import NAME_PATTERN
+from evergreen.scenario.settings import NAME_PATTERN, Collect
+from evergreen.secrets import has_credentials, shown
 from evergreen.workspace import Workspace
 
 
@@ -49,29 +53,33 @@ def propose(
     labels_at: int | None,
     follow_links: bool,
     ask: Ask | None,
+    private_addresses: bool = False,
 ) -> Proposal:
     """Propose a scenario of the first kind that fits a source; if other kinds fit too, the reasons say so.
 
     Args:
-        source: a folder, or a .tar, .tar.gz or .zip.
+        source: a folder, or a .tar, .tar.gz or .zip; or an address: of such a file on the web, which is downloaded, or of a
+            folder in a store.
         kinds: the kinds to try, in this order; at least one.
         labels_at: the level of the folders that name the labels, counted from 1 below the source; None to detect it.
         follow_links: whether to follow links that lead out of the folder.
         ask: called with a kind's question if the source can be understood in several ways; None to take the likeliest one.
+        private_addresses: whether the address of a file may lead to a private network or to this machine.
 
     Raises:
         WrongUse: the name is taken or not valid, or the source is missing or fits none of the kinds.
         DataRefused: the archive is damaged or malicious.
     """
     _refuse_name(name, workspace)
-    kind, sections, others = _first_that_fits([_installed(one) for one in kinds], source, labels_at, follow_links, ask)
+    local, place = _located(source, workspace, private_addresses)
+    kind, sections, others = _first_that_fits([_installed(one) for one in kinds], local, labels_at, follow_links, ask)
     reasons = list(sections.reasons)
     if others:
         reasons.insert(
             0,
             f"The source fits several kinds of scenario: {kind.name} is taken, and {', '.join(others)} would do. Choose with --kind.",
         )
-    collect = {"path": _path(source, workspace), **sections.collect, **({"follow_links": True} if follow_links else {})}
+    collect = {**place, **sections.collect, **({"follow_links": True} if follow_links else {})}
     document: dict[str, Any] = {
         "name": name,
         "description": f"Proposed by evergreen new from {readable_name(source.name)}",
@@ -143,6 +151,33 @@ def _refuse_name(name: str, workspace: Workspace) -> None:
         raise WrongUse(
             f"there is a scenario {name} already", fix=f"Choose another name, or change scenarios/{name}.yaml by hand."
         )
+
+
+def _located(source: Path, workspace: Workspace, private_addresses: bool) -> tuple[Path, dict[str, Any]]:
+    """Where the source is read, and the settings of the section `collect` that name it. A file of the web is downloaded to
+    where the scenario looks for it."""
+    address = remote_address(source)
+    if address is None:
+        return source, {"path": _path(source, workspace)}
+    if has_credentials(address):
+        raise WrongUse(
+            f"the address {shown(address)} was given with credentials", expected="an address alone",
+            fix="Take them out; docs/guide.md says from which variables of the environment they are read.",
+        )  # fmt: skip
+    if not address.startswith(("http://", "https://")):
+        return source, {"remote": address}
+    name = urlsplit(address).path.rpartition("/")[2]
+    if not name:
+        raise WrongUse(
+            f"the address {shown(address)} names no file", fix="Give the address of an archive, such as .zip or .tar.gz."
+        )
+    found: dict[str, Any] = {"file": name, "url": address, "sha256": None}
+    if private_addresses:
+        found["download"] = {"private_addresses": True}
+    settings = Collect.model_validate(found)
+    target = workspace.private / "downloads" / name
+    found["sha256"] = download(address, target, settings.download)
+    return target, found
 
 
 def _path(source: Path, workspace: Workspace) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from evergreen.errors import WrongUse
+from evergreen.secrets import without_secrets
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -175,7 +176,7 @@ def _explain(document: Document, model: type[BaseModel], errors: ValidationError
         elif error["type"] == "missing":
             message = "this key is missing"
         else:
-            message += f"; got {error['input']!r:.120}"
+            message += f"; got {without_secrets(repr(error['input'])):.120}"
         sentences.append(f"{document.path.name}, line {document.line(location)}: {key}: {message}")
     return " | ".join(sentences)
 

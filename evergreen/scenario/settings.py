@@ -25,6 +25,8 @@ from pydantic import (
 
 from evergreen.secrets import has_credentials
 
+# Of fsspec's, those of stores: others would read this machine's files, or chain one with another.
+REMOTE_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "oss", "hdfs", "webhdfs", "sftp")
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -78,12 +80,16 @@ class Download(Section):
 
 
 class Collect(Section):
-    """Where the items come from. Exactly one of `builtin`, `path` and `file` is given."""
+    """Where the items come from. Exactly one of `builtin`, `path`, `remote` and `file` is given."""
 
-    newer: ClassVar[tuple[str, ...]] = ("retention_days", "download")
+    newer: ClassVar[tuple[str, ...]] = ("retention_days", "download", "remote")
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
+    remote: str | None = Field(
+        None,
+        description="a folder of an object store or another server, such as s3://bucket/folder; its library must be installed",
+    )
     file: str | None = Field(None, description="an archive that is public: looked for in EVERGREEN_SAMPLES, then fetched")
     url: str | None = Field(None, description="the public address of `file`")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="checksum of `file`")
@@ -128,6 +134,20 @@ class Collect(Section):
             raise ValueError("holds credentials; take them out, and name an environment variable in download.token_variable")
         return value
 
+    @field_validator("remote")
+    @classmethod
+    def _is_a_store_without_credentials(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, place = value.partition("://")
+        if scheme not in REMOTE_SCHEMES or not separator or not place or "::" in value:
+            raise ValueError(f"is no address of a store; expected one that begins with {', '.join(REMOTE_SCHEMES)} and ://")
+        if has_credentials(value):
+            raise ValueError(
+                "holds credentials; take them out, and set the variables of the environment that its library reads"
+            )
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _encodes_names(cls, value: str | None) -> str | None:
@@ -142,8 +162,8 @@ class Collect(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Collect:
-        if sum(value is not None for value in (self.builtin, self.path, self.file)) != 1:
-            raise ValueError("exactly one of builtin, path and file must be given")
+        if sum(value is not None for value in (self.builtin, self.path, self.remote, self.file)) != 1:
+            raise ValueError("exactly one of builtin, path, remote and file must be given")
         if self.builtin is not None and self.retention_days is not None:
             raise ValueError(
                 "retention_days is for items of your own: those of a built-in set have the date of its publication"

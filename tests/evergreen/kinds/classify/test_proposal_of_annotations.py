@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.errors import WrongUse
+from evergreen.errors import EvergreenError, WrongUse
 from evergreen.proposal.propose import Proposal
 from evergreen.workspace import Workspace
 from tasks.collect import collect
 from tests.evergreen.data.annotations.test_boxes import FORMATS
 from tests.evergreen.data.annotations.test_hugging_face import arrow, table
+from tests.evergreen.data.sources.test_remote import Memory
 from tests.evergreen.kinds.classify.test_proposal import images, propose, scenario_of
 from tests.support.annotated import picture, pictures
 from tests.support.clips import clip
 from tests.support.sources import folder_of, zip_of
+from tests.support.web import served
 
 NAMES = [f"photos/{number}.png" for number in range(24)]
 TABLE = "file,species,plot,when\n" + "".join(
@@ -92,3 +94,31 @@ def test_videos_in_class_folders_become_frames(workspace: Workspace) -> None:
     assert proposal.counts == {"a": 8, "b": 8} and collects(proposal, workspace) == 16
     assert "frames:\n    at: interval\n    every_seconds: 1.0\n" in proposal.yaml
     assert "frames of 4 videos, one for each second" in " ".join(proposal.reasons)
+
+
+def test_an_archive_on_the_web_is_downloaded_and_named_by_its_address(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_SAMPLES", str(workspace.root / "none"))
+    files = {f"{label}/{number}.png": picture(number + 50 * place) for place, label in enumerate("ab") for number in range(12)}
+    with served() as web:
+        web.files["/set/pets.zip"] = zip_of(workspace.root / "pets.zip", files).read_bytes()
+        source = Path(f"{web.address}/set/pets.zip")
+        with pytest.raises(EvergreenError, match="private_addresses"):
+            propose("leaves", source, workspace)
+        proposal = propose("leaves", source, workspace, private_addresses=True)
+    assert f"file: pets.zip\n  url: {web.address}/set/pets.zip\n  sha256: " in proposal.yaml
+    assert proposal.counts == {"a": 12, "b": 12} and collects(proposal, workspace) == 24
+    with pytest.raises(WrongUse, match="given with credentials") as refused:
+        propose("leaves2", Path("https://anna:geheim@example.org/a.zip"), workspace)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_folder_of_a_store_is_named_by_its_address(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory.registered(monkeypatch, {})
+    for place, label in enumerate("ab"):
+        for number in range(12):
+            memory.pipe(f"/pets/{label}/{number}.png", picture(number + 50 * place))
+    proposal = propose("leaves", Path("s3://pets"), workspace)
+    assert "  remote: s3://pets\n" in proposal.yaml
+    assert proposal.counts == {"a": 12, "b": 12} and collects(proposal, workspace) == 24
