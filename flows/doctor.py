@@ -126,7 +126,14 @@ def _scenarios(workspace: Workspace) -> Iterator[Finding]:
         except WrongUse as error:
             yield Finding("broken", f"scenario {path.stem}", str(error), "Fix the file.")
             continue
-        source = scenario.collect.builtin or scenario.collect.path or scenario.collect.remote or scenario.collect.file or ""
+        source = (
+            scenario.collect.builtin
+            or scenario.collect.path
+            or scenario.collect.remote
+            or (scenario.collect.sql and "a database")
+            or scenario.collect.file
+            or ""
+        )
         try:
             locate(scenario, workspace, download=False)
             yield Finding("fine", f"scenario {path.stem}", source)

@@ -79,10 +79,40 @@ class Download(Section):
     )
 
 
-class Collect(Section):
-    """Where the items come from. Exactly one of `builtin`, `path`, `remote` and `file` is given."""
+class Sql(Section):
+    """A query whose rows are the source, for kinds that read tables. Exactly one of `url` and `url_variable` is given."""
 
-    newer: ClassVar[tuple[str, ...]] = ("retention_days", "download", "remote")
+    url: str | None = Field(
+        None,
+        description="SQLAlchemy's address of the database without user and password, which come from the environment (such as PGUSER and PGPASSWORD)",
+    )
+    url_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        None, description="the name of the environment variable that holds the whole address, with user and password"
+    )
+    query: Annotated[str, Field(min_length=1)] = Field(
+        description="one SELECT, best with ORDER BY: its rows are read in chunks"
+    )
+    changed_by: str | None = Field(
+        None,
+        description="a short query that gives another result when the rows have changed, such as SELECT max(updated), count(*) FROM …; null: they are "
+        "read at every collection",
+    )
+
+    @model_validator(mode="after")
+    def _one_address_without_credentials(self) -> Sql:
+        if (self.url is None) == (self.url_variable is None):
+            raise ValueError("exactly one of url and url_variable must be given")
+        if self.url is not None and has_credentials(self.url):
+            raise ValueError(
+                "url holds credentials; take them out, or name an environment variable with the address in url_variable"
+            )
+        return self
+
+
+class Collect(Section):
+    """Where the items come from. Exactly one of `builtin`, `path`, `remote`, `sql` and `file` is given."""
+
+    newer: ClassVar[tuple[str, ...]] = ("retention_days", "download", "remote", "sql")
 
     builtin: str | None = Field(None, description="a data set that an installed library carries")
     path: str | None = Field(None, description="a folder or archive of your own; relative to the checkout, or absolute")
@@ -90,6 +120,7 @@ class Collect(Section):
         None,
         description="a folder of an object store or another server, such as s3://bucket/folder; its library must be installed",
     )
+    sql: Sql | None = Field(None, description="a query of a database, for kinds that read tables")
     file: str | None = Field(None, description="an archive that is public: looked for in EVERGREEN_SAMPLES, then fetched")
     url: str | None = Field(None, description="the public address of `file`")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="checksum of `file`")
@@ -162,8 +193,8 @@ class Collect(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Collect:
-        if sum(value is not None for value in (self.builtin, self.path, self.remote, self.file)) != 1:
-            raise ValueError("exactly one of builtin, path, remote and file must be given")
+        if sum(value is not None for value in (self.builtin, self.path, self.remote, self.sql, self.file)) != 1:
+            raise ValueError("exactly one of builtin, path, remote, sql and file must be given")
         if self.builtin is not None and self.retention_days is not None:
             raise ValueError(
                 "retention_days is for items of your own: those of a built-in set have the date of its publication"

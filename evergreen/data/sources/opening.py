@@ -11,6 +11,7 @@ from evergreen.data.sources.folder import FolderSource
 from evergreen.data.sources.idx import IdxSource, refuse_single_file
 from evergreen.data.sources.public_file import public_file
 from evergreen.data.sources.remote import RemoteSource, remote_address
+from evergreen.data.sources.sql import SqlSource
 from evergreen.errors import WrongUse
 from evergreen.scenario.settings import Scenario
 from evergreen.workspace import Workspace
@@ -47,6 +48,8 @@ def locate(scenario: Scenario, workspace: Workspace, *, download: bool = True) -
     settings = scenario.collect
     if settings.builtin is not None:
         return BUILTINS[settings.builtin]()
+    if settings.sql is not None:
+        return SqlSource(settings.sql)
     if settings.remote is not None:
         return IdxSource(RemoteSource(settings.remote))
     if settings.path is None:

@@ -30,7 +30,7 @@ Column = Literal["group", "split", "source", "format", "width", "height", "chann
 
 
 class ImageCollect(Collect):
-    """Where the labelled images come from. Exactly one of `builtin`, `path`, `remote` and `file` is given."""
+    """Where the labelled images come from. Exactly one of `builtin`, `path`, `remote`, `sql` and `file` is given."""
 
     newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces", "annotations", "frames")
 

@@ -84,7 +84,7 @@ def test_a_good_scenario_is_read_as_it_stands(tmp_path: Path) -> None:
         ("seed: 1\nretraining: {fine_tune_epochs: 0}", "seed: 1", 4, "retraining.fine_tune_epochs", "greater than 0"),
         ("seed: 1\npool: tpu", "seed: 1", 4, "pool", "'cpu' or 'gpu'"),
         ("path: [images]", "path: images", 5, "collect.path", "string"),
-        ("path: images\n  builtin: digits", "path: images", 4, "collect", "exactly one of builtin, path, remote and file"),
+        ("path: images\n  builtin: digits", "path: images", 4, "collect", "exactly one of builtin, path, remote, sql and file"),
         ("path: images\n  pattern: '(['", "path: images", 6, "collect.pattern", "regular expression"),
         ("path: images\n  max_bad: 1.5", "path: images", 6, "collect.max_bad", "less than or equal to 1"),
     ],

@@ -156,5 +156,5 @@ def test_an_address_given_as_a_path_is_known(tmp_path: Path) -> None:
 def test_an_address_in_a_scenario_is_of_a_store_and_without_credentials(address: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Collect.model_validate({"remote": address})
-    with pytest.raises(ValueError, match="exactly one of builtin, path, remote and file"):
+    with pytest.raises(ValueError, match="exactly one of builtin, path, remote, sql and file"):
         Collect.model_validate({"remote": "s3://pets/raw", "path": "pets"})
