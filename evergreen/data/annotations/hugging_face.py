@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,7 +79,7 @@ class HuggingFaceSource(Source):
         """
         read_by_path = self.root is not None
         for entry in self.files.select(lambda name: not (read_by_path and self.settings.is_annotation(name))):
-            if self.settings.is_annotation(entry.name):
+            if self.settings.is_annotation(entry.name) and entry.problem is None:
                 yield from self._rows(entry)
             else:
                 yield entry
@@ -218,7 +218,7 @@ def _entry(name: str, image: Any, stated: Stated, packed_in: str) -> SourceEntry
         detail = "the image is not in the table" + (f", only its path {path!r}" if path else "")
         return SourceEntry(full, None, 0, "missing", detail, packed_in=packed_in, stated=stated)
     if len(data) > safety.MAX_ITEM_BYTES:
-        return too_large(full, len(data))
+        return replace(too_large(full, len(data)), packed_in=packed_in, stated=stated)
     return SourceEntry(full, data, len(data), packed_in=packed_in, stated=stated)
 
 

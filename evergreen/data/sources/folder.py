@@ -44,8 +44,7 @@ class FolderSource(Source):
                 if problem := _link_problem(path, root, self.follow_links):
                     yield SourceEntry(name, None, 0, "link", problem, encoding=decode.assumed)
                     continue
-            found = read_file(name, path) if wanted(name) else SourceEntry(name, None, 0)
-            yield replace(found, encoding=decode.assumed)
+            yield replace(read_file(name, path) if wanted(name) else _unread(name, path), encoding=decode.assumed)
 
     @property
     def root(self) -> Path | None:
@@ -127,6 +126,17 @@ def _link_problem(target: bytes, root: bytes, follow_links: bool) -> str | None:
         kind = "a folder" if os.path.isdir(target) else "a file" if os.path.isfile(target) else "nothing"
         return f"a link that leads out of the source, to {kind}: {shown}"
     return None if os.path.isfile(target) else "a link to no file"
+
+
+def _unread(name: str, path: bytes) -> SourceEntry:
+    """A file as an entry without its content; whoever opens it by its path can rely on it to be a file."""
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        return SourceEntry(name, None, 0, "unreadable", error.strerror or str(error))
+    if not stat.S_ISREG(status.st_mode):
+        return SourceEntry(name, None, 0, "not-a-file", "a pipe, a socket or a device")
+    return SourceEntry(name, None, status.st_size)
 
 
 def read_file(name: str, path: bytes) -> SourceEntry:

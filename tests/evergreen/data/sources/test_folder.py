@@ -69,3 +69,11 @@ def test_a_new_a_renamed_and_a_removed_file_change_a_folders_fingerprint(tmp_pat
     (folder / "cat" / "1.png").unlink()
     seen.add(open_source(folder).fingerprint())
     assert len(seen) == 4
+
+
+def test_what_is_not_wanted_is_not_read_and_a_pipe_is_known_even_so(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "folder", {"a.png": b"one", "b.csv": b"two"})
+    os.mkfifo(folder / "c.mp4")
+    found = {one.name: one for one in open_source(folder).select(lambda name: name.endswith(".csv"))}
+    assert (found["a.png"].data, found["a.png"].size_bytes, found["b.csv"].data) == (None, 3, b"two")
+    assert found["c.mp4"].problem == "not-a-file"
