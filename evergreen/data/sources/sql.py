@@ -160,17 +160,20 @@ def _asynchronous(url: Any, query: str) -> Iterator[tuple[list[str], Rows]]:
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    async def opened() -> tuple[Any, Any, Any]:
+    async def opened() -> tuple[Any, Any]:
         engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
         connection = await engine.connect()
-        result = await connection.stream(text(query), execution_options={"yield_per": CHUNK_ROWS})
-        return engine, connection, result
+        try:
+            return connection, await connection.stream(text(query), execution_options={"yield_per": CHUNK_ROWS})
+        except BaseException:
+            await _closed(connection)
+            raise
 
     async def next_rows(result: Any) -> Rows:
         return list(await result.fetchmany(CHUNK_ROWS))
 
     with asyncio.Runner() as runner:
-        _, connection, result = runner.run(opened())
+        connection, result = runner.run(opened())
         try:
             columns = list(result.keys())
             while rows := runner.run(next_rows(result)):

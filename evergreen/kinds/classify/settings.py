@@ -30,7 +30,7 @@ Column = Literal["group", "split", "source", "format", "width", "height", "chann
 
 
 class ImageCollect(Collect):
-    """Where the labelled images come from. Exactly one of `builtin`, `path`, `remote`, `sql` and `file` is given."""
+    """Where the labelled images come from. Exactly one of `builtin`, `path`, `remote` and `file` is given."""
 
     newer: ClassVar[tuple[str, ...]] = (*Collect.newer, "keep_metadata", "blur_faces", "annotations", "frames")
 
@@ -77,6 +77,14 @@ class ImageCollect(Collect):
     @classmethod
     def _tidy(cls, value: dict[str, str]) -> dict[str, str]:
         return {tidy(old): tidy(new) for old, new in value.items()}
+
+    @model_validator(mode="after")
+    def _images_are_in_files(self) -> ImageCollect:
+        if self.sql is not None:
+            raise ValueError(
+                "sql gives tables, and images are in files: name their folder by path or remote, and labels by annotations"
+            )
+        return self
 
 
 class ImageValidate(Validate):

@@ -17,11 +17,13 @@ from evergreen.data.sources import sql
 from evergreen.data.sources.sql import SqlSource
 from evergreen.data.sources.table import TableFormat, open_table
 from evergreen.errors import DataRefused, EvergreenError, Unreachable, WrongUse
+from evergreen.kinds.classify.settings import ImageCollect
 from evergreen.scenario.settings import Sql
 from evergreen.workspace import Workspace
 from tasks.collect import collect
-from tests.support.classify import EXAMPLE
+from tests.support.kinds import Example, tiny_kind_installed
 from tests.support.postgres import PASSWORD, Postgres, postgres
+from tests.support.readings.example import EXAMPLE
 
 QUERY = "SELECT at, station, level FROM readings ORDER BY at"
 
@@ -169,8 +171,14 @@ def test_a_database_that_goes_away_while_being_read_is_an_error_and_nothing_is_l
         server.stop()
         with pytest.raises(Unreachable, match=r"cannot be read after 65,536 rows.*Nothing of this collection was kept"):
             list(entries)
-        scenario = EXAMPLE.scenario()
-        document = scenario.model_dump(by_alias=True) | {"collect": {"sql": settings}}
-        with pytest.raises(Unreachable, match="after 0 rows"):
-            collect(type(scenario).model_validate(document), workspace)
+        with tiny_kind_installed():
+            settings_of_all = dict(EXAMPLE.settings) | {"collect": {"sql": settings}}
+            scenario = Example(settings_of_all, EXAMPLE.write).scenario()
+            with pytest.raises(Unreachable, match="after 0 rows"):
+                collect(scenario, workspace)
     assert staged(workspace, scenario.name) == [] and not workspace.data(scenario.name).exists()
+
+
+def test_images_are_not_in_tables() -> None:
+    with pytest.raises(ValueError, match="sql gives tables, and images are in files"):
+        ImageCollect.model_validate({"sql": {"url": "sqlite:///a.db", "query": QUERY}})
