@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from evergreen import progress
@@ -159,7 +160,7 @@ def complete(workspace: Workspace, plan: Plan) -> Forgotten:
         deleted = delete_objects(workspace, plan.objects)
         scenario = load_scenario(workspace.scenarios, name)
         contract = kind_of(scenario).contract
-        left = clean_files(workspace, plan, inbox_of(scenario, workspace), contract)
+        left = clean_files(workspace, plan, inbox_of(scenario, workspace), partial(contract.ids_in, scenario))
         clean_models(workspace, plan, lambda what: log.info("Taken out of %s", what))
     dealt_file(workspace, name).unlink(missing_ok=True)
     journal(workspace, name).unlink()

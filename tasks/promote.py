@@ -196,7 +196,11 @@ def compare(
     turns = [partial(predict_one, model, cycle(sample)) for model in models]
     energy = energy_ratio([folder / "model.onnx" for folder in artifacts], turns)
     columns = sliced_columns(scenario, workspace, list(rows))
-    return decide(compared, scenario.promote, energy, columns=columns, seed=scenario.seed, tries=tries), energy
+    objections = kind.judge.objections(scenario, test, predicted[1])
+    verdict = decide(
+        compared, scenario.promote, energy, columns=columns, objections=objections, seed=scenario.seed, tries=tries
+    )
+    return verdict, energy
 
 
 def predict_one(model: Model, items: Iterator[Any]) -> int:

@@ -116,8 +116,8 @@ def validate(scenario: Scenario, workspace: Workspace, collection: Collection) -
 
 
 def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> pd.DataFrame:
-    """One row per item: the data set's columns without the encoded items, plus `new` (1 if staged, else 0) and
-    `duplicate_share` and `conflict_share` (fractions of the collection, the same in all rows)."""
+    """One row per item: the data set's columns without the encoded items, plus those that the contract derives from them, `new`
+    (1 if staged, else 0), and `duplicate_share` and `conflict_share` (fractions of the collection, the same in all rows)."""
     import numpy as np
     import pyarrow as pa
 
@@ -139,6 +139,7 @@ def _table(scenario: Scenario, workspace: Workspace, collection: Collection) -> 
     del old, new
     table: pd.DataFrame = items.to_pandas(split_blocks=True, self_destruct=True)
     table["new"] = (np.arange(len(table)) >= old_items).astype(np.int8)
+    table = table.assign(**kind_of(scenario).contract.derived_columns(scenario, table))
     seen = max(collection.seen, 1)
     table["duplicate_share"] = collection.duplicates / seen
     table["conflict_share"] = collection.conflicts / seen

@@ -1,6 +1,7 @@
 """The gate: a challenger replaces the champion if, on the same units of evaluation, it is better by more than chance, or as
-good for clearly less energy; if it is not worse in any slice of them; and if its gain is worth its energy. If there is no
-champion, a first model must be better than no model.
+good for clearly less energy; if it is not worse in any slice of them; if the kind's judge has no objection, such as a simple
+baseline that is better than both; and if its gain is worth its energy. If there is no champion, a first model must be better
+than no model.
 
 The gate is independent of the kind of scenario: a kind's judge gives it both models' results on the same units (`Comparison`),
 with the metric by which they are compared.
@@ -99,6 +100,7 @@ def decide(
     energy: EnergyRatio | None,
     *,
     columns: Mapping[str, Sequence[str]] | None = None,
+    objections: Sequence[str] = (),
     seed: int = 0,
     tries: int = 1,
 ) -> Verdict:
@@ -108,6 +110,7 @@ def decide(
         settings: the scenario's section `promote`.
         energy: the challenger's energy per prediction relative to the champion's; None if unknown, and ignored then.
         columns: the scenario's own slices, as a value for each unit, by the column's name.
+        objections: the judge's reasons against the challenger, whatever the champion (`Judge.objections`).
         seed: of the bootstrap's draws.
         tries: the number of challengers that a retraining may compare with the same champion. The probability `alpha` of
             promoting one that is no better is divided among them (Bonferroni).
@@ -134,6 +137,8 @@ def decide(
         return verdict(
             False, f"not better than the champion by more than chance ({words}, needed {figures.plain(alpha)}{also})"
         )
+    if objections:
+        return verdict(False, f"{'better' if is_better else 'as good'} over all ({words}), but {'; '.join(objections)}")
     worse = [guard for guard in guards if guard.p_value_worse is not None and guard.p_value_worse <= settings.alpha]
     if worse:
         first = min(worse, key=lambda guard: guard.p_value_worse or 0.0)

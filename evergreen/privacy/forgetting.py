@@ -34,7 +34,6 @@ from evergreen.data.dataset import (
 )
 from evergreen.data.sources.archive import ArchiveSource, archive_kind
 from evergreen.errors import DataRefused, EvergreenError, WrongUse
-from evergreen.kinds.base.contract import Contract
 from evergreen.privacy.retention import older_files, record_is_older
 from evergreen.registry.models import connect, model_name, unreachable
 from evergreen.registry.origin import ORIGIN, REFERENCE, Origin
@@ -263,11 +262,11 @@ def _last_covered(folders: list[Path], splits: Path) -> Path:
     return found
 
 
-def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contract[Any]) -> list[str]:
+def clean_files(workspace: Workspace, plan: Plan, inbox: Path, ids_in: Callable[[bytes], set[str]]) -> list[str]:
     """Remove the items from everything in the checkout that was made from the data set, from quarantine and from the inbox.
 
     Args:
-        contract: finds the items in a file of the inbox.
+        ids_in: finds the items in a file of the inbox (`Contract.ids_in`).
 
     Returns:
         The files that the user has to handle: those in the inbox that contain items to forget among others, and were not taken
@@ -297,7 +296,7 @@ def clean_files(workspace: Workspace, plan: Plan, inbox: Path, contract: Contrac
     _filter_lines(quarantine / "records.jsonl", ids)
     for id in ids:
         (quarantine / "items" / id[:2] / id).unlink(missing_ok=True)
-    left = list(_clean_inbox(inbox, ids, contract.ids_in))
+    left = list(_clean_inbox(inbox, ids, ids_in))
     if plan.collected_before is not None:
         remove_aged(workspace, name, inbox, datetime.fromisoformat(plan.collected_before))
     return left

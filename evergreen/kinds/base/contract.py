@@ -18,6 +18,7 @@ from evergreen.kinds.base.split import ArrayFile, Assignment
 from evergreen.scenario.settings import Scenario
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from evergreen.data.collecting.base import Inspector, Recogniser
@@ -144,7 +145,7 @@ class Contract(ABC, Generic[S]):
         counts = Counter(map(str, labels)) if self.known_labels(scenario) else Counter(f"{self.noun}s" for _ in labels)
         return dict(sorted(counts.items()))
 
-    def ids_in(self, content: bytes) -> set[str]:
+    def ids_in(self, scenario: S, content: bytes) -> set[str]:
         """The ids of the items in a file of the inbox or in an archive's member, which `evergreen forget` uses to remove such
         files. By default a file is one item, whose id is its SHA-256."""
         return {hashlib.sha256(content).hexdigest()}
@@ -160,7 +161,7 @@ class Contract(ABC, Generic[S]):
     @abstractmethod
     def expectations(self, scenario: S, accepted: Mapping[str, float]) -> list[Any]:
         """The requirements on the items, as expectations of Great Expectations on a table of all columns except the encoded
-        items, and of `new` (1 or 0), `duplicate_share` and `conflict_share`.
+        items, of `derived_columns`, and of `new` (1 or 0), `duplicate_share` and `conflict_share`.
 
         Each has its wording in `description`, and in `meta`: `about` (the subject), `expected`, and `unit` (of the observed
         number, or what items do that violate it).
@@ -169,6 +170,18 @@ class Contract(ABC, Generic[S]):
             accepted: medians of `properties` in the last accepted version, with which new items are compared; empty if there is
                 none.
         """
+
+    def derived_columns(self, scenario: S, items: pd.DataFrame) -> Mapping[str, np.ndarray]:
+        """Further columns of the table that `expectations` are checked on, which depend on several items, such as the time
+        since the one before. By default none.
+
+        Args:
+            items: a row for each item, with the columns of the data set except the encoded items.
+
+        Returns:
+            Arrays by name, `(items,)` each.
+        """
+        return {}
 
     @abstractmethod
     def columns(self, scenario: S) -> tuple[str, ...]:

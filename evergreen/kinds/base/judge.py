@@ -277,6 +277,18 @@ class Judge(ABC, Generic[S]):
     def compare(self, scenario: S, split: Split, champion: np.ndarray, challenger: np.ndarray) -> Comparison:
         """Compare two models on the items of a split, by their `predictions`."""
 
+    def objections(self, scenario: S, split: Split, challenger: np.ndarray) -> tuple[str, ...]:
+        """Reasons why a model must not be the champion although it is better than the present one, such as a simple baseline
+        that is better than both. By default none.
+
+        Args:
+            challenger: the model's `predictions` for the items of `split`.
+
+        Returns:
+            Clauses, such as "a linear model is better (…)".
+        """
+        return ()
+
     @abstractmethod
     def baseline(self, scenario: S, split: Split, challenger: np.ndarray, train: Split) -> Baseline:
         """Compare a model with the baseline that a first champion must beat.

@@ -74,6 +74,17 @@ def test_a_model_that_is_better_by_more_than_chance_is_promoted() -> None:
     assert "9 of 1,000 test items gained, 1 lost" in verdict.reason
 
 
+def test_a_model_that_the_judge_objects_to_is_not_promoted_however_much_better_it_is() -> None:
+    labels = np.zeros(1000, int)
+    champion, challenger = np.arange(1000) >= 9, np.ones(1000, bool)
+    compared = LabelComparison(labels, labels + ~champion, labels + ~challenger, ["a", "b"], METRICS["accuracy"])
+    assert decide(compared, settings(), None).promote
+    verdict = decide(compared, settings(), None, objections=("a line is better", "so is a tree"))
+    assert not verdict.promote and verdict.p_value == decide(compared, settings(), None).p_value
+    assert verdict.reason.startswith("better over all (9 of 1,000 test items gained, 0 lost")
+    assert verdict.reason.endswith("but a line is better; so is a tree")
+
+
 @pytest.mark.parametrize("counts", [(0, 0), (1, 1), (300, 300), (1, 0), (4, 0), (8, 2), (0, 50)])
 def test_ties_and_what_chance_explains_keep_the_champion(counts: tuple[int, int]) -> None:
     verdict = judged(counts)

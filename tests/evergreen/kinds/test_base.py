@@ -23,8 +23,12 @@ def test_items_are_counted_by_label_only_where_labels_are_names() -> None:
 
 def test_a_file_of_the_inbox_is_an_item_unless_the_kind_says_which_items_it_holds() -> None:
     content = b"2023-01-01,4.5\n\n2023-01-02,5\n"
-    assert CLASSIFY.contract.ids_in(content) == {hashlib.sha256(content).hexdigest()}
-    assert READINGS.contract.ids_in(content) == {hashlib.sha256(day).hexdigest() for day in (b"2023-01-01", b"2023-01-02")}
+    with tiny_kind_installed():
+        images, readings = (examples()[name].scenario() for name in ("classify", "readings"))
+    assert CLASSIFY.contract.ids_in(images, content) == {hashlib.sha256(content).hexdigest()}
+    assert READINGS.contract.ids_in(readings, content) == {
+        hashlib.sha256(day).hexdigest() for day in (b"2023-01-01", b"2023-01-02")
+    }
 
 
 def test_the_metrics_of_the_kind_have_a_section_of_their_own_in_mlflow() -> None:

@@ -49,7 +49,7 @@ class ReadingsContract(Contract[ReadingsScenario]):
     def count(self, scenario: ReadingsScenario, source: Source, name: str) -> int:
         return 365 if name.endswith(".csv") else 0
 
-    def ids_in(self, content: bytes) -> set[str]:
+    def ids_in(self, scenario: ReadingsScenario, content: bytes) -> set[str]:
         return {id_of(line).hex() for line in lines_of(content)}
 
     def corrected(self, scenario: ReadingsScenario, text: str) -> str:
