@@ -29,6 +29,7 @@ OF_A_LIBRARY = {
     "evergreen.models.cnn",
     "evergreen.models.distance",
     "evergreen.models.pretrained",
+    "evergreen.models.recurrent",
     "evergreen.models.muon",
     "evergreen.registry.artifacts",
     "evergreen.serving.pyfunc",

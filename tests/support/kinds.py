@@ -55,11 +55,11 @@ def tiny_kind_installed() -> Iterator[None]:
 
 def examples() -> dict[str, Example]:
     """The examples of all kinds that have one, by the kind's name."""
-    from tests.support.classify import EXAMPLE
+    from tests.support import classify, forecast
 
     with tiny_kind_installed():
         found = {point.name: point.load() for point in entry_points(group=GROUP)}
-    return {"classify": EXAMPLE, **found}
+    return {"classify": classify.EXAMPLE, "forecast": forecast.EXAMPLE, **found}
 
 
 def _forget_kinds() -> None:

@@ -15,10 +15,11 @@ NONE = -1
 
 # Why an item is in no split: the first six by the split that its cluster belongs to, where the source gives it another one.
 # Withdrawn items are allocated like all others, so that no other item's split changes, and taken out afterwards. Of a series:
-# between two splits that are cut by time, and too early to have what comes before it.
+# between two splits that are cut by time, without what comes before it, at a time that the series does not have, and of a
+# period that is not long enough yet to be divided.
 REASONS = ("looks-like-train", "looks-like-val", "looks-like-test", "group-in-train", "group-in-val", "group-in-test",
-           "links-two-splits", "withdrawn", "time-gap", "without-history")  # fmt: skip
-GROUP_IN, BETWEEN, WITHDRAWN, TIME_GAP, WITHOUT_HISTORY = 3, 6, 7, 8, 9
+           "links-two-splits", "withdrawn", "time-gap", "without-history", "off-grid", "too-recent")  # fmt: skip
+GROUP_IN, BETWEEN, WITHDRAWN, TIME_GAP, WITHOUT_HISTORY, OFF_GRID, TOO_RECENT = 3, 6, 7, 8, 9, 10, 11
 
 BLOCK_BYTES = 16 * 2**20  # of an array's file that are read at a time
 

@@ -39,8 +39,8 @@ def refusal(workspace: Workspace, source: Path, kinds: list[str], name: str = "w
 def two_kinds() -> Iterator[list[str]]:
     """Images and readings, in the order in which `evergreen new` tries them."""
     with tiny_kind_installed():
-        assert installed_kinds() == ["classify", "readings"]
-        yield installed_kinds()
+        assert installed_kinds() == ["classify", "forecast", "readings"]
+        yield ["classify", "readings"]
 
 
 @pytest.fixture
