@@ -39,7 +39,17 @@ def test_list_shows_the_champion_with_its_accuracy_as_mlflow_has_it(registered: 
 def test_a_scenario_that_can_not_be_read_hides_no_other(workspace: Workspace) -> None:
     (workspace.scenarios / "broken.yaml").write_text("name: broken\nkind: classify\ncolect: {}\n")
     rows = {row.name: row for row in scenario_rows(workspace)}
-    assert set(rows) == {"agriculture", "broken", "cifar10", "inspection", "medical", "quickstart", "retail", "security"}
+    assert set(rows) == {
+        "agriculture",
+        "broken",
+        "cifar10",
+        "inspection",
+        "medical",
+        "quickstart",
+        "retail",
+        "security",
+        "traffic",
+    }
     assert "colect" in (rows["broken"].problem or "")
     assert rows["cifar10"].problem is None and rows["cifar10"].items == 0
     assert rows["cifar10"].to_dict()["accuracy"] is None

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCENARIOS = ("agriculture", "cifar10", "inspection", "medical", "quickstart", "retail", "security")
+SCENARIOS = ("agriculture", "cifar10", "inspection", "medical", "quickstart", "retail", "security", "traffic")
 # The version of the quickstart's data: the digits are the same bit for bit on every machine.
 DATA_DVC = """\
 outs:

@@ -276,7 +276,7 @@ def test_the_name_must_be_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere", "../quickstart", "", "a/b", "QUICKSTART", "x" * 300])
 def test_an_unknown_scenario_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(WrongUse, match="agriculture, cifar10, inspection, medical, quickstart, retail, security"):
+    with pytest.raises(WrongUse, match="agriculture, cifar10, inspection, medical, quickstart, retail, security, traffic"):
         load_scenario(shipped() / "scenarios", name)
 
 
