@@ -59,16 +59,17 @@ class ClassActivation(layers.Layer):
 
 
 def class_activation(model: keras.Model) -> keras.KerasTensor | None:
-    """The class activation of a classifier's images; None if its last layer does not rest on `Statistics` of feature maps."""
+    """The class activation of a classifier's images; None if its last layer does not rest on `Statistics` of feature maps, or
+    on those of several resolutions or tiles, whose positions differ."""
     names = {layer.name for layer in model.layers}
-    if not {FEATURES, STANDARDIZED, LAST} <= names:
+    if not {FEATURES, STANDARDIZED, LAST} <= names or not isinstance(model.get_layer(FEATURES), layers.Concatenate):
         return None
     pooled = [layer for layer in model.layers if isinstance(layer, Statistics)]
     maps, statistics = [layer.input for layer in pooled], [layer.output for layer in pooled]
     standardized = model.get_layer(STANDARDIZED)
     mean, variance = standardized.get_weights()
     kernel, _ = model.get_layer(LAST).get_weights()
-    if sum(one.shape[-1] for one in statistics) != len(kernel):
+    if any(len(one.shape) != 4 for one in maps):  # vectors have no positions
         return None
     mirrored = any(isinstance(layer, BothWays) for layer in model.layers)
     deviation = np.sqrt(variance + standardized.epsilon)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,19 @@ from evergreen.environment import import_tensorflow
 
 
 @pytest.mark.parametrize(
-    ("shape", "mirror"), [((64, 64, 3), False), ((50, 71, 1), False), ((48, 48, 3), True)], ids=["square", "odd", "mirror"]
+    ("shape", "settings", "positions"),
+    [
+        ((64, 64, 3), {}, (16, 16)),
+        ((50, 71, 1), {}, (13, 18)),
+        ((48, 48, 3), {"mirror": True}, (12, 12)),
+        ((96, 96, 3), {"reduction": 1.5}, (16, 16)),
+        ((96, 96, 3), {"resolutions": (0.7,)}, (17, 17)),
+    ],
+    ids=["square", "odd", "mirror", "reduced", "resolution"],
 )
-def test_the_contributions_of_all_positions_and_the_bias_are_the_logits(shape: tuple[int, int, int], mirror: bool) -> None:
+def test_the_contributions_of_all_positions_and_the_bias_are_the_logits(
+    shape: tuple[int, int, int], settings: dict[str, Any], positions: tuple[int, int]
+) -> None:
     import_tensorflow()
     import keras
 
@@ -20,7 +31,7 @@ def test_the_contributions_of_all_positions_and_the_bias_are_the_logits(shape: t
     from evergreen.models.pretrained import LAST, efficientnet_lite0, feature_extractor, set_last_layer
 
     random = np.random.default_rng(3)
-    model = efficientnet_lite0(shape, 3, mirror=mirror)
+    model = efficientnet_lite0(shape, 3, **settings)
     images = random.integers(0, 256, (2, *shape), np.uint8)
     features = np.asarray(feature_extractor(model)(images))
     kernel, bias = random.normal(0, 0.05, (features.shape[1], 3)), np.array([0.5, -1.0, 0.25])
@@ -29,7 +40,7 @@ def test_the_contributions_of_all_positions_and_the_bias_are_the_logits(shape: t
     assert activation is not None
     found, logits = keras.Model(model.input, [activation, model.get_layer(LAST).output])(images)
     found, logits = np.asarray(found), np.asarray(logits)
-    assert found.shape == (2, *[-(-side // 4) for side in shape[:2]], 3)
+    assert found.shape == (2, *positions, 3)
     logits = logits.reshape(-1, 2, 3).mean(axis=0)  # of both ways
     np.testing.assert_allclose(found.sum(axis=(1, 2)) + bias, logits, rtol=1e-3, atol=2e-3)
 
@@ -38,8 +49,12 @@ def test_a_network_that_pools_otherwise_has_no_class_activation() -> None:
     import_tensorflow()
     from evergreen.models.class_activation import class_activation
     from evergreen.models.cnn import residual
+    from evergreen.models.pretrained import Tiling, efficientnet_lite0
 
     assert class_activation(residual((16, 16, 3), 2, filters=4)) is None
+    assert class_activation(efficientnet_lite0((96, 96, 3), 2, resolutions=(1, 0.7))) is None
+    for tiling in (Tiling(48, 16, "max"), Tiling(96, 0, "mean")):  # several tiles, and one
+        assert class_activation(efficientnet_lite0((96, 96, 3), 2, tiling=tiling)) is None
 
 
 def test_the_exported_network_gives_it_on_request_alone_and_without_warnings(
